@@ -1,0 +1,96 @@
+"""What configs share: option parsing and the full set of fields with their defaults."""
+
+import difflib
+
+import ml_collections
+
+from miras_jax.errors import UserError
+
+
+def parse(arg, **defaults):
+  """"size=tiny,n=3" over `defaults` -> dict; values take their default's type.
+
+  Raises UserError for an unknown option or a value of another type.
+  """
+  options = dict(defaults)
+  for item in filter(None, (arg or "").split(",")):
+    name, equals, text = item.partition("=")
+    if name not in defaults:
+      close = difflib.get_close_matches(name, defaults, n=1, cutoff=0.0)
+      hint = f"did you mean {close[0]!r}?" if close else "this config takes none"
+      raise UserError(f"unknown config option {name!r}; {hint}")
+    kind = type(defaults[name])
+    if kind is bool and not equals:
+      text = "true"
+    try:
+      options[name] = _BOOLS[text.lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
+      raise UserError(
+        f"config option {name}={text!r}: want {kind.__name__},"
+        f" e.g. {name}={defaults[name]}"
+      ) from None
+  return options
+
+
+_BOOLS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def base_config():
+  """Every field a run has; a config file changes what differs from this page."""
+  c = ml_collections.ConfigDict()
+  c.model = dict(
+    variant="tiny",  # a row of miras_jax.config.VARIANTS
+    overrides=dict(),  # fields of it that differ: {"llama": {"lora_rank": 8}}
+    dtype="float32",  # of the arithmetic, and of what is frozen
+  )
+  c.data = dict(
+    dir="",
+    images_dir="",  # when the photographs or annotations lie elsewhere
+    masks_dir="",
+    split_train="train",
+    split_eval="val",
+    tokenizer="bpe",  # or the path of a tokenizer.model or a tokenizer folder
+    vocab_size=1024,  # at most, for "bpe"
+    template="llava_v1",
+    system="",  # system prompt; "" takes the template's own
+    name_targets=True,  # answers read "[OBJ]name[SEG]"
+    view="letterbox",  # or "center_crop", as published
+    max_len=256,  # tokens in a row, image slots included
+    max_masks=2,
+    workers=0,  # processes that prepare data; 0: threads of this one
+    cache="",
+  )
+  c.mesh = dict(dcn_data=1, data=-1, fsdp=1, tensor=1, sequence=1)
+  c.optim = dict(
+    lr=3e-4,
+    schedule="linear",
+    warmup_steps=100,
+    b1=0.9,
+    b2=0.95,
+    weight_decay=0.0,
+    clip_norm=1.0,
+    ema=0.0,
+    accumulation=1,
+  )
+  c.loss = dict(
+    preset="paper",  # a row of miras_jax.losses.LOSS_PRESETS; a number here wins over it
+    token_ce=ml_collections.config_dict.placeholder(float),
+    mask_bce=ml_collections.config_dict.placeholder(float),
+    dice=ml_collections.config_dict.placeholder(float),
+    focal=ml_collections.config_dict.placeholder(float),
+    boundary=ml_collections.config_dict.placeholder(float),
+    dice_scale=ml_collections.config_dict.placeholder(float),
+    focal_form=ml_collections.config_dict.placeholder(str),
+    boundary_form=ml_collections.config_dict.placeholder(str),
+    loss_resolution=64,  # pixels of the square canvas on which masks are compared
+  )
+  c.trainable = "lora_heads"
+  c.steps = 1000
+  c.batch_size = 16
+  c.seed = 0
+  c.checkpoint_every = 500
+  c.keep = 3
+  c.log_every = 20
+  c.probe_every = 100
+  c.compile_cache = ""  # folder of compiled programs, kept between runs
+  return c

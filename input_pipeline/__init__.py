@@ -1,0 +1,1 @@
+"""Grain pipeline of multi-turn segmentation conversations; numpy only."""

@@ -1,0 +1,234 @@
+"""One record -> one example: three views, token row, masks. numpy, static shapes.
+
+Suffixes: S SAM canvas, A aux canvas, T tokens, M masks, C colour.
+"""
+
+import dataclasses
+import logging
+import threading
+
+import numpy as np
+
+from input_pipeline import image_ops, mask_ops
+from input_pipeline.conversation import ConversationError, encode_conversation
+from input_pipeline.records import Problem, RecordError
+from input_pipeline.templates import TEMPLATES
+
+VIEWS = ("letterbox", "center_crop")
+_IMAGE_KEYS = ("image_sam", "image_aux", "valid_hw", "original_hw")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+  """Shapes of an example and how text and image enter it. Sizes are pixels.
+
+  `max_len` counts the image tokens; it may hold more than the model needs, never less
+  than system text, image, last round and the round of the last [SEG].
+  """
+
+  max_len: int
+  max_masks: int
+  sam_size: int
+  aux_size: int
+  num_image_tokens: int
+  view: str = "letterbox"
+  template: str = "llava_v1"
+  system: str | None = None
+  name_targets: bool = False
+
+  def __post_init__(self):
+    for name in ("max_len", "max_masks", "sam_size", "aux_size"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name}={getattr(self, name)} is not positive")
+    if self.view not in VIEWS:
+      raise ValueError(f"view={self.view!r} is not one of {', '.join(VIEWS)}")
+    if self.template not in TEMPLATES:
+      raise ValueError(f"template={self.template!r} is not one of {TEMPLATES}")
+    if not 0 <= self.num_image_tokens < self.max_len:
+      raise ValueError(f"{self.num_image_tokens=} leaves no text in {self.max_len=}")
+
+  def text_options(self):
+    """The options of encode_conversation and encode_prompt."""
+    return {
+      "template": self.template,
+      "system": self.system,
+      "num_image_tokens": self.num_image_tokens,
+      "name_targets": self.name_targets,
+      "max_len": self.max_len,
+    }
+
+
+def make_views(image, cfg):
+  """Encoded bytes -> image_sam, image_aux (uint8), valid_hw, original_hw (int32)."""
+  image_HWC = image_ops.decode_image(image)
+  sam_SSC, valid_hw = image_ops.sam_view(image_HWC, cfg.sam_size)
+  return {
+    "image_sam": sam_SSC,
+    "image_aux": image_ops.aux_view(image_HWC, cfg.aux_size, cfg.view),
+    "valid_hw": np.array(valid_hw, np.int32),
+    "original_hw": np.array(image_HWC.shape[:2], np.int32),
+  }
+
+
+def make_row(record, tokenizer, cfg):
+  """SegConversation -> (token arrays (T,) and target arrays (M,), masks kept)."""
+  names = [name for name, _ in record.targets]
+  row = encode_conversation(record.turns, tokenizer, names=names, **cfg.text_options())
+  count = len(row.seg_pos_K)
+  if count > cfg.max_masks:
+    raise ConversationError(f"holds {count} [SEG], the limit is {cfg.max_masks=}")
+  return pad_row(row, tokenizer, cfg), record.targets[row.dropped_targets :]
+
+
+def pad_row(row, tokenizer, cfg):
+  """Encoded -> the int32 arrays of a Batch row, padded to (T,) and (M,)."""
+  pad, T, M = tokenizer.ids.pad, cfg.max_len, cfg.max_masks
+  return {
+    "tokens": _pad(row.tokens_L, T, pad),
+    "loss_mask": _pad(row.loss_mask_L, T, 0),
+    "positions": _pad(row.positions_L, T, 0),
+    "segments": _pad(np.ones_like(row.tokens_L), T, 0),
+    "image_slot": _pad(row.image_slot_L, T, -1),
+    "seg_pos": _pad(row.seg_pos_K, M, 0),
+    "obj_pos": _pad(row.obj_pos_K, M, -1),
+    "seg_valid": _pad(np.ones_like(row.seg_pos_K), M, 0),
+  }
+
+
+def make_masks(targets, original_hw, cfg):
+  """[(name, RLE)] -> masks_KSS uint8 0/1 on the padded SAM canvas."""
+  masks = np.zeros((len(targets), cfg.sam_size, cfg.sam_size), np.uint8)
+  for k, (name, rle) in enumerate(targets):
+    try:
+      mask_HW = mask_ops.decode_rle(rle)
+    except ValueError as e:
+      raise ConversationError(f"the mask of {name!r}: {e}") from None
+    if mask_HW.shape != tuple(original_hw):
+      raise ConversationError(
+        f"the mask of {name!r} is {mask_HW.shape}, the image {tuple(original_hw)}"
+      )
+    masks[k] = image_ops.mask_to_canvas(mask_HW, cfg.sam_size)
+  return masks
+
+
+def empty_example(tokenizer, cfg, *, record):
+  """An example of zero weight: no loss, no mask; one visible token keeps softmax sane.
+
+  record: index of the defective record, -1 where a last batch is only filled up.
+  """
+  S, A, T, M = cfg.sam_size, cfg.aux_size, cfg.max_len, cfg.max_masks
+  first_T = _pad(np.ones(1, np.int32), T, 0)
+  return {
+    "image_sam": np.zeros((S, S, 3), np.uint8),
+    "image_aux": np.zeros((A, A, 3), np.uint8),
+    "valid_hw": np.full(2, S, np.int32),
+    "original_hw": np.full(2, S, np.int32),
+    "tokens": np.full(T, tokenizer.ids.pad, np.int32),
+    "loss_mask": np.zeros(T, np.int32),
+    "positions": np.zeros(T, np.int32),
+    "segments": first_T,
+    "image_slot": np.full(T, -1, np.int32),
+    "seg_pos": np.zeros(M, np.int32),
+    "obj_pos": np.full(M, -1, np.int32),
+    "seg_valid": np.zeros(M, np.int32),
+    "masks": np.zeros((M, S, S), np.uint8),
+    "record": np.array(record, np.int32),
+  }
+
+
+def _pad(values, length, fill):
+  out = np.full(length, fill, np.int32)
+  out[: len(values)] = values
+  return out
+
+
+class Problems:
+  """Defective records by index; each is reported once, however often it is drawn."""
+
+  def __init__(self, report=None):
+    self._report = report or logging.getLogger("input_pipeline").warning
+    self._lock = threading.Lock()
+    self.by_index = {}
+
+  def add(self, index, problem):
+    with self._lock:
+      if index in self.by_index:
+        return
+      self.by_index[index] = problem
+    self._report(f"{problem} (trains with weight zero)")
+
+  def __len__(self):
+    return len(self.by_index)
+
+
+class Examples:
+  """Prepared examples of a data set by index; a defect gives `empty_example`.
+
+  dataset: has `__len__` and `load(i) -> SegConversation | RecordError`.
+  cache: keeps every row and every view in memory, uint8 and masks as bits, so that an
+    image is decoded and a conversation tokenised once: about S*S*3 + A*A*3 bytes an
+    image and K*S*S/8 + 20*T a conversation.
+  """
+
+  def __init__(self, dataset, tokenizer, cfg, *, cache=False, report=None):
+    self.dataset = dataset
+    self.tokenizer = tokenizer
+    self.cfg = cfg
+    self.problems = Problems(report)
+    self._rows = {} if cache else None
+    self._views = {}  # image id -> views
+
+  def __len__(self):
+    return len(self.dataset)
+
+  def __getitem__(self, index):
+    """Example of record `index`; -1 is the filler of a last batch."""
+    index = int(index)
+    if index < 0:
+      return empty_example(self.tokenizer, self.cfg, record=-1)
+    if self._rows is None:
+      parts = self._prepare(index)
+    else:
+      parts = self._rows.get(index) or self._rows.setdefault(
+        index, self._prepare(index)
+      )
+    return self._assemble(index, *parts)
+
+  def _prepare(self, index):
+    """(views, row, packed masks), or (None, None, None) for a defective record."""
+    record = self.dataset.load(index)
+    if isinstance(record, RecordError):
+      self.problems.add(index, record.problem)
+      return None, None, None
+    try:
+      row, targets = make_row(record, self.tokenizer, self.cfg)
+      views = self._views_of(record)
+      masks_KSS = make_masks(targets, views["original_hw"], self.cfg)
+    except (ConversationError, image_ops.ImageError) as e:
+      file = getattr(self.dataset, "file", record.source)
+      self.problems.add(index, Problem(file, _record_number(record, index), str(e)))
+      return None, None, None
+    return views, row, np.packbits(masks_KSS)
+
+  def _views_of(self, record):
+    if self._rows is None:
+      return make_views(record.image, self.cfg)
+    key = (record.source, record.image_id or record.id)
+    if key not in self._views:
+      self._views[key] = make_views(record.image, self.cfg)
+    return self._views[key]
+
+  def _assemble(self, index, views, row, packed):
+    if row is None:
+      return empty_example(self.tokenizer, self.cfg, record=index)
+    cfg = self.cfg
+    masks = np.zeros((cfg.max_masks, cfg.sam_size, cfg.sam_size), np.uint8)
+    bits = int(row["seg_valid"].sum()) * cfg.sam_size**2
+    masks.reshape(-1)[:bits] = np.unpackbits(packed, count=bits)
+    return views | row | {"masks": masks, "record": np.array(index, np.int32)}
+
+
+def _record_number(record, index):
+  """The record's place in its own file: `id` is `<split>/<number>` in PRIST."""
+  tail = record.id.rpartition("/")[2]
+  return int(tail) if tail.isdigit() else (record.id or index)

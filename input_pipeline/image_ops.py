@@ -1,0 +1,257 @@
+"""Encoded image -> RGB uint8, and the views of it that the three encoders see.
+
+numpy in, numpy out; H W image size, C = 3 channels (RGB), S the SAM canvas, A the aux
+canvas. EXIF orientation is NOT applied: mask files give the size of the stored pixels.
+Normalisation to float happens on the device; the float functions here are the
+published recipes, for parity with published weights.
+"""
+
+import io
+import struct
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from miras_jax.errors import UserError
+
+MAX_PIXELS = 50_000_000  # 50 megapixels, checked in the header before decoding
+CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+SAM_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
+SAM_STD = np.array([58.395, 57.12, 57.375], np.float32)
+AUX_FILL = tuple(int(v) for v in np.rint(CLIP_MEAN * 255))  # normalises to about zero
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_CUBIC_A = -0.75
+_LONG = 4  # aspect ratio past which the resized whole is not worth its memory
+
+
+class ImageError(UserError):
+  """Bytes that are not a usable image; the message is the reason alone."""
+
+
+def image_size(data, *, max_pixels=MAX_PIXELS):
+  """(height, width) from the header; raises ImageError past `max_pixels`."""
+  height, width = _header_size(data)
+  if height < 1 or width < 1:
+    raise ImageError(f"image of {width}x{height} pixels")
+  if height * width > max_pixels:
+    raise ImageError(
+      f"image of {width}x{height} pixels is past the limit of {max_pixels:,} pixels"
+    )
+  return height, width
+
+
+def decode_image(data, *, max_pixels=MAX_PIXELS):
+  """Encoded bytes -> RGB image_HWC uint8, as stored (no EXIF rotation).
+
+  The format is decided by content. Alpha is dropped, a palette expanded, CMYK
+  converted, 16-bit grey scaled to 8 bits. Raises ImageError for anything that does not
+  decode completely: a truncated file never passes with grey filler.
+  """
+  image_size(data, max_pixels=max_pixels)
+  if _is_jpeg(data) and _jpeg_header(data)[2] in ("YCbCr", "RGB", "Gray"):
+    try:
+      return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+    except ValueError as e:
+      raise ImageError(f"damaged or truncated JPEG: {e}") from None
+  with _open_pillow(data) as image:
+    try:
+      image.load()
+      return _to_rgb(image)
+    except (OSError, ValueError, SyntaxError, struct.error, MemoryError) as e:
+      raise ImageError(f"damaged or truncated {image.format}: {e}") from None
+
+
+def _is_jpeg(data):
+  return data[:3] == b"\xff\xd8\xff"
+
+
+def _jpeg_header(data):
+  try:
+    return simplejpeg.decode_jpeg_header(data)
+  except ValueError as e:
+    raise ImageError(f"damaged JPEG header: {e}") from None
+
+
+def _header_size(data):
+  if not data:
+    raise ImageError("file is empty (0 bytes)")
+  if _is_jpeg(data):
+    return _jpeg_header(data)[:2]
+  if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR" and len(data) >= 24:
+    width, height = struct.unpack(">II", data[16:24])
+    return height, width
+  with _open_pillow(data) as image:
+    return image.size[::-1]
+
+
+def _open_pillow(data):
+  """Reads the header only. Pillow's own bomb check is an error here, too."""
+  try:
+    return Image.open(io.BytesIO(data), formats=_FORMATS)
+  except Image.DecompressionBombError as e:
+    raise ImageError(str(e)) from None
+  except (OSError, ValueError, SyntaxError, struct.error, TypeError):
+    raise ImageError(
+      "not an image: its content is none of PNG, JPEG, WebP, BMP, TIFF"
+    ) from None
+
+
+def _to_rgb(image):
+  if image.mode.startswith("I"):
+    grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+    grey_HW = ((grey * 255 + 32767) // 65535).astype(np.uint8)
+    return np.repeat(grey_HW[..., None], 3, axis=2)
+  if image.mode == "F":
+    raise ImageError("floating-point pixels have no stated range; store 8 or 16 bits")
+  if image.mode == "P" and "transparency" in image.info:
+    image = image.convert("RGBA")
+  return np.array(image.convert("RGB"))
+
+
+def resized_hw(height, width, size):
+  """(height, width) after the longest side becomes `size`; no side becomes 0."""
+  scale = size / max(height, width)
+  return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def sam_view(image_HWC, size):
+  """Longest side to `size`, zeros right and bottom -> (view_SSC uint8, (h, w) valid).
+
+  Bilinear with antialias by Pillow, as published: other libraries differ in the last
+  bit. In the published view padding is zero after normalisation: mask it by `valid`.
+  """
+  height, width = resized_hw(*image_HWC.shape[:2], size)
+  view_SSC = np.zeros((size, size, 3), np.uint8)
+  resized = Image.fromarray(image_HWC).resize(
+    (width, height), Image.Resampling.BILINEAR
+  )
+  view_SSC[:height, :width] = np.asarray(resized)
+  return view_SSC, (height, width)
+
+
+def aux_view(image_HWC, size, mode="letterbox"):
+  """The view of the second encoder and of CLIP -> view_AAC uint8.
+
+  "letterbox" shows the whole image, padded right and bottom with the CLIP mean colour,
+  in the geometry of `sam_view`. "center_crop" is the published view, rounded.
+  """
+  if mode == "center_crop":
+    return np.clip(np.rint(_center_crop(image_HWC, size)), 0, 255).astype(np.uint8)
+  if mode != "letterbox":
+    raise ValueError(f"view {mode!r} is not one of letterbox, center_crop")
+  height, width = resized_hw(*image_HWC.shape[:2], size)
+  shrinks = height * width < image_HWC.shape[0] * image_HWC.shape[1]
+  view_AAC = np.empty((size, size, 3), np.uint8)
+  view_AAC[:] = AUX_FILL
+  view_AAC[:height, :width] = cv2.resize(
+    image_HWC,
+    (width, height),
+    interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+  )
+  return view_AAC
+
+
+def sam_input_float(image_HWC, size):
+  """The published SAM input: normalised, then zero-padded -> float32 (S, S, C)."""
+  view_SSC, (height, width) = sam_view(image_HWC, size)
+  out_SSC = np.zeros(view_SSC.shape, np.float32)
+  out_SSC[:height, :width] = (view_SSC[:height, :width] - SAM_MEAN) / SAM_STD
+  return out_SSC
+
+
+def aux_center_crop_float(image_HWC, size):
+  """The published aux input, neither rounded nor clamped -> float32 (A, A, C)."""
+  return clip_normalise(_center_crop(image_HWC, size))
+
+
+def clip_normalise(image_HWC):
+  """0..255 of any dtype -> float32 with the CLIP mean and standard deviation."""
+  return (np.asarray(image_HWC, np.float32) / 255 - CLIP_MEAN) / CLIP_STD
+
+
+def clip_view_float(aux_AAC, size):
+  """Normalised aux view -> CLIP view: bilinear, half-pixel centres, no antialias."""
+  return cv2.resize(aux_AAC, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def _center_crop(image_HWC, size):
+  """Short side to `size` (bicubic, a = -0.75, no antialias), centre crop -> float32."""
+  height, width = image_HWC.shape[:2]
+  rows = size if height <= width else int(size * height / width)
+  columns = size if width <= height else int(size * width / height)
+  top, left = (rows - size) // 2, (columns - size) // 2
+  if max(rows, columns) > _LONG * size:
+    return _long_crop(image_HWC, (rows, columns), (top, left), size)
+  resized = cv2.resize(
+    image_HWC.astype(np.float32), (columns, rows), interpolation=cv2.INTER_CUBIC
+  )
+  return resized[top : top + size, left : left + size]
+
+
+def _long_crop(image_HWC, resized, start, size):
+  """`_center_crop` of a very long image: computes the pixels of the crop only."""
+  row_index, row_weight = _cubic_taps(image_HWC.shape[0], resized[0], start[0], size)
+  index, weight = _cubic_taps(image_HWC.shape[1], resized[1], start[1], size)
+  strip = image_HWC[:, index.min() : index.max() + 1].astype(np.float32)
+  index = index - index.min()
+  strip = sum(strip[row_index[:, k]] * row_weight[:, k, None, None] for k in range(4))
+  return sum(strip[:, index[:, k]] * weight[:, k, None] for k in range(4))
+
+
+def _cubic_taps(size_in, size_out, start, count):
+  """Source index and weight (count, 4) of outputs start..start+count; edges repeat."""
+  position = (np.arange(start, start + count) + 0.5) * (size_in / size_out) - 0.5
+  base = np.floor(position)
+  distance = np.abs((position - base)[:, None] - np.arange(-1, 3))
+  near = ((_CUBIC_A + 2) * distance - (_CUBIC_A + 3)) * distance**2 + 1
+  far = _CUBIC_A * (((distance - 5) * distance + 8) * distance - 4)
+  weight = np.where(distance <= 1, near, far).astype(np.float32)
+  index = base.astype(np.int64)[:, None] + np.arange(-1, 3)
+  return np.clip(index, 0, size_in - 1), weight
+
+
+def points_to_canvas(points, original_hw, size):
+  """Points (..., 2) as (x, y) in image pixels -> pixels of the SAM canvas, float64."""
+  height, width = original_hw
+  new_height, new_width = resized_hw(height, width, size)
+  return np.asarray(points, np.float64) * [new_width / width, new_height / height]
+
+
+def boxes_to_canvas(boxes, original_hw, size):
+  """Boxes (..., 4) as (x0, y0, x1, y1) in image pixels -> SAM canvas, float64."""
+  boxes = np.asarray(boxes, np.float64)
+  corners = boxes.reshape(*boxes.shape[:-1], 2, 2)
+  return points_to_canvas(corners, original_hw, size).reshape(boxes.shape)
+
+
+def points_from_canvas(points, original_hw, size):
+  """The inverse of `points_to_canvas`."""
+  height, width = original_hw
+  new_height, new_width = resized_hw(height, width, size)
+  return np.asarray(points, np.float64) * [width / new_width, height / new_height]
+
+
+def mask_to_canvas(mask_HW, size):
+  """Mask of the image -> mask_SS uint8 0/1 on the padded SAM canvas.
+
+  Shrinking: a pixel is set when at least half its area is; a mask that would vanish
+  keeps its best covered pixel. Enlarging: nearest, half-pixel centres.
+  """
+  mask_HW = (np.asarray(mask_HW) != 0).astype(np.uint8)
+  height, width = resized_hw(*mask_HW.shape, size)
+  mask_SS = np.zeros((size, size), np.uint8)
+  if height * width >= mask_HW.size:
+    mask_SS[:height, :width] = cv2.resize(
+      mask_HW, (width, height), interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    return mask_SS
+  cover = cv2.resize(
+    mask_HW.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
+  )
+  mask_SS[:height, :width] = cover >= 0.5 - 1e-6
+  if not mask_SS.any() and cover.max() > 0:
+    mask_SS[np.unravel_index(np.argmax(cover), cover.shape)] = 1
+  return mask_SS

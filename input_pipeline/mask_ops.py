@@ -1,0 +1,171 @@
+"""Masks: one rasteriser for every source, and COCO run-length encoding.
+
+The raster rule is the published one: points are truncated toward zero, the closed
+outline of thickness 1 and the even-odd fill are both drawn. Suffixes: H W mask size.
+"""
+
+import cv2
+import numpy as np
+
+MAX_COORDINATE = 1e6  # pixels; far outside any image, far inside the rasteriser's int32
+MAX_MASK_PIXELS = 50_000_000
+_IGNORE = 255
+
+
+def rasterise_polygons(polygons, height, width):
+  """Union of polygons, each a sequence of (x, y) in pixels -> mask_HW uint8 of 0 or 1.
+
+  Raises ValueError for a coordinate that is not finite or past MAX_COORDINATE.
+  """
+  mask_HW = np.zeros((height, width), np.uint8)
+  for polygon in polygons:
+    _draw(mask_HW, polygon, 1)
+  return mask_HW
+
+
+def rasterise_shapes(shapes, height, width, *, published=False):
+  """Union of labelme shapes, (shape_type, points) pairs -> mask_HW uint8 of 0 or 1.
+
+  # differs from reference: a rectangle or circle stored as two points is drawn as
+  what it is; `published=True` draws the line the published code makes of it.
+  """
+  if published:
+    return rasterise_polygons([points for _, points in shapes], height, width)
+  outlines = [outline(kind, points) for kind, points in shapes]
+  return rasterise_polygons(outlines, height, width)
+
+
+def rasterise_reasonseg(shapes, height, width):
+  """ReasonSeg's rule for (label, points) pairs -> mask_HW uint8 of 0, 1 or 255.
+
+  Drawn from the largest to the smallest area, "flag" skipped, a label that contains
+  "ignore" drawn as 255.
+  """
+  kept = [(label, points) for label, points in shapes if label.lower() != "flag"]
+  areas = [int(rasterise_polygons([p], height, width).sum()) for _, p in kept]
+  mask_HW = np.zeros((height, width), np.uint8)
+  for i in np.argsort(areas)[::-1]:
+    label, points = kept[i]
+    _draw(mask_HW, points, _IGNORE if "ignore" in label.lower() else 1)
+  return mask_HW
+
+
+def outline(kind, points):
+  """The polygon (N, 2) of a labelme shape of type polygon, rectangle or circle."""
+  points = np.asarray(points, np.float64).reshape(-1, 2)
+  if kind == "rectangle" and len(points) == 2:
+    (x0, y0), (x1, y1) = points
+    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+  if kind == "circle" and len(points) == 2:
+    radius = np.linalg.norm(points[1] - points[0])
+    count = int(np.clip(np.ceil(2 * np.pi * radius), 16, 720))
+    angle = np.arange(count) * (2 * np.pi / count)
+    # Rounded to pixel centres first, because the raster rule truncates.
+    circle = points[0] + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return np.rint(circle)
+  return points
+
+
+def is_degenerate(polygon):
+  """True when the polygon encloses nothing: under three points, or all on one line."""
+  points = np.asarray(polygon, np.float64).reshape(-1, 2)
+  if len(points) < 3:
+    return True
+  offset = points - points[0]
+  far = offset[np.argmax(np.abs(offset).sum(axis=1))]
+  cross = offset[:, 0] * far[1] - offset[:, 1] * far[0]
+  return bool(np.abs(cross).max() <= 1e-9 * max(float(far @ far), 1e-12))
+
+
+def _draw(mask_HW, polygon, value):
+  points = np.asarray(polygon, np.float64).reshape(-1, 2)
+  if not len(points):
+    return
+  if not np.isfinite(points).all() or np.abs(points).max() > MAX_COORDINATE:
+    raise ValueError(f"a coordinate is not finite or past {MAX_COORDINATE:g} pixels")
+  points = np.trunc(points).astype(np.int32)
+  cv2.polylines(mask_HW, [points], True, value, 1)
+  cv2.fillPoly(mask_HW, [points], value)
+
+
+def encode_rle(mask_HW):
+  """mask_HW of bool or 0/1 -> COCO RLE {"size": [height, width], "counts": str}."""
+  from pycocotools import mask as coco  # not on every machine that trains
+
+  rle = coco.encode(np.asfortranarray(np.asarray(mask_HW) != 0, np.uint8))
+  return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode()}
+
+
+def empty_rle(height, width):
+  """The RLE of a mask without a pixel."""
+  return encode_rle(np.zeros((height, width), np.uint8))
+
+
+def decode_rle(rle, *, max_pixels=MAX_MASK_PIXELS):
+  """COCO RLE (counts str, bytes or list) -> mask_HW uint8 of 0 or 1.
+
+  Raises ValueError for a size past `max_pixels` or runs that do not add up to it:
+  checked before anything of that size is allocated.
+  """
+  height, width, runs = _checked_runs(rle, max_pixels)
+  values = np.arange(len(runs), dtype=np.int64) % 2  # runs of 0 and 1 in turn
+  mask_WH = np.repeat(values.astype(np.uint8), runs).reshape(width, height)
+  return np.ascontiguousarray(mask_WH.T)
+
+
+def rle_area(rle, *, max_pixels=MAX_MASK_PIXELS):
+  """Number of mask pixels, without decoding."""
+  return int(_checked_runs(rle, max_pixels)[2][1::2].sum())
+
+
+def _checked_runs(rle, max_pixels):
+  """(height, width, run lengths int64), proven to add up to height * width."""
+  try:
+    height, width = (int(n) for n in rle["size"])
+    counts = rle["counts"]
+  except (KeyError, TypeError, ValueError, OverflowError):
+    raise ValueError("an RLE needs size [height, width] and counts") from None
+  if height < 1 or width < 1 or height * width > max_pixels:
+    raise ValueError(f"RLE size {height}x{width} is not within 1 to {max_pixels:,} px")
+  runs = _parse_counts(counts, 2 * height * width + 2)
+  if len(runs) and runs.min() < 0:
+    raise ValueError(f"RLE holds a negative run for {height}x{width}")
+  if len(runs) and runs.max() > height * width or runs.sum() != height * width:
+    raise ValueError(f"RLE runs do not add up to {height}x{width}")
+  return height, width, runs
+
+
+def _parse_counts(counts, max_runs):
+  """Run lengths of a COCO counts string (or list) as int64.
+
+  The string packs 5 bits a character, low bits first; 0x20 says that more follow, the
+  top bit of the last is the sign; from the fourth run on values are differences to the
+  run two before (`rleFrString` of pycocotools).
+  """
+  if not isinstance(counts, str | bytes):
+    if len(counts) > max_runs:
+      raise ValueError(f"RLE has {len(counts):,} runs, at most {max_runs:,} make sense")
+    return np.array([_bounded(n) for n in counts], np.int64)
+  raw = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+  code = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
+  if len(code) and (code.min() < 0 or code.max() > 63 or code[-1] & 0x20):
+    raise ValueError("RLE counts hold a character outside the encoding")
+  last = np.flatnonzero((code & 0x20) == 0)
+  first = np.concatenate([[0], last[:-1] + 1]) if len(last) else last
+  place = np.arange(len(code)) - np.repeat(first, last - first + 1)
+  if len(place) and place.max() > 6:
+    raise ValueError("RLE counts hold a run of more than 35 bits")
+  if not len(last):
+    return np.zeros(0, np.int64)
+  runs = np.add.reduceat((code & 0x1F) << (5 * place), first)
+  negative = (code[last] & 0x10) != 0
+  runs = runs - np.where(negative, np.int64(1) << (5 * (last - first + 1)), 0)
+  runs[1::2] = np.cumsum(runs[1::2])
+  runs[2::2] = np.cumsum(runs[2::2])
+  return runs
+
+
+def _bounded(n):
+  if isinstance(n, bool) or not isinstance(n, int | np.integer) or abs(n) > 2**40:
+    raise ValueError(f"RLE run {n!r} is not a sensible whole number")
+  return int(n)

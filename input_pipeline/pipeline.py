@@ -1,0 +1,298 @@
+"""Data set -> batches of one host: order, host's rows, examples, batch. Elastic.
+
+The order of examples is a function of the seed alone. Global batch number g is examples
+g*B .. g*B+B-1 of it and host h of H has rows h*B/H .. (h+1)*B/H-1, so that any number
+of hosts and threads sees the same global batches, and the state is how many examples
+have been handed out.
+"""
+
+import dataclasses
+import hashlib
+import json
+import sys
+
+import grain
+import numpy as np
+
+from input_pipeline.examples import DataConfig, Examples
+from miras_jax.errors import UserError
+
+__all__ = ["DataConfig", "Mixture", "Pipeline", "make_pipeline", "mix"]
+
+_PREFETCH_BATCHES = 2
+
+
+def make_pipeline(
+  dataset,
+  tokenizer,
+  data_cfg,
+  *,
+  batch_size,
+  seed=0,
+  shuffle=True,
+  repeat=True,
+  host_index=0,
+  host_count=1,
+  num_threads=0,
+  cache=False,
+  state=None,
+  report=None,
+):
+  """Builds the iterator of host-local Batch dicts.
+
+  Args:
+    dataset: a source with `__len__` and `load(i)`, or a Mixture of them.
+    data_cfg: DataConfig.
+    batch_size: examples in a global batch, over all hosts.
+    seed, shuffle: the order; every epoch has its own.
+    repeat: for ever; False is one pass whose last batch is filled up with examples of
+      zero weight and record -1. An evaluation is shuffle=False, repeat=False.
+    num_threads: threads that decode ahead; 0 works in the caller's thread, which is
+      quickest once `cache` holds everything.
+    cache: keeps prepared examples in memory.
+    state: what `get_state` of a pipeline on the same data and seed gave.
+    report: called with one line for each defective record; default: logging.
+  """
+  if batch_size < 1 or batch_size % host_count:
+    raise UserError(
+      f"batch_size={batch_size} does not divide among {host_count} hosts; make it a "
+      f"multiple of {host_count}"
+    )
+  if not 0 <= host_index < host_count:
+    raise ValueError(f"{host_index=} is not within {host_count=}")
+  if not len(dataset):
+    raise UserError("the data set holds no record")
+  pipeline = Pipeline(
+    examples=Examples(dataset, tokenizer, data_cfg, cache=cache, report=report),
+    order=_Order(dataset, seed=seed, shuffle=shuffle, repeat=repeat),
+    batch_size=batch_size,
+    host=(host_index, host_count),
+    num_threads=num_threads,
+  )
+  if state is not None:
+    pipeline.set_state(state)
+  return pipeline
+
+
+class Pipeline:
+  """Iterator over Batch dicts (DESIGN section 3) of numpy arrays, rows of this host.
+
+  problems: defective records met so far by index; `zero_weight` counts the rows that
+  were handed out for such records, so an epoch later the same one counts again.
+  """
+
+  def __init__(self, *, examples, order, batch_size, host, num_threads):
+    self.examples = examples
+    self.batch_size = batch_size
+    self.zero_weight = 0
+    self._order = order
+    self._host = host
+    self._num_threads = num_threads
+    self._next_index = 0
+    self._iterator = None
+
+  @property
+  def problems(self):
+    return self.examples.problems
+
+  @property
+  def steps_per_epoch(self):
+    """Batches that one pass over the data takes, the last one filled up."""
+    return -(-len(self.examples) // self.batch_size)
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    if self._iterator is None:
+      self._iterator = iter(self._open())
+    batch = next(self._iterator)
+    self._next_index += self.batch_size
+    no_loss_B = ~batch["loss_mask"].any(axis=1)
+    self.zero_weight += int((no_loss_B & (batch["record"] >= 0)).sum())
+    return batch
+
+  def get_state(self):
+    """JSON-able; equal on every host, independent of hosts, threads and batch size."""
+    return {"next_index": self._next_index, "order": self._order.fingerprint}
+
+  def set_state(self, state):
+    """Continues where `get_state` was taken; UserError when the data differ."""
+    if state["order"] != self._order.fingerprint:
+      raise UserError(
+        "the checkpoint was made with another data set, seed or shuffle setting "
+        f"(order {state['order']}, here {self._order.fingerprint}); restore those or "
+        "start in a new workdir"
+      )
+    self.close()
+    self._next_index = int(state["next_index"])
+
+  def close(self):
+    """Stops the threads; the next batch starts them again."""
+    if self._iterator is not None:
+      self._iterator.close()
+    self._iterator = None
+
+  def _open(self):
+    rows = _HostRows(self._order, self._next_index, self.batch_size, *self._host)
+    size = self.batch_size // self._host[1]
+
+    def load(row):
+      return self.examples[rows[row]]
+
+    def load_batch(batch):
+      return _stack([load(row) for row in range(batch * size, (batch + 1) * size)])
+
+    if not self._num_threads:  # cached examples cost less than a step of grain
+      ds = grain.MapDataset.range(len(rows) // size).map(load_batch)
+      return ds.to_iter_dataset(grain.ReadOptions(0, 0))
+    # differs from grain's ElasticIterator, which batches before it prefetches.
+    ahead = max(_PREFETCH_BATCHES * size, self._num_threads)
+    ds = grain.MapDataset.range(len(rows)).map(load)
+    ds = ds.to_iter_dataset(grain.ReadOptions(self._num_threads, ahead))
+    return ds.batch(size, batch_fn=_stack)
+
+
+def _stack(examples):
+  return {k: np.stack([ex[k] for ex in examples]) for k in examples[0]}
+
+
+class _Order:
+  """Random access to the order: place -> record, for ever or once (then -1)."""
+
+  def __init__(self, dataset, *, seed, shuffle, repeat):
+    sizes, weights = [len(dataset)], [1.0]
+    if isinstance(dataset, Mixture):
+      sizes, weights = [len(s) for s in dataset.sources], dataset.weights
+    self._repeat = repeat
+    parts = []
+    for k, size in enumerate(sizes):
+      own_seed = seed + 7919 * k if shuffle else None
+      first = sum(sizes[:k])
+      parts.append(_Part(size, first=first, seed=own_seed, repeat=repeat))
+    if len(parts) == 1:
+      self._places = parts[0]
+    elif repeat:
+      self._places = grain.MapDataset.mix(
+        [grain.MapDataset.source(part) for part in parts], weights=weights
+      )
+    else:  # one pass has no proportions: every record once
+      self._places = [record for part in parts for record in part]
+    made_of = [_identity(dataset), seed if shuffle else None, repeat]
+    text = json.dumps(made_of, sort_keys=True)
+    self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+
+  def __len__(self):
+    return len(self._places)
+
+  def __getitem__(self, place):
+    if not self._repeat and place >= len(self._places):
+      return -1
+    return int(self._places[place])
+
+
+class _Part:
+  """The order of one source: record numbers from `first` on, shuffled every epoch."""
+
+  def __init__(self, size, *, first, seed, repeat):
+    self._size = size
+    self._first = first
+    self._seed = seed
+    self._repeat = repeat
+    self._epochs = {}  # two at most; replaced, never changed, because of threads
+
+  def __len__(self):
+    return sys.maxsize if self._repeat else self._size
+
+  def __getitem__(self, place):
+    if not 0 <= place < len(self):
+      raise IndexError(place)
+    epoch, i = divmod(place, self._size)
+    if self._seed is None:
+      return self._first + i
+    order = self._epochs.get(epoch)
+    if order is None:
+      order = shuffled(self._size, seed=self._seed, epoch=epoch)
+      beside = {e: o for e, o in self._epochs.items() if abs(e - epoch) == 1}
+      self._epochs = beside | {epoch: order}
+    return self._first + int(order[i])
+
+
+def shuffled(size, *, seed, epoch):
+  """A permutation of range(size) that depends on nothing but its arguments.
+
+  Sorts by SplitMix64 of the index (Steele et al. 2014), so it is the same with every
+  version of numpy, which random generators do not promise.
+  """
+  start = _mix64(_mix64(np.array([seed % 2**64], np.uint64)) ^ np.uint64(epoch))
+  return np.argsort(_mix64(np.arange(size, dtype=np.uint64) ^ start))
+
+
+def _mix64(x):
+  x = x + np.uint64(0x9E3779B97F4A7C15)
+  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+  return x ^ (x >> np.uint64(31))
+
+
+def _identity(dataset):
+  """What tells data sets apart, JSON-able: content where the source can say it."""
+  if isinstance(dataset, Mixture):
+    return [list(dataset.weights), [_identity(s) for s in dataset.sources]]
+  fingerprint = getattr(dataset, "fingerprint", len(dataset))
+  return fingerprint() if callable(fingerprint) else fingerprint
+
+
+class _HostRows:
+  """The records one host reads, from place `start` of the order on."""
+
+  def __init__(self, order, start, batch_size, host_index, host_count):
+    self._order = order
+    self._start = start
+    self._batch_size = batch_size
+    self._host_batch = batch_size // host_count
+    self._first = host_index * self._host_batch
+
+  def __len__(self):
+    left = max(0, len(self._order) - self._start)
+    batches = min(-(-left // self._batch_size), sys.maxsize // self._batch_size)
+    return batches * self._host_batch
+
+  def __getitem__(self, i):
+    batch, row = divmod(i, self._host_batch)
+    return self._order[self._start + batch * self._batch_size + self._first + row]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+  """Several sources as one: record i of it, and how often each is drawn."""
+
+  sources: tuple
+  weights: tuple[float, ...]
+
+  def __len__(self):
+    return sum(len(s) for s in self.sources)
+
+  def load(self, i):
+    for source in self.sources:
+      if i < len(source):
+        return source.load(i)
+      i -= len(source)
+    raise IndexError(i)
+
+
+def mix(sources, weights):
+  """Mixture whose examples come from `sources` in proportion to `weights`.
+
+  Every source repeats for ever on its own, so a small one is drawn again instead of
+  ending the mixture.
+  """
+  sources, weights = tuple(sources), tuple(float(w) for w in weights)
+  if len(sources) != len(weights) or not sources:
+    raise UserError(f"{len(sources)} sources but {len(weights)} weights")
+  if any(not w > 0 for w in weights):
+    raise UserError(f"{weights=} are not all positive; leave unwanted sources out")
+  if any(not len(s) for s in sources):
+    empty = [i for i, s in enumerate(sources) if not len(s)]
+    raise UserError(f"source {empty[0]} of the mixture holds no record")
+  return Mixture(sources, weights)

@@ -1,0 +1,135 @@
+"""`miras data synth`: a small PRIST in which every fact is known.
+
+Writes PRIST's own layout (images/, masks/ with one labelme file an image, train.json,
+val.json, test.json). An image belongs to one split. The same seed gives the same bytes,
+whatever the number of conversations asked for before.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+import tqdm
+from PIL import Image
+
+from input_pipeline.prepare.dialogue import sample_conversation
+from input_pipeline.prepare.scene import render, sample_scene
+from miras_jax.errors import UserError
+
+PER_IMAGE = 3
+EVAL_SHARE = 0.05  # of the images, for val and again for test
+KINDS = {"one": 0.64, "part": 0.14, "two": 0.14, "none": 0.08}
+EARLY_MASK_SHARE = 0.35
+JPEG_QUALITY = 92
+MARKER = "synth.json"
+
+
+def generate(out, conversations, seed):
+  """Writes `conversations` conversations under `out`. Returns a dict of counts.
+
+  Does nothing when `out` already holds this very data set. Raises UserError when it
+  holds anything else.
+  """
+  out = pathlib.Path(out)
+  recipe = {"conversations": conversations, "seed": seed, "recipe": 1}
+  if conversations < 3 * PER_IMAGE:
+    raise UserError(f"--conversations={conversations}: give at least {3 * PER_IMAGE}, "
+                    "so that train, val and test each get an image")
+  if _already_there(out, recipe):
+    return _counts(out)
+  for folder in ("images", "masks"):
+    (out / folder).mkdir(parents=True, exist_ok=True)
+  _write_splits(out, _records(out, conversations, seed))
+  (out / MARKER).write_text(json.dumps(recipe) + "\n")
+  return _counts(out)
+
+
+def _already_there(out, recipe):
+  marker = out / MARKER
+  if not out.exists() or not any(out.iterdir()):
+    return False
+  if marker.is_file() and json.loads(marker.read_text()) == recipe:
+    return True
+  raise UserError(f"{out} is not empty and holds another data set: name a new folder "
+                  "with --out, or delete this one")
+
+
+def _records(out, conversations, seed):
+  """Yields one list of records an image, writing its picture and masks on the way."""
+  done, index = 0, 0
+  with tqdm.tqdm(total=conversations, desc="render", unit="conv") as bar:
+    while done < conversations:
+      rng = np.random.default_rng([seed, index])
+      scene = sample_scene(rng)
+      talks = _talks(scene, rng, min(PER_IMAGE, conversations - done))
+      index += 1
+      if not talks:
+        continue
+      stem = f"synth_{index:06d}"
+      image = Image.fromarray(render(scene, rng))
+      image.save(out / "images" / f"{stem}.jpg", quality=JPEG_QUALITY)
+      _write_masks(out / "masks" / f"{stem}.json", f"{stem}.jpg", scene, talks)
+      yield [_record(f"{stem}.jpg", talk) for talk in talks]
+      done += len(talks)
+      bar.update(len(talks))
+
+
+def _talks(scene, rng, count):
+  """Up to `count` conversations about one scene, no two about the same targets."""
+  talks, seen = [], set()
+  for _ in range(4 * count):
+    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+    talk = sample_conversation(
+        scene, rng, kind, early_mask=rng.random() < EARLY_MASK_SHARE)
+    key = talk and talk.targets[-1].label
+    if talk is None or key in seen:
+      continue
+    seen.add(key)
+    talks.append(talk)
+    if len(talks) == count:
+      break
+  return talks
+
+
+def _record(name, talk):
+  dialogue = [{"from": role, "value": text} for pair in talk.rounds
+              for role, text in zip(("human", "gpt"), pair, strict=True)]
+  focus = [target.label for target in talk.targets]
+  return {"img_id": name, "dialogue": dialogue,
+          "focus": focus[0] if len(focus) == 1 else focus}
+
+
+def _write_masks(path, image_name, scene, talks):
+  """One labelme file: every object, and what the conversations call by other names."""
+  labelled = [(item.label, item.polygons) for item in scene.objects]
+  labels = {label for label, _ in labelled}
+  for target in (t for talk in talks for t in talk.targets):
+    if target.label and target.label not in labels:
+      labels.add(target.label)
+      labelled.append((target.label, target.polygons))
+  shapes = [_shape(label, polygon, group) for group, (label, polygons) in
+            enumerate(labelled) for polygon in polygons]
+  path.write_text(json.dumps({
+      "version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image_name,
+      "imageData": None, "imageHeight": scene.height, "imageWidth": scene.width}))
+
+
+def _shape(label, polygon, group):
+  points = [[round(float(x), 2), round(float(y), 2)] for x, y in polygon]
+  return {"label": label, "points": points, "group_id": group,
+          "shape_type": "polygon", "flags": {}}
+
+
+def _write_splits(out, per_image):
+  groups = list(per_image)
+  held_out = max(1, round(EVAL_SHARE * len(groups)))
+  parts = {"val": groups[:held_out], "test": groups[held_out:2 * held_out],
+           "train": groups[2 * held_out:]}
+  for split, images in parts.items():
+    records = [record for image in images for record in image]
+    (out / f"{split}.json").write_text(json.dumps(records, indent=1) + "\n")
+
+
+def _counts(out):
+  return {split: len(json.loads((out / f"{split}.json").read_text()))
+          for split in ("train", "val", "test")}

@@ -1,0 +1,336 @@
+"""Reads a data set in PRIST's own layout; strict, and every defect has a line.
+
+    ROOT/train.json, val.json, ...   lists of {img_id, dialogue, focus}; one is a split
+    ROOT/images/ or ROOT/<split>/    photographs
+    ROOT/masks/ or ROOT/<split>/masks/   one labelme file per photograph, <stem>.json
+
+Dialogues are checked when the list is read; photographs and masks when a record is
+asked for. Duplicate records are kept (and noted); of a key given twice in one object
+the last value counts; `meta.json` is not a split. Nothing outside the folders is read.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+
+from input_pipeline import image_ops, labelme, mask_ops, safe_files
+from input_pipeline.prist_dialogue import parse_entry
+from input_pipeline.records import WHOLE_FILE, Problem, RecordError, SegConversation
+from miras_jax.errors import UserError
+
+_NOT_A_SPLIT = ("meta.json",)
+
+
+def find_splits(root):
+  """Names of the splits under `root`, sorted. Raises UserError when there is none."""
+  root = _check_root(root)
+  files = (p.name for p in root.glob("*.json") if p.name not in _NOT_A_SPLIT)
+  names = sorted(name.removesuffix(".json") for name in files)
+  if not names:
+    raise UserError(
+      f"{root}: holds no split (train.json, val.json, ...); "
+      "`miras data synth --out DIR` makes a data set"
+    )
+  return names
+
+
+def read_dataset(root, split, images_dir=None, masks_dir=None):
+  """Reads `ROOT/<split>.json` -> PristDataset.
+
+  Args:
+    root: folder of the data set.
+    split: name of a list at its root, without `.json`.
+    images_dir: folder of the photographs, when not under `root` as described above.
+    masks_dir: folder of the labelme files, likewise; by default also `masks/` in
+      `images_dir`.
+
+  Raises:
+    UserError: no such folder or split.
+    RecordError: the list as a whole is unusable (its `record` is "-").
+  """
+  root = _check_root(root)
+  file = f"{split}.json"
+  if split not in find_splits(root):
+    known = ", ".join(find_splits(root))
+    raise UserError(f"{root}: holds no split {split!r}; it has {known}")
+  raw_entries, notes = _read_list(root, file)
+  return PristDataset(
+    root=root,
+    split=split,
+    raw_entries=raw_entries,
+    notes=notes,
+    images=_folders(root, images_dir, ("images", split)),
+    masks=_folders(root, masks_dir or _beside(images_dir), ("masks", f"{split}/masks")),
+  )
+
+
+class PristDataset:
+  """A list-like of SegConversation, one per record of the list, in its order.
+
+  `dataset[i]` raises RecordError for a defective record; `load(i)` returns it instead,
+  so that training can go on with a named, counted example of zero weight.
+  """
+
+  def __init__(self, *, root, split, raw_entries, notes, images, masks):
+    self.root = root
+    self.split = split
+    self.file = f"{split}.json"
+    self.entries = tuple(parse_entry(raw) for raw in raw_entries)
+    self.ids = tuple(f"{split}/{i}" for i in range(len(self.entries)))
+    self.image_ids = tuple(entry.img_id or "" for entry in self.entries)
+    self._notes = list(notes)
+    self._images = images
+    self._masks = masks
+    self._image_sizes = {}  # img_id -> (height, width) of images that decode whole
+    self._targets = {}  # record -> its _Targets
+    texts = [_canonical(raw) for raw in raw_entries]
+    self._first = _first_equal(texts)
+    self._digest = _digest(self.ids, texts)
+
+  def __len__(self):
+    return len(self.entries)
+
+  def __getitem__(self, i):
+    record = self.load(i)
+    if isinstance(record, RecordError):
+      raise record
+    return record
+
+  def __iter__(self):
+    return (self[i] for i in range(len(self)))
+
+  def load(self, i):
+    """SegConversation of record `i`, or the RecordError that says why there is none."""
+    i = range(len(self))[i]
+    entry = self.entries[i]
+    if entry.problems:
+      return RecordError(self.file, i, entry.problems[0])
+    try:
+      image = self._read_image(entry.img_id)
+      targets = self._read_targets(i, self._image_sizes[entry.img_id])
+    except _Defect as e:
+      return RecordError(self.file, i, str(e))
+    return SegConversation(
+      id=self.ids[i],
+      source="prist",
+      image=image,
+      turns=entry.turns,
+      targets=targets.targets,
+      image_id=entry.img_id,
+    )
+
+  def examine(self, i):
+    """Everything wrong with record `i` -> (problems, notes), two lists of Problem."""
+    entry = self.entries[i]
+    problems, notes = list(entry.problems), list(entry.notes)
+    if self._first[i] != i:
+      notes.append(f"is equal to record {self._first[i]}; both are kept")
+    if entry.img_id is not None:
+      self._examine_files(i, problems, notes)
+    return [
+      [Problem(self.file, i, reason) for reason in reasons]
+      for reasons in (problems, notes)
+    ]
+
+  def notes(self):
+    """What is odd about the list as a whole: Problems that refuse nothing."""
+    return [Problem(self.file, WHOLE_FILE, note) for note in self._notes]
+
+  def problems(self):
+    """Every defect of every record, in order; decodes each image once."""
+    return [p for i in range(len(self)) for p in self.examine(i)[0]]
+
+  def ambiguous(self, i):
+    """How many focuses of a loadable record `i` are ambiguous (`labelme`)."""
+    return self._targets[i].ambiguous if i in self._targets else 0
+
+  def fingerprint(self):
+    """SHA-256 over record ids and dialogues: equal for equal data, on any machine."""
+    return self._digest
+
+  def _examine_files(self, i, problems, notes):
+    entry = self.entries[i]
+    size = None
+    try:
+      self._read_image(entry.img_id)
+      size = self._image_sizes[entry.img_id]
+    except _Defect as e:
+      problems.append(str(e))
+    if not any(entry.focuses or ()):
+      return
+    try:
+      if size is None:
+        notes += self._read_annotation(entry.img_id)[0].notes
+      else:
+        notes += self._read_targets(i, size).notes
+    except _Defect as e:
+      problems.append(str(e))
+
+  def _read_image(self, img_id):
+    """The encoded image, proven to decode whole the first time it is read."""
+    path, shown = self._find(self._images, img_id)
+    try:
+      data = safe_files.read_bytes(path, safe_files.MAX_IMAGE_BYTES)
+      if img_id not in self._image_sizes:
+        image_ops.decode_image(data)
+        self._image_sizes[img_id] = image_ops.image_size(data)
+    except FileNotFoundError:
+      raise _Defect(f"{shown}: no such file") from None
+    except (ValueError, image_ops.ImageError) as e:
+      raise _Defect(f"{shown}: {e}") from None
+    return data
+
+  def _read_targets(self, i, size):
+    if i not in self._targets:
+      self._targets[i] = self._make_targets(i, *size)
+    return self._targets[i]
+
+  def _make_targets(self, i, height, width):
+    entry = self.entries[i]
+    targets, notes, ambiguous = [], [], 0
+    annotation, shown = None, ""
+    if any(entry.focuses):
+      annotation, shown = self._read_annotation(entry.img_id)
+      notes += annotation.notes
+    try:
+      if annotation:
+        labelme.check_size(annotation, height, width)
+      for focus in entry.focuses:
+        if focus is None:
+          targets.append(("", mask_ops.empty_rle(height, width)))
+          continue
+        chosen, note = labelme.select_shapes(annotation.shapes, focus)
+        mask_HW, dropped = labelme.focus_mask(chosen, focus, height, width)
+        targets.append((focus, mask_ops.encode_rle(mask_HW)))
+        notes += [f"{shown}: {n}" for n in (note, *dropped) if n]
+        ambiguous += bool(note)
+    except ValueError as e:
+      raise _Defect(f"{shown}: {e}") from None
+    return _Targets(tuple(targets), tuple(notes), ambiguous)
+
+  def _read_annotation(self, img_id):
+    """(Annotation, its file as shown in messages)."""
+    name = os.path.splitext(img_id)[0] + ".json"  # the last extension only
+    path, shown = self._find(self._masks, name)
+    try:
+      data = safe_files.read_bytes(path, safe_files.MAX_MASK_BYTES)
+      document, repeated = safe_files.parse_json(data, fallback_encoding="cp1252")
+      annotation = labelme.parse_annotation(document)
+    except FileNotFoundError:
+      raise _Defect(f"{shown}: no such file") from None
+    except ValueError as e:
+      raise _Defect(f"{shown}: {e}") from None
+    bad = [
+      f"{s.name} is no target and not usable: {s.defect}"
+      for s in annotation.shapes
+      if s.defect
+    ]
+    notes = [*annotation.notes, *_repeated_notes(repeated), *bad]
+    notes = tuple(f"{shown}: {note}" for note in notes)
+    return dataclasses.replace(annotation, notes=notes), shown
+
+  def _find(self, folders, name):
+    """(path of `name` in the first folder that has it, that path as shown)."""
+    for folder in folders:
+      try:
+        path = safe_files.resolve_inside(folder.path, name)
+      except ValueError as e:
+        raise _Defect(f"{folder.shown}{name}: {e}") from None
+      if os.path.lexists(path):
+        return path, f"{folder.shown}{name}"
+    return path, f"{folders[0].shown}{name}"
+
+
+class _Defect(Exception):
+  """Why a record is unusable; becomes a RecordError with file and index."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Targets:
+  targets: tuple
+  notes: tuple[str, ...]
+  ambiguous: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Folder:
+  path: pathlib.Path
+  shown: str  # relative to the data root where it lies inside, ends in "/"
+
+
+def _check_root(root):
+  root = pathlib.Path(root)
+  if not root.is_dir():
+    raise UserError(f"{root}: no such data folder")
+  return root
+
+
+def _beside(images_dir):
+  """`masks/` in the chosen folder of photographs, as published, where there is one."""
+  beside = images_dir and pathlib.Path(images_dir, "masks")
+  return beside if beside and beside.is_dir() else None
+
+
+def _folders(root, chosen, names):
+  """Where to look: the chosen folder alone, else `names` under the root."""
+  if chosen is not None:
+    path = pathlib.Path(chosen)
+    if not path.is_dir():
+      raise UserError(f"{path}: no such folder")
+    return (_Folder(path, f"{chosen}/"),)
+  folders = []
+  for name in names:
+    try:
+      folders.append(_Folder(safe_files.resolve_inside(root, name), f"{name}/"))
+    except ValueError:
+      raise UserError(
+        f"{root / name}: is a link out of the data folder; name its target as the "
+        "images or masks folder instead"
+      ) from None
+  return tuple(folders)
+
+
+def _read_list(root, file):
+  """(records, notes) of a list file; RecordError when the file is no list."""
+  try:
+    path = safe_files.resolve_inside(root, file)
+    data = safe_files.read_bytes(path, safe_files.MAX_LIST_BYTES)
+    value, repeated = safe_files.parse_json(data)
+    if not isinstance(value, list):
+      raise ValueError(f"holds a {type(value).__name__}, want a list of records")
+    if not value:
+      raise ValueError("holds an empty list: there is nothing to do")
+  except FileNotFoundError:
+    raise RecordError(file, WHOLE_FILE, "no such file") from None
+  except ValueError as e:
+    raise RecordError(file, WHOLE_FILE, str(e)) from None
+  return value, _repeated_notes(repeated)
+
+
+def _repeated_notes(keys):
+  return [
+    f"key {k!r} is given twice in one object; the last value counts"
+    for k in sorted(set(keys))
+  ]
+
+
+def _canonical(raw):
+  try:
+    return json.dumps(raw, sort_keys=True)
+  except RecursionError:
+    return "nested too deeply"
+
+
+def _first_equal(texts):
+  """For each text the index of the first one equal to it."""
+  seen = {}
+  return tuple(seen.setdefault(text, i) for i, text in enumerate(texts))
+
+
+def _digest(ids, texts):
+  digest = hashlib.sha256()
+  for record_id, text in zip(ids, texts, strict=True):
+    digest.update(f"{record_id}\0{text}\0".encode("utf-8", "backslashreplace"))
+  return digest.hexdigest()

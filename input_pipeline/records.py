@@ -1,0 +1,68 @@
+"""SegConversation, the one record every source becomes, and how a defect is named."""
+
+import dataclasses
+
+from miras_jax.errors import UserError
+
+WHOLE_FILE = "-"  # the RECORD of a defect that concerns the whole file
+SEG_TOKEN = "[SEG]"
+OBJ_TOKEN = "[OBJ]"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegConversation:
+  """A conversation about one image and the mask each `[SEG]` of it stands for.
+
+  `turns` holds (role, text) pairs, role "user" or "assistant", user first. `targets`
+  holds (name, mask) pairs, one per `[SEG]` of the assistant turns in order of
+  appearance; a mask is a COCO RLE `{"size": [height, width], "counts": str}` of the
+  size of the stored image; an empty mask is a legal target and has the name "".
+  `image` is the encoded file; `image_id` is equal for conversations on one image.
+  """
+
+  id: str
+  source: str
+  image: bytes
+  turns: tuple[tuple[str, str], ...]
+  targets: tuple[tuple[str, dict], ...]
+  image_id: str = ""
+
+
+def one_line(text):
+  """`text` without line breaks or other characters that would garble a log line."""
+  return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """One defect. Prints as `FILE:RECORD: reason`, always a single line."""
+
+  file: str
+  record: int | str
+  reason: str
+
+  def __str__(self):
+    return one_line(f"{self.file}:{self.record}: {self.reason}")
+
+
+class RecordError(UserError):
+  """A record that cannot be used. `RECORD` is "-" when the whole file is unusable."""
+
+  def __init__(self, file, record, reason):
+    super().__init__(file, record, reason)
+    self.problem = Problem(file, record, reason)
+
+  def __str__(self):
+    return str(self.problem)
+
+  @property
+  def file(self):
+    return self.problem.file
+
+  @property
+  def record(self):
+    return self.problem.record
+
+  @property
+  def reason(self):
+    return self.problem.reason

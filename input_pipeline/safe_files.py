@@ -1,0 +1,100 @@
+"""Reads files that a data set names, without trusting the names or the sizes.
+
+Every function raises ValueError with a reason fit for the end of a problem line;
+FileNotFoundError stays what it is.
+"""
+
+import collections
+import json
+import os
+import pathlib
+import re
+import stat
+
+MAX_IMAGE_BYTES = 256 * 2**20
+MAX_LIST_BYTES = 64 * 2**20
+MAX_MASK_BYTES = 32 * 2**20
+MAX_NAME = 1024  # characters
+
+
+def check_relative(name):
+  """Raises ValueError unless `name` is a relative path that never climbs."""
+  if not name.strip():
+    raise ValueError("is empty")
+  if len(name) > MAX_NAME:
+    raise ValueError(f"has {len(name):,} characters, the limit is {MAX_NAME:,}")
+  if "\0" in name:
+    raise ValueError(f"{name!r} contains a NUL character")
+  parts = re.split(r"[/\\]", name)
+  if not parts[0] or re.match(r"[A-Za-z]:", name):
+    raise ValueError(f"{name!r} is an absolute path, want one relative to its folder")
+  if ".." in parts:
+    raise ValueError(f"{name!r} leaves its folder")
+
+
+def resolve_inside(folder, name):
+  """The real path of `name` in `folder`; a symlink that points outside is refused."""
+  check_relative(name)
+  real_folder = os.path.realpath(folder)
+  real = os.path.realpath(os.path.join(real_folder, name))
+  if os.path.commonpath([real_folder, real]) != real_folder:
+    raise ValueError(f"{name!r} is a link that leaves its folder")
+  return pathlib.Path(real)
+
+
+def read_bytes(path, limit):
+  """The content of a regular file of at most `limit` bytes."""
+  try:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+      raise ValueError("is not a regular file")
+    if status.st_size > limit:
+      raise ValueError(f"has {status.st_size:,} bytes, more than the limit {limit:,}")
+    return pathlib.Path(path).read_bytes()
+  except (FileNotFoundError, NotADirectoryError):
+    raise FileNotFoundError(str(path)) from None
+  except OSError as e:
+    raise ValueError(f"cannot be read: {e.strerror or e}") from None
+
+
+def parse_json(data, *, fallback_encoding=None):
+  """Parses bytes as JSON; returns (value, keys that occurred twice in one object).
+
+  UTF-8 with or without a byte order mark; the labelme files of the published loader
+  may be cp1252 (`fallback_encoding`). Of a key given twice the last value counts.
+  """
+  repeated = []
+
+  def pairs_to_dict(pairs):
+    out = dict(pairs)
+    if len(out) != len(pairs):
+      counts = collections.Counter(k for k, _ in pairs)
+      repeated.extend(k for k, n in counts.items() if n > 1)
+    return out
+
+  text = _decode(data, fallback_encoding)
+  if not text.strip():
+    raise ValueError("is empty")
+  try:
+    return json.loads(text, object_pairs_hook=pairs_to_dict), repeated
+  except json.JSONDecodeError as e:
+    hint = " (JSON lines? one list is needed)" if e.msg == "Extra data" else ""
+    where = f"line {e.lineno} column {e.colno}"
+    raise ValueError(f"is not valid JSON: {e.msg} at {where}{hint}") from None
+  except RecursionError:
+    raise ValueError("is not valid JSON: nested too deeply") from None
+  except ValueError:
+    raise ValueError("is not valid JSON: a number has too many digits") from None
+
+
+def _decode(data, fallback_encoding):
+  try:
+    return data.decode("utf-8-sig")
+  except UnicodeDecodeError as e:
+    reason = f"is not UTF-8: {e.reason} at byte {e.start}"
+  if fallback_encoding:
+    try:
+      return data.decode(fallback_encoding)
+    except UnicodeDecodeError:
+      reason = f"is neither UTF-8 nor {fallback_encoding}"
+  raise ValueError(reason)

@@ -1,0 +1,320 @@
+"""A frozen dataclass for each part of the model, and the VARIANTS table of sizes.
+
+Widths are channel counts, sizes are pixels. Every dataclass checks itself; the model
+never sees an ml_collections.ConfigDict.
+"""
+
+import dataclasses
+
+
+def _check(condition, message):
+  if not condition:
+    raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+  """CLIP ViT tower. `select_layer=-2` reads the second-last hidden state."""
+
+  width: int
+  mlp_width: int
+  depth: int
+  num_heads: int
+  image_size: int
+  patch_size: int
+  norm_eps: float = 1e-5
+  select_layer: int = -2
+
+  def __post_init__(self):
+    _check(self.width % self.num_heads == 0, f"{self.width=} / {self.num_heads=}")
+    _check(self.image_size % self.patch_size == 0,
+           f"{self.image_size=} is not a multiple of {self.patch_size=}")
+
+  @property
+  def grid(self):
+    return self.image_size // self.patch_size
+
+  @property
+  def num_tokens(self):
+    return self.grid**2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvNextConfig:
+  """ConvNeXt tower: stem and four stages, all resized to `target_grid` squared."""
+
+  dims: tuple[int, int, int, int]
+  depths: tuple[int, int, int, int]
+  image_size: int
+  target_grid: int
+  kernel_size: int = 7
+  mlp_ratio: int = 4
+  norm_eps: float = 1e-6
+  layer_scale_init: float = 1e-6
+
+  def __post_init__(self):
+    _check(len(self.dims) == len(self.depths) == 4, f"{self.dims=}, {self.depths=}")
+    _check(self.image_size % 32 == 0, f"{self.image_size=} is not a multiple of 32")
+
+  @property
+  def out_channels(self):
+    return sum(self.dims)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+  """Rotary scaling: `linear` (Vicuna 16k style) or `llama3` (Llama 3.1)."""
+
+  kind: str
+  factor: float
+  low_freq_factor: float = 1.0
+  high_freq_factor: float = 4.0
+  original_max_positions: int = 8192
+
+  def __post_init__(self):
+    _check(self.kind in ("linear", "llama3"), f"unknown rope scaling {self.kind=}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LlamaConfig:
+  """Llama family: Llama 1-3, Vicuna, Mistral (full attention), Qwen2."""
+
+  width: int
+  mlp_width: int
+  depth: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  vocab_size: int
+  rope_theta: float = 10_000.0
+  rope_scaling: RopeScaling | None = None
+  norm_eps: float = 1e-5
+  qkv_bias: bool = False
+  tie_embeddings: bool = False
+  lora_rank: int = 0
+  lora_alpha: float = 16.0
+  lora_dropout: float = 0.0
+  lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+  remat: str = "none"
+  attention: str = "xla"
+
+  def __post_init__(self):
+    _check(self.num_heads % self.num_kv_heads == 0,
+           f"{self.num_heads=} is not a multiple of {self.num_kv_heads=}")
+    _check(self.head_dim % 2 == 0, f"rotary needs an even {self.head_dim=}")
+    _check(self.remat in REMAT_POLICIES, f"{self.remat=} is not in {REMAT_POLICIES}")
+    _check(self.attention in ATTENTIONS, f"{self.attention=} is not in {ATTENTIONS}")
+
+
+REMAT_POLICIES = ("none", "minimal", "dots", "full", "offload")
+# What models/attention.py knows; "splash" is not among them yet.
+ATTENTIONS = ("xla", "blocked", "jax", "cudnn")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamEncoderConfig:
+  """SAM ViT: windowed attention except in `global_layers`, relative positions."""
+
+  image_size: int
+  patch_size: int
+  width: int
+  depth: int
+  num_heads: int
+  global_layers: tuple[int, ...]
+  window_size: int
+  out_width: int
+  mlp_ratio: int = 4
+  norm_eps: float = 1e-6
+  neck_norm_eps: float = 1e-6
+
+  def __post_init__(self):
+    _check(self.width % self.num_heads == 0, f"{self.width=} / {self.num_heads=}")
+    _check(self.image_size % self.patch_size == 0,
+           f"{self.image_size=} is not a multiple of {self.patch_size=}")
+    _check(all(0 <= i < self.depth for i in self.global_layers),
+           f"{self.global_layers=} outside {self.depth=}")
+
+  @property
+  def grid(self):
+    return self.image_size // self.patch_size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamDecoderConfig:
+  """SAM prompt encoder and mask decoder; `width` is the encoder's `out_width`."""
+
+  width: int
+  depth: int
+  mlp_width: int
+  num_heads: int
+  mask_channels: int
+  iou_width: int
+  iou_depth: int = 3
+  num_multimask: int = 3
+  attention_downsample: int = 2
+  norm_eps: float = 1e-5
+  upscale_norm_eps: float = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegPromptConfig:
+  """[SEG] state -> mask prompt.
+
+  `seg_state`: "predict" reads the state one position before [SEG] (published), "at"
+  the state of [SEG] itself. `alignment`: "none", "residual" (starts as plain [SEG]) or
+  "published" (the attention output replaces [SEG]).
+  """
+
+  out_width: int
+  num_heads: int = 8
+  seg_state: str = "predict"
+  alignment: str = "residual"
+
+  def __post_init__(self):
+    _check(self.seg_state in ("predict", "at"), f"unknown {self.seg_state=}")
+    _check(self.alignment in ("none", "residual", "published"),
+           f"unknown {self.alignment=}")
+    _check(self.out_width % self.num_heads == 0, f"{self.out_width=} / {self.num_heads=}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MirasConfig:
+  """The whole model. `convnext=None` leaves out the second encoder and patch mining
+  (as LISA)."""
+
+  clip: ClipConfig
+  convnext: ConvNextConfig | None
+  llama: LlamaConfig
+  sam_encoder: SamEncoderConfig
+  sam_decoder: SamDecoderConfig
+  seg_prompt: SegPromptConfig
+
+  def __post_init__(self):
+    widths = (self.sam_encoder.out_width, self.sam_decoder.width,
+              self.seg_prompt.out_width)
+    _check(len(set(widths)) == 1, f"SAM widths differ: {widths}")
+    if self.convnext:
+      _check(self.convnext.target_grid % self.clip.grid == 0,
+             f"{self.convnext.target_grid=} is not a multiple of {self.clip.grid=}")
+
+  @property
+  def num_image_tokens(self):
+    return self.clip.num_tokens
+
+
+def _sam(width, depth, num_heads, global_layers):
+  return SamEncoderConfig(
+      image_size=1024, patch_size=16, width=width, depth=depth, num_heads=num_heads,
+      global_layers=global_layers, window_size=14, out_width=256)
+
+
+SAM_VARIANTS = {
+    "vit_b": _sam(768, 12, 12, (2, 5, 8, 11)),
+    "vit_l": _sam(1024, 24, 16, (5, 11, 17, 23)),
+    "vit_h": _sam(1280, 32, 16, (7, 15, 23, 31)),
+}
+
+
+def _llama(width, mlp_width, depth, num_heads, num_kv_heads=None, **kwargs):
+  return LlamaConfig(
+      width=width, mlp_width=mlp_width, depth=depth, num_heads=num_heads,
+      num_kv_heads=num_kv_heads or num_heads, head_dim=width // num_heads,
+      vocab_size=kwargs.pop("vocab_size", 32_000), **kwargs)
+
+
+# Base vocabularies as published; the added control tokens come on top.
+LLAMA_VARIANTS = {
+    "tinyllama-1.1b": _llama(2048, 5632, 22, 32, 4),
+    "llama2-7b": _llama(4096, 11_008, 32, 32),
+    "llama2-13b": _llama(5120, 13_824, 40, 40),
+    "yi-34b": _llama(7168, 20_480, 60, 56, 8, vocab_size=64_000, rope_theta=5e6),
+    "llama2-70b": _llama(8192, 28_672, 80, 64, 8),
+    "llama3-8b": _llama(
+        4096, 14_336, 32, 32, 8, vocab_size=128_256, rope_theta=5e5),
+    "llama3.1-8b": _llama(
+        4096, 14_336, 32, 32, 8, vocab_size=128_256, rope_theta=5e5,
+        rope_scaling=RopeScaling(kind="llama3", factor=8.0)),
+    "mistral-7b": _llama(4096, 14_336, 32, 32, 8),
+    "qwen2-7b": _llama(
+        3584, 18_944, 28, 28, 4, vocab_size=152_064, rope_theta=1e6, norm_eps=1e-6,
+        qkv_bias=True),
+}
+
+CLIP_L_336 = ClipConfig(
+    width=1024, mlp_width=4096, depth=24, num_heads=16, image_size=336, patch_size=14)
+CONVNEXT_L_768 = ConvNextConfig(
+    dims=(192, 384, 768, 1536), depths=(3, 3, 27, 3), image_size=768, target_grid=48)
+SAM_DECODER = SamDecoderConfig(
+    width=256, depth=2, mlp_width=2048, num_heads=8, mask_channels=16, iou_width=256)
+
+
+def _full(llama):
+  """Published encoders around one decoder shape."""
+  return MirasConfig(
+      clip=CLIP_L_336, convnext=CONVNEXT_L_768, llama=LLAMA_VARIANTS[llama],
+      sam_encoder=SAM_VARIANTS["vit_h"], sam_decoder=SAM_DECODER,
+      seg_prompt=SegPromptConfig(out_width=256))
+
+
+TINY = MirasConfig(
+    clip=ClipConfig(
+        width=64, mlp_width=128, depth=3, num_heads=4, image_size=32, patch_size=8),
+    convnext=ConvNextConfig(
+        dims=(16, 24, 32, 48), depths=(1, 1, 1, 1), image_size=64, target_grid=8,
+        layer_scale_init=0.1),
+    llama=_llama(96, 256, 3, 4, vocab_size=512),
+    sam_encoder=SamEncoderConfig(
+        image_size=64, patch_size=8, width=96, depth=3, num_heads=4,
+        global_layers=(2,), window_size=4, out_width=64),
+    sam_decoder=SamDecoderConfig(
+        width=64, depth=2, mlp_width=128, num_heads=4, mask_channels=16, iou_width=64),
+    seg_prompt=SegPromptConfig(out_width=64, num_heads=4),
+)
+
+SMALL = MirasConfig(
+    clip=ClipConfig(
+        width=256, mlp_width=1024, depth=6, num_heads=8, image_size=112, patch_size=14),
+    convnext=ConvNextConfig(
+        dims=(32, 64, 128, 256), depths=(2, 2, 6, 2), image_size=256, target_grid=16,
+        layer_scale_init=0.1),
+    llama=_llama(384, 1024, 8, 6, vocab_size=2048),
+    sam_encoder=SamEncoderConfig(
+        image_size=256, patch_size=16, width=256, depth=6, num_heads=8,
+        global_layers=(2, 5), window_size=7, out_width=128),
+    sam_decoder=SamDecoderConfig(
+        width=128, depth=2, mlp_width=512, num_heads=8, mask_channels=16,
+        iou_width=128),
+    seg_prompt=SegPromptConfig(out_width=128, num_heads=8),
+)
+
+VARIANTS = {
+    "tiny": TINY,
+    "small": SMALL,
+    "1b": _full("tinyllama-1.1b"),
+    "7b": _full("llama2-7b"),
+    "13b": _full("llama2-13b"),
+    "34b": _full("yi-34b"),
+    "70b": _full("llama2-70b"),
+}
+
+
+def with_overrides(cfg, overrides):
+  """Returns `cfg` with dotted fields replaced, e.g. {"llama.vocab_size": 600}.
+
+  Raises ValueError naming the field when it does not exist.
+  """
+  for path, value in overrides.items():
+    cfg = _replace(cfg, path.split("."), value, path)
+  return cfg
+
+
+def _replace(cfg, parts, value, path):
+  head, *rest = parts
+  if not dataclasses.is_dataclass(cfg) or head not in {
+      f.name for f in dataclasses.fields(cfg)}:
+    raise ValueError(f"no field {path!r} in the model config")
+  if rest:
+    value = _replace(getattr(cfg, head), rest, value, path)
+  elif isinstance(value, list):
+    value = tuple(value)
+  return dataclasses.replace(cfg, **{head: value})

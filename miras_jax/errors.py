@@ -1,0 +1,10 @@
+"""The one error a user is meant to see.
+
+Raise `UserError` for every mistake that the person at the keyboard can mend: a missing
+folder, a misspelt option, a damaged file. The command line prints its single line and
+exits 1; anything else is a bug and keeps its traceback.
+"""
+
+
+class UserError(Exception):
+  """A mistake of the user: names the thing, the value found and the remedy."""

@@ -1,0 +1,57 @@
+"""One number a leaf that a flipped bit changes and a sharding does not.
+
+Orbax restores flipped bits silently. The sum runs modulo 2^32 over every value's bits
+times an odd weight of its position: a change of one value always changes the sum.
+"""
+
+import jax
+import jax.numpy as jnp
+
+_UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+
+
+@jax.jit
+def _sums(leaves):
+  return [_sum(x) for x in leaves]
+
+
+def _sum(x):
+  if x.dtype == jnp.bool_:
+    x = x.astype(jnp.uint8)
+  if x.dtype.itemsize not in _UNSIGNED:
+    raise ValueError(f"no fingerprint for {x.dtype}")
+  bits = jax.lax.bitcast_convert_type(x, _UNSIGNED[x.dtype.itemsize])
+  position, stride = jnp.zeros(x.shape, jnp.uint32), 1
+  for axis in reversed(range(x.ndim)):
+    index = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    position += index * jnp.uint32(stride % 2**32)
+    stride *= x.shape[axis]
+  weight = position * jnp.uint32(2654435761) | jnp.uint32(1)  # golden ratio: mixes well
+  return jnp.sum(bits.astype(jnp.uint32) * weight, dtype=jnp.uint32)
+
+
+def path_name(path):
+  """`trainable/llm/lm_head/kernel` for a jax key path."""
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def table(tree):
+  """{path: [shape, dtype, fingerprint]} of every leaf; JSON-ready."""
+  flat = jax.tree_util.tree_leaves_with_path(tree)
+  sums = jax.device_get(_sums([leaf for _, leaf in flat]))
+  return {
+    path_name(path): [list(leaf.shape), str(leaf.dtype), int(value)]
+    for (path, leaf), value in zip(flat, sums, strict=True)
+  }
+
+
+def first_mismatch(expected, found):
+  """First path whose shape, dtype or (when both have one) fingerprint differs.
+
+  Returns (path, expected entry or None, found entry or None), or None when all agree.
+  """
+  for path in sorted(expected.keys() | found.keys()):
+    a, b = expected.get(path), found.get(path)
+    if a is None or b is None or any(x != y for x, y in zip(a, b, strict=False)):
+      return path, a, b
+  return None

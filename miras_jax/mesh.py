@@ -1,0 +1,124 @@
+"""The device mesh: five named axes whose sizes come from the config.
+
+`dcn_data` is data parallelism over the slow network between slices, `data` over the
+fast one within, `fsdp` shards parameters and batch, `tensor` splits matrix products,
+`sequence` splits long rows. A size of -1 takes what is left.
+"""
+
+import dataclasses
+import math
+import os
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType
+
+from miras_jax.errors import UserError
+
+AXES = ("dcn_data", "data", "fsdp", "tensor", "sequence")
+BATCH_AXES = ("dcn_data", "data", "fsdp")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+  """Size of each axis; at most one is -1."""
+
+  dcn_data: int = 1
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+  sequence: int = 1
+
+  def __post_init__(self):
+    sizes = self.sizes
+    bad = [f"{n}={s}" for n, s in sizes.items() if s != -1 and s < 1]
+    if bad:
+      raise UserError(f"mesh sizes must be -1 or at least 1, not {', '.join(bad)}")
+    if sum(s == -1 for s in sizes.values()) > 1:
+      raise UserError(f"only one mesh axis may be -1: {_text(sizes)}")
+
+  @property
+  def sizes(self):
+    return {name: getattr(self, name) for name in AXES}
+
+
+def resolve(cfg, num_devices):
+  """Returns {axis: size} with -1 filled in, product == num_devices.
+
+  Raises UserError proposing a mesh that fits.
+  """
+  sizes = cfg.sizes
+  fixed = math.prod(s for s in sizes.values() if s != -1)
+  free = [n for n, s in sizes.items() if s == -1]
+  if free and num_devices % fixed == 0:
+    return sizes | {free[0]: num_devices // fixed}
+  if not free and fixed == num_devices:
+    return sizes
+  raise UserError(
+    f"mesh {_text(sizes)} does not fit {num_devices} device(s); this fits:"
+    f" {_text(_proposal(sizes, num_devices))}"
+  )
+
+
+def make_mesh(cfg, devices=None):
+  """A Mesh over all devices with Auto axes; activate it with `jax.set_mesh(mesh)`."""
+  devices = list(jax.devices() if devices is None else devices)
+  sizes = resolve(cfg, len(devices))
+  grid = _device_grid(sizes, devices)
+  return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_shards(mesh):
+  """Into how many parts the batch axis is cut."""
+  return math.prod(mesh.shape[name] for name in BATCH_AXES)
+
+
+def check_batch(batch_size, mesh, *, accumulation=1):
+  """Raises UserError unless every micro-batch splits evenly over the batch shards."""
+  unit = batch_shards(mesh) * accumulation
+  if batch_size % unit == 0 and batch_size > 0:
+    return
+  lower = batch_size // unit * unit
+  fits = f"{lower} or {lower + unit}" if lower else str(unit)
+  raise UserError(
+    f"batch_size={batch_size} does not divide into {batch_shards(mesh)} batch shard(s)"
+    f" x optim.accumulation={accumulation}; take {fits}, or change mesh.data / mesh.fsdp"
+  )
+
+
+def start_distributed():
+  """Joins the other processes when the environment says that there are any.
+
+  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
+  """
+  if os.environ.get("JAX_COORDINATOR_ADDRESS") and not jax.distributed.is_initialized():
+    jax.distributed.initialize()
+
+
+def _device_grid(sizes, devices):
+  shape = tuple(sizes[name] for name in AXES)
+  slices = {getattr(d, "slice_index", 0) for d in devices}
+  if len(slices) > 1 and sizes["dcn_data"] == len(slices):
+    inner = (1,) + shape[1:]
+    outer = (shape[0],) + (1,) * (len(AXES) - 1)
+    return mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices)
+  if devices[0].platform == "cpu":
+    return np.asarray(devices).reshape(shape)
+  return mesh_utils.create_device_mesh(shape, devices=devices)
+
+
+def _proposal(sizes, num_devices):
+  """Keeps the axes that divide what is left, in order of cost to give up."""
+  left, kept = num_devices, {}
+  for name in ("tensor", "sequence", "fsdp", "dcn_data"):
+    size = sizes[name] if sizes[name] > 0 else 1
+    kept[name] = math.gcd(size, left)
+    left //= kept[name]
+  return {"dcn_data": kept["dcn_data"], "data": left} | {
+    name: kept[name] for name in ("fsdp", "tensor", "sequence")
+  }
+
+
+def _text(sizes):
+  return " ".join(f"{name}={size}" for name, size in sizes.items())

@@ -1,0 +1,146 @@
+"""The wiring: two encoders -> image tokens -> decoder -> [SEG] prompts -> masks.
+
+B batch, T tokens, N image tokens, D decoder width, M masks, H W image rows and columns,
+C SAM width. The batch contract is in `input_pipeline.pipeline`.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from miras_jax.config import MirasConfig
+from miras_jax.models.attention import segment_mask
+from miras_jax.models.clip_vit import ClipVit
+from miras_jax.models.convnext import ConvNext
+from miras_jax.models.fusion import PatchMining, Projector
+from miras_jax.models.layers import resize_bilinear
+from miras_jax.models.llama import Llama
+from miras_jax.models.sam import Sam
+from miras_jax.models.seg_prompt import SegPrompt
+
+# Published pixel statistics, 0..255. CLIP: OpenAI's; SAM: ImageNet's as SAM rounds them.
+CLIP_MEAN = (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255)
+CLIP_STD = (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255)
+SAM_MEAN = (123.675, 116.28, 103.53)
+SAM_STD = (58.395, 57.12, 57.375)
+
+
+def normalise(image_BHWC, mean, std):
+  """uint8 pixels to float32 with zero mean and unit deviation per channel."""
+  return (image_BHWC.astype(jnp.float32) - jnp.array(mean)) / jnp.array(std)
+
+
+def zero_padding(image_BHWC, valid_hw_B2):
+  """Zeros beyond the valid rows and columns: SAM pads after it normalises."""
+  rows_H, cols_W = (jnp.arange(n) for n in image_BHWC.shape[1:3])
+  inside_BHW = ((rows_H[:, None] < valid_hw_B2[:, 0, None, None])
+                & (cols_W[None, :] < valid_hw_B2[:, 1, None, None]))
+  return jnp.where(inside_BHW[..., None], image_BHWC, 0.0)
+
+
+class Miras(nn.Module):
+  """The whole model over a Batch.
+
+  Parameters: `clip`, `convnext`, `mining`, `projector`, `llm`, `seg_prompt`, `sam`.
+  Without `cfg.convnext` the image tokens are the projected CLIP tokens (as LISA).
+  """
+
+  cfg: MirasConfig
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    cfg, dtype = self.cfg, self.dtype
+    self.clip = ClipVit(cfg.clip, dtype)
+    if cfg.convnext:
+      self.convnext = ConvNext(cfg.convnext, dtype)
+      self.mining = PatchMining(cfg.clip.width, cfg.clip.grid, dtype)
+    self.projector = Projector(cfg.llama.width, dtype)
+    self.llm = Llama(cfg.llama, dtype)
+    self.seg_prompt = SegPrompt(cfg.seg_prompt, cfg.llama.width, dtype)
+    self.sam = Sam(cfg.sam_encoder, cfg.sam_decoder, dtype)
+
+  def __call__(self, batch, *, deterministic=True):
+    """One forward pass with known answers.
+
+    Returns a dict: `hidden [B, T, D]`, `mask_logits [B, M, h, w]` at a quarter of the
+    SAM canvas, `iou [B, M]`.
+    """
+    image_tokens_BND = self.image_tokens(batch["image_aux"])
+    x_BTD = self.embed(batch["tokens"], batch["image_slot"], image_tokens_BND)
+    hidden_BTD = self.llm(
+      x_BTD, batch["positions"], segment_mask(batch["segments"]),
+      deterministic=deterministic)
+    prompt_BMC = self.seg_prompt(
+      hidden_BTD, batch["seg_pos"], batch["obj_pos"], batch["seg_valid"])
+    sam_BHWC = self.sam_features(batch["image_sam"], batch["valid_hw"])
+    mask_logits_BMHW, iou_BM = self.masks(sam_BHWC, prompt_BMC)
+    return {"hidden": hidden_BTD, "mask_logits": mask_logits_BMHW, "iou": iou_BM}
+
+  def image_tokens(self, image_aux_BHWC):
+    """uint8 aux view -> image tokens in decoder width, [B, N, D]."""
+    aux_BHWC = normalise(image_aux_BHWC, CLIP_MEAN, CLIP_STD)
+    size = self.cfg.clip.image_size
+    # As published: the CLIP view is the normalised aux view, resized without antialias.
+    tokens_BND = self.clip(resize_bilinear(aux_BHWC, size, size))
+    if self.cfg.convnext:
+      tokens_BND = self.mining(tokens_BND, self.convnext(aux_BHWC))
+    return self.projector(tokens_BND)
+
+  def sam_features(self, image_sam_BHWC, valid_hw_B2):
+    """uint8 SAM view -> image embedding [B, h, w, C]."""
+    image_BHWC = normalise(image_sam_BHWC, SAM_MEAN, SAM_STD)
+    return self.sam.encode(zero_padding(image_BHWC, valid_hw_B2))
+
+  def embed(self, tokens_BT, image_slot_BT, image_tokens_BND):
+    """Token embeddings with image token `image_slot` wherever that is not -1."""
+    x_BTD = self.llm.embed(tokens_BT)
+    slot_BT1 = jnp.maximum(image_slot_BT, 0)[..., None]
+    image_BTD = jnp.take_along_axis(image_tokens_BND, slot_BT1, axis=1)
+    return jnp.where(image_slot_BT[..., None] >= 0, image_BTD, x_BTD)
+
+  def extend(self, x_BTD, positions_BT, cache, write_index_B, mask_BTS):
+    """`Llama.extend`: new tokens against the KV cache."""
+    return self.llm.extend(x_BTD, positions_BT, cache, write_index_B, mask_BTS)
+
+  def logits(self, hidden_BTD):
+    """Float32 logits [B, T, V] of final-normed hidden states."""
+    return self.llm.logits(hidden_BTD)
+
+  def prompts(self, hidden_BTD, seg_pos_BM, obj_pos_BM, seg_valid_BM):
+    """`SegPrompt`: hidden states -> mask prompts [B, M, C]."""
+    return self.seg_prompt(hidden_BTD, seg_pos_BM, obj_pos_BM, seg_valid_BM)
+
+  def masks(self, sam_BHWC, prompt_BMC):
+    """One mask a prompt: (logits [B, M, h, w], predicted IoU [B, M])."""
+    return self.sam.masks_from_text(sam_BHWC, prompt_BMC)
+
+
+def dummy_batch(cfg, *, batch_size=1, length=8, max_masks=1):
+  """A Batch of zeros in the model's shapes, for init and ahead-of-time compilation."""
+  B, T, M = batch_size, max(length, cfg.num_image_tokens), max_masks
+  sam = cfg.sam_encoder.image_size
+  aux = cfg.convnext.image_size if cfg.convnext else cfg.clip.image_size
+  shapes = {
+    "image_sam": ((B, sam, sam, 3), jnp.uint8),
+    "image_aux": ((B, aux, aux, 3), jnp.uint8),
+    "masks": ((B, M, sam, sam), jnp.uint8),
+  }
+  shapes |= {k: ((B, T), jnp.int32) for k in (
+    "tokens", "loss_mask", "positions", "segments", "image_slot")}
+  shapes |= {k: ((B, M), jnp.int32) for k in ("seg_pos", "obj_pos", "seg_valid")}
+  shapes |= {k: ((B, 2), jnp.int32) for k in ("valid_hw", "original_hw")}
+  shapes |= {"record": ((B,), jnp.int32)}
+  return {k: jnp.zeros(shape, dtype) for k, (shape, dtype) in shapes.items()}
+
+
+def init_params(cfg, rng, dtype=jnp.float32):
+  """Random parameters of `Miras(cfg)`, a nested dict. Trace it under jit or eval_shape."""
+  return Miras(cfg, dtype).init(rng, dummy_batch(cfg))["params"]
+
+
+def num_params(cfg):
+  """How many numbers `init_params` would make, without making them."""
+  shapes = jax.eval_shape(lambda rng: init_params(cfg, rng), jax.random.key(0))
+  return sum(x.size for x in jax.tree.leaves(shapes))

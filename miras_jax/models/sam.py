@@ -1,0 +1,47 @@
+"""SAM as one module: image encoder, prompt encoder and mask decoder under `sam/`.
+
+B images, M prompts an image, H W feature rows and columns, C width, h w low-resolution
+mask sides (four times the feature grid).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from miras_jax.config import SamDecoderConfig, SamEncoderConfig
+from miras_jax.models.sam_decoder import MaskDecoder
+from miras_jax.models.sam_encoder import SamEncoder
+from miras_jax.models.sam_prompt import PromptEncoder
+
+
+class Sam(nn.Module):
+  """Parameters: `encoder`, `prompt_encoder`, `decoder`."""
+
+  encoder_cfg: SamEncoderConfig
+  decoder_cfg: SamDecoderConfig
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    cfg = self.encoder_cfg
+    self.encoder = SamEncoder(cfg, self.dtype)
+    self.prompt_encoder = PromptEncoder(
+      self.decoder_cfg, cfg.grid, cfg.image_size, self.dtype)
+    self.decoder = MaskDecoder(self.decoder_cfg, self.dtype)
+
+  def encode(self, image_BHWC):
+    """Normalised, zero-padded images -> features [B, H, W, C]."""
+    return self.encoder(image_BHWC)
+
+  def decode(self, features_BHWC, prompts, *, multimask=False):
+    """`prompts`: keyword arguments of PromptEncoder. Returns (logits_BMKhw, iou_BMK)."""
+    sparse_BMPC, dense_BMHWC = self.prompt_encoder(**prompts)
+    dense_pe_1HWC = self.prompt_encoder.dense_pe()
+    return self.decoder(
+      features_BHWC, dense_pe_1HWC, sparse_BMPC, dense_BMHWC, multimask=multimask)
+
+  def masks_from_text(self, features_BHWC, prompt_BMC):
+    """One mask a prompt embedding: (logits [B, M, h, w], predicted IoU [B, M])."""
+    logits_BMKhw, iou_BMK = self.decode(
+      features_BHWC, {"text": prompt_BMC[:, :, None]})
+    return logits_BMKhw[:, :, 0], iou_BMK[:, :, 0]

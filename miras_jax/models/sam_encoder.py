@@ -1,0 +1,250 @@
+"""SAM's image encoder: a ViT with windowed attention and relative positions.
+
+Segment Anything, arXiv 2304.02643, after `modeling/image_encoder.py` of its release.
+
+B images or windows, H W rows and columns of the patch grid (or of one window), K J rows
+and columns of the keys on the same grid, S = K * J keys, N heads, E head width, D width,
+C channels, P patch side, R query rows worked on at a time.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from miras_jax.config import SamEncoderConfig
+from miras_jax.models.layers import LayerNorm, Linear, exact_gelu, resize_bilinear
+
+# Attention logits of one image held at a time, in float32 numbers (128 MiB). Past this
+# a global layer works on a few query rows after another: 8 rows of 64 for ViT-H.
+MAX_LOGITS = 2**25
+
+
+class SamEncoder(nn.Module):
+  """Normalised image_BHWC -> features_BHWC on the patch grid, `out_width` channels.
+
+  An image of another size than `cfg.image_size` works too: position embedding and
+  relative positions are interpolated.
+  """
+
+  cfg: SamEncoderConfig
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, image_BHWC):
+    cfg = self.cfg
+    embed = PatchConv(cfg.width, cfg.patch_size, self.dtype, name="patch_embed")
+    x_BHWD = embed(image_BHWC)
+    shape = (1, cfg.grid, cfg.grid, cfg.width)
+    pos_1HWD = self.param("pos_embed", nn.initializers.normal(0.02), shape)
+    if x_BHWD.shape[1:] != shape[1:]:
+      # differs from reference: which refuses images of another size.
+      pos_1HWD = resize_bilinear(pos_1HWD, *x_BHWD.shape[1:3])
+    x_BHWD = x_BHWD + pos_1HWD.astype(self.dtype)
+    for i in range(cfg.depth):
+      window = 0 if i in cfg.global_layers else cfg.window_size
+      x_BHWD = Block(cfg, window, self.dtype, name=f"block_{i:02d}")(x_BHWD)
+    return Neck(cfg, self.dtype, name="neck")(x_BHWD)
+
+
+class PatchConv(nn.Module):
+  """Convolution whose kernel side equals its stride, as one matrix product.
+
+  Parameters: `kernel [P, P, C, features]`, `bias [features]`. Raises ValueError when
+  the map does not divide into patches.
+  """
+
+  features: int
+  patch: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_BHWC):
+    B, H, W, C = x_BHWC.shape
+    P = self.patch
+    if H % P or W % P:
+      raise ValueError(f"map {H}x{W} does not divide into patches of {P}")
+    init = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
+    kernel_PPCD = self.param("kernel", init, (P, P, C, self.features))
+    bias_D = self.param("bias", nn.initializers.zeros, (self.features,))
+    x = x_BHWC.astype(self.dtype).reshape(B, H // P, P, W // P, P, C)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, P * P * C)
+    y = x @ kernel_PPCD.reshape(-1, self.features).astype(self.dtype)
+    y = y + bias_D.astype(self.dtype)
+    return y.reshape(B, H // P, W // P, self.features)
+
+
+class Block(nn.Module):
+  """Pre-norm transformer block; `window` 0 attends over the whole grid."""
+
+  cfg: SamEncoderConfig
+  window: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_BHWD):
+    cfg = self.cfg
+    attn = Attention(cfg, self.window or cfg.grid, self.dtype, name="attn")
+    y_BHWD = LayerNorm(cfg.norm_eps, self.dtype, name="norm1")(x_BHWD)
+    if self.window:
+      # As published, zeros are padded after the norm and take part as keys.
+      windows = split_windows(y_BHWD, self.window)
+      y_BHWD = join_windows(attn(windows), x_BHWD.shape)
+    else:
+      y_BHWD = attn(y_BHWD)
+    x_BHWD = x_BHWD + y_BHWD
+    y_BHWD = LayerNorm(cfg.norm_eps, self.dtype, name="norm2")(x_BHWD)
+    return x_BHWD + Mlp(cfg, self.dtype, name="mlp")(y_BHWD)
+
+
+class Mlp(nn.Module):
+  """Linear, exact GELU, linear."""
+
+  cfg: SamEncoderConfig
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_BHWD):
+    cfg = self.cfg
+    mlp_width = cfg.mlp_ratio * cfg.width
+    x = exact_gelu(Linear(mlp_width, dtype=self.dtype, name="fc1")(x_BHWD))
+    return Linear(cfg.width, dtype=self.dtype, name="fc2")(x)
+
+
+class Attention(nn.Module):
+  """Self-attention over an H x W grid with decomposed relative positions.
+
+  Parameters beside the projections: `rel_pos_h`, `rel_pos_w`, `[2 * size - 1, E]`,
+  where `size` is the side of the grid that the tables are made for.
+  """
+
+  cfg: SamEncoderConfig
+  size: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_BHWD):
+    B, H, W, D = x_BHWD.shape
+    N = self.cfg.num_heads
+    E = D // N
+    qkv = Linear(3 * D, dtype=self.dtype, name="qkv")(x_BHWD)
+    q_BNSE, k_BNSE, v_BNSE = qkv.reshape(B, H * W, 3, N, E).transpose(2, 0, 3, 1, 4)
+    shape = (2 * self.size - 1, E)
+    table_h = self.param("rel_pos_h", nn.initializers.zeros, shape)
+    table_w = self.param("rel_pos_w", nn.initializers.zeros, shape)
+    out_BNHWE = attend_rows(
+      q_BNSE.reshape(B, N, H, W, E),
+      k_BNSE,
+      v_BNSE,
+      relative_positions(table_h, H).astype(self.dtype),
+      relative_positions(table_w, W).astype(self.dtype),
+    )
+    out_BHWD = out_BNHWE.transpose(0, 2, 3, 1, 4).reshape(B, H, W, D)
+    return Linear(D, dtype=self.dtype, name="proj")(out_BHWD)
+
+
+class Neck(nn.Module):
+  """1x1 and 3x3 convolutions without bias, each followed by a channel norm."""
+
+  cfg: SamEncoderConfig
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_BHWD):
+    cfg = self.cfg
+
+    def conv(name, size, x):
+      kernel_size = (size, size)
+      layer = nn.Conv(
+        cfg.out_width, kernel_size, use_bias=False, dtype=self.dtype, name=name
+      )
+      return layer(x)
+
+    x = conv("conv1", 1, x_BHWD)
+    x = LayerNorm(cfg.neck_norm_eps, self.dtype, name="norm1")(x)
+    x = conv("conv2", 3, x)
+    return LayerNorm(cfg.neck_norm_eps, self.dtype, name="norm2")(x)
+
+
+def relative_positions(table, size):
+  """table [2 * L - 1, E] -> [size, size, E]: entry (q, k) is row q - k + size - 1.
+
+  A table made for another size is interpolated linearly, as published. Written as a
+  Toeplitz matrix by tiling and reshaping, so that no gather (and no scatter in the
+  backward pass) is needed: row q of the tiled table starts one entry later.
+  """
+  length = 2 * size - 1
+  if table.shape[0] != length:
+    table = resize_bilinear(table[None, :, None], length, 1)[0, :, 0]
+  period = jnp.pad(table[::-1], ((0, 1), (0, 0)))
+  tiled = jnp.tile(period, (size, 1))[: size * length]
+  return tiled.reshape(size, length, -1)[:, size - 1 :]
+
+
+def attend_rows(q_BNHWE, k_BNSE, v_BNSE, rel_HKE, rel_WJE):
+  """Attention with a relative position bias, a few query rows at a time when large.
+
+  `rel_HKE`, `rel_WJE`: relative position vectors between rows and between columns.
+  Returns out_BNHWE.
+  """
+  B, N, H, W, E = q_BNHWE.shape
+  R = rows_at_a_time(H, N * W * k_BNSE.shape[2])
+  if R == H:
+    return _attend(q_BNHWE, k_BNSE, v_BNSE, rel_HKE, rel_WJE)
+
+  # Recomputed in the backward pass: keeping the weights of every chunk would bring back
+  # the memory that chunking saves.
+  @jax.checkpoint
+  def chunk(rows):
+    q_BNRWE, rel_RKE = rows
+    return _attend(q_BNRWE, k_BNSE, v_BNSE, rel_RKE, rel_WJE)
+
+  q = jnp.moveaxis(q_BNHWE.reshape(B, N, H // R, R, W, E), 2, 0)
+  out = jax.lax.map(chunk, (q, rel_HKE.reshape(H // R, R, H, E)))
+  return jnp.moveaxis(out, 0, 2).reshape(B, N, H, W, E)
+
+
+def rows_at_a_time(height, logits_per_row):
+  """The largest divisor of `height` whose logits stay within MAX_LOGITS, at least 1."""
+  fits = [r for r in range(1, height + 1) if height % r == 0]
+  return max([r for r in fits if r * logits_per_row <= MAX_LOGITS], default=1)
+
+
+def _attend(q_BNHWE, k_BNSE, v_BNSE, rel_HKE, rel_WJE):
+  B, N, H, W, E = q_BNHWE.shape
+  K, J = rel_HKE.shape[1], rel_WJE.shape[1]
+  f32 = jnp.float32
+  # Two small tensors instead of one of S per query; the sum broadcasts them.
+  bias_h = jnp.einsum(
+    "BNHWE,HKE->BNHWK", q_BNHWE, rel_HKE, preferred_element_type=f32
+  )
+  bias_w = jnp.einsum(
+    "BNHWE,WJE->BNHWJ", q_BNHWE, rel_WJE, preferred_element_type=f32
+  )
+  q_BNTE = (q_BNHWE * E**-0.5).reshape(B, N, H * W, E)
+  logits = jnp.einsum("BNTE,BNSE->BNTS", q_BNTE, k_BNSE, preferred_element_type=f32)
+  logits = logits.reshape(B, N, H, W, K, J)
+  logits = logits + bias_h[..., :, None] + bias_w[..., None, :]
+  weights_BNTS = jax.nn.softmax(logits.reshape(B, N, H * W, K * J))
+  out = jnp.einsum("BNTS,BNSE->BNTE", weights_BNTS.astype(v_BNSE.dtype), v_BNSE)
+  return out.reshape(B, N, H, W, E)
+
+
+def split_windows(x_BHWD, window):
+  """[B, H, W, D] -> [B * windows, window, window, D], zero padded right and bottom."""
+  B, H, W, D = x_BHWD.shape
+  pad_h, pad_w = -H % window, -W % window
+  x = jnp.pad(x_BHWD, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)))
+  rows, columns = (H + pad_h) // window, (W + pad_w) // window
+  x = x.reshape(B, rows, window, columns, window, D).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(-1, window, window, D)
+
+
+def join_windows(windows, shape):
+  """Undoes `split_windows`; `shape` is that of the map before it."""
+  B, H, W, D = shape
+  window = windows.shape[1]
+  rows, columns = -(-H // window), -(-W // window)
+  x = windows.reshape(B, rows, columns, window, window, D).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(B, rows * window, columns * window, D)[:, :H, :W]

@@ -1,0 +1,175 @@
+"""A run as frozen dataclasses: made from a ConfigDict once, stored as config.json.
+
+Nothing below `train` sees a ConfigDict, and a checkpoint can be read without the config
+file that made it.
+"""
+
+import dataclasses
+import json
+
+from miras_jax import config as model_config
+from miras_jax import losses
+from miras_jax.errors import UserError
+from miras_jax.mesh import MeshConfig
+from miras_jax.optim import OptimConfig
+
+DTYPES = ("float32", "bfloat16")
+
+# What may differ between a run and its resumption: length, place and bookkeeping.
+MAY_CHANGE = (
+  "steps",
+  "checkpoint_every",
+  "keep",
+  "log_every",
+  "probe_every",
+  "compile_cache",
+  "mesh.",
+  "data.dir",
+  "data.images_dir",
+  "data.masks_dir",
+  "data.workers",
+  "data.cache",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+  """A row of VARIANTS, the fields that differ ({"llama.vocab_size": 600}), a dtype."""
+
+  variant: str
+  overrides: dict
+  dtype: str = "float32"
+
+  def __post_init__(self):
+    if self.variant not in model_config.VARIANTS:
+      raise UserError(
+        f"unknown model.variant={self.variant!r};"
+        f" there are {', '.join(model_config.VARIANTS)}"
+      )
+    if self.dtype not in DTYPES:
+      raise UserError(f"unknown model.dtype={self.dtype!r}; there are {DTYPES}")
+    self.build()
+
+  def build(self):
+    """The MirasConfig."""
+    variant = model_config.VARIANTS[self.variant]
+    try:
+      return model_config.with_overrides(variant, self.overrides)
+    except (ValueError, TypeError) as error:
+      raise UserError(f"model.overrides of {self.variant!r}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+  """Where the conversations are and how they become a Batch."""
+
+  dir: str
+  images_dir: str = ""
+  masks_dir: str = ""
+  split_train: str = "train"
+  split_eval: str = "val"
+  tokenizer: str = "bpe"
+  vocab_size: int = 1024
+  template: str = "llava_v1"
+  system: str = ""
+  name_targets: bool = True
+  view: str = "letterbox"
+  max_len: int = 256
+  max_masks: int = 2
+  workers: int = 0
+  cache: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+  """Everything a run depends on."""
+
+  model: ModelChoice
+  data: DataConfig
+  mesh: MeshConfig
+  optim: OptimConfig
+  loss: losses.LossConfig
+  loss_resolution: int
+  trainable: str
+  steps: int
+  batch_size: int
+  seed: int
+  checkpoint_every: int
+  keep: int
+  log_every: int
+  probe_every: int
+  compile_cache: str = ""
+
+  def __post_init__(self):
+    for name in ("steps", "batch_size", "checkpoint_every", "keep", "log_every"):
+      if getattr(self, name) < 1:
+        raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+
+  @classmethod
+  def from_config_dict(cls, config):
+    """ml_collections.ConfigDict (the fields of configs/common.py) -> RunConfig."""
+    plain = config.to_dict()
+    model, loss = plain.pop("model"), plain.pop("loss")
+    model["overrides"] = dict(_flatten(model["overrides"]))
+    resolution = loss.pop("loss_resolution")
+    return cls(
+      model=ModelChoice(**model),
+      data=DataConfig(**plain.pop("data")),
+      mesh=MeshConfig(**plain.pop("mesh")),
+      optim=OptimConfig(**plain.pop("optim")),
+      loss=loss_config(**loss),
+      loss_resolution=resolution,
+      **plain,
+    )
+
+  @classmethod
+  def from_json(cls, text):
+    plain = json.loads(text)
+    parts = {
+      "model": ModelChoice,
+      "data": DataConfig,
+      "mesh": MeshConfig,
+      "optim": OptimConfig,
+      "loss": losses.LossConfig,
+    }
+    return cls(**plain | {k: kind(**plain[k]) for k, kind in parts.items()})
+
+  def to_json(self):
+    return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+  def with_vocab(self, vocab_size):
+    """The same run with the decoder's vocabulary set to the tokenizer's."""
+    overrides = self.model.overrides | {"llama.vocab_size": vocab_size}
+    model = dataclasses.replace(self.model, overrides=overrides)
+    return dataclasses.replace(self, model=model)
+
+
+def loss_config(preset, **numbers):
+  """A preset with the numbers that are not None in place of its own."""
+  if preset not in losses.LOSS_PRESETS:
+    raise UserError(
+      f"unknown loss.preset={preset!r}; there are {', '.join(losses.LOSS_PRESETS)}"
+    )
+  given = {k: v for k, v in numbers.items() if v is not None}
+  try:
+    return dataclasses.replace(losses.LOSS_PRESETS[preset], **given)
+  except (TypeError, ValueError) as error:
+    raise UserError(f"loss: {error}") from error
+
+
+def first_difference(old, new):
+  """The first field whose change makes it another run: (name, old, new), or None."""
+  old, new = (dict(_flatten(dataclasses.asdict(c))) for c in (old, new))
+  for name in sorted(old.keys() | new.keys()):
+    free = any(name == m or (m[-1] == "." and name.startswith(m)) for m in MAY_CHANGE)
+    if not free and old.get(name) != new.get(name):
+      return name, old.get(name), new.get(name)
+  return None
+
+
+def _flatten(tree, prefix=""):
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      yield from _flatten(value, f"{prefix}{name}.")
+    else:
+      yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value

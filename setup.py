@@ -1,0 +1,73 @@
+"""Packages, dependencies and the `miras` command. Ranges hold for jax 0.10 to 0.12."""
+
+import pathlib
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).resolve().parent
+README = ROOT / "README.md"
+
+REQUIRES = [
+  "jax>=0.10,<0.13",
+  "flax>=0.12,<0.13",
+  "optax>=0.2.5,<0.3",
+  "orbax-checkpoint>=0.11.20,<0.13",
+  "grain>=0.2.12,<0.3",
+  "tensorflow-datasets>=4.9.8,<5",
+  "array_record>=0.8,<0.9",
+  "ml-collections>=1.0,<2",
+  "transformers>=5.0,<6",
+  "tokenizers>=0.22,<0.24",
+  "sentencepiece>=0.2,<0.3",
+  "jinja2>=3.1,<4",
+  "safetensors>=0.5,<1",
+  "numpy>=2.0,<3",
+  "scipy>=1.13,<2",
+  "pillow>=11,<14",
+  "opencv-python-headless>=4.11,<6",
+  "simplejpeg>=1.8,<2",
+  "pycocotools>=2.0.8,<3",
+  "scikit-image>=0.25,<1",
+  "matplotlib>=3.9,<4",
+  "tensorboardX>=2.6,<3",
+  "tqdm>=4.66,<5",
+  "absl-py>=2.1,<3",
+]
+
+EXTRAS = {
+  "tpu": ["jax[tpu]>=0.10,<0.13"],
+  "gpu": ["jax[cuda13]>=0.10,<0.13"],
+  "serve": ["fastapi>=0.115,<1", "uvicorn>=0.34,<1"],
+  "test": [
+    "pytest>=8.3,<10",
+    "pytest-xdist>=3.6,<4",
+    "hypothesis>=6.120,<7",
+    "ruff>=0.12,<0.18",
+  ],
+}
+
+setuptools.setup(
+  name="miras_jax",
+  version="0.1.0",
+  description="Multi-turn conversation to pixels: MIRAS in JAX, Flax and Grain",
+  long_description=README.read_text() if README.exists() else "",
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=setuptools.find_packages(
+    include=[
+      "miras_jax",
+      "miras_jax.*",
+      "configs",
+      "configs.*",
+      "input_pipeline",
+      "input_pipeline.*",
+    ]
+  ),
+  package_data={
+    "": ["*.json", "*.jinja", "*.html", "*.css", "*.js", "*.txt", "*.md"],
+  },
+  install_requires=REQUIRES,
+  extras_require=EXTRAS,
+  entry_points={"console_scripts": ["miras = miras_jax.cli:entry"]},
+)

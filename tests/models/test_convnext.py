@@ -1,0 +1,112 @@
+"""ConvNeXt tower: golden parity, the depthwise convolution, shapes at full size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from miras_jax.config import CONVNEXT_L_768, TINY
+from miras_jax.models.convnext import ConvNext, DepthwiseConv, depthwise_conv
+from tests.models.golden_llm import weights
+from tests.models.golden_params import convnext_config, convnext_params, images, nhwc
+from tests.shared_data import needs_golden
+
+
+def image_of(cfg, batch=1):
+  return jax.random.normal(jax.random.key(0), (batch, cfg.image_size, cfg.image_size, 3))
+
+
+def library_conv(x_BHWC, kernel_KKC):
+  """The oracle: XLA's own grouped convolution."""
+  return jax.lax.conv_general_dilated(
+    x_BHWC, kernel_KKC[:, :, None], (1, 1), "SAME",
+    dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x_BHWC.shape[-1])
+
+
+def conv_inputs(height, width, dtype=jnp.float32):
+  keys = jax.random.split(jax.random.key(0), 3)
+  shape = (2, height, width, 5)
+  x, dy = (jax.random.normal(k, shape, dtype) for k in keys[:2])
+  return x, jax.random.normal(keys[2], (7, 7, 5), dtype), dy
+
+
+@needs_golden
+def test_every_stage_agrees_with_the_reference():
+  out_BHWC, seen = ConvNext(convnext_config()).apply(
+    {"params": convnext_params(weights())}, images("images_aux"),
+    capture_intermediates=True)
+  for name in ("stem", "stage_0", "stage_1", "stage_2", "stage_3"):
+    got = seen["intermediates"][name]["__call__"][0]
+    np.testing.assert_allclose(got, nhwc(f"aux/{name}"), atol=1e-4, err_msg=name)
+  np.testing.assert_allclose(out_BHWC, nhwc("aux/concat"), atol=1e-4)
+
+
+@needs_golden
+def test_published_weights_are_our_whole_tree():
+  cfg = convnext_config()
+  params = jax.eval_shape(ConvNext(cfg).init, jax.random.key(0), image_of(cfg))["params"]
+  assert jax.tree.map(jnp.shape, convnext_params(weights())) == jax.tree.map(
+    jnp.shape, params)
+
+
+@pytest.mark.parametrize("height,width", [(9, 8), (4, 2), (1, 1)])
+def test_depthwise_conv_and_gradients_equal_the_library(height, width):
+  x, kernel, dy = conv_inputs(height, width)
+  got, got_grads = jax.vjp(depthwise_conv, x, kernel)
+  want, want_grads = jax.vjp(library_conv, x, kernel)
+  np.testing.assert_allclose(got, want, atol=1e-5)
+  for a, b in zip(got_grads(dy), want_grads(dy), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_depthwise_conv_keeps_bfloat16():
+  x, kernel, dy = conv_inputs(6, 6, jnp.bfloat16)
+  out, grads = jax.vjp(depthwise_conv, x, kernel)
+  assert [a.dtype for a in (out, *grads(dy))] == [jnp.bfloat16] * 3
+
+
+@pytest.mark.parametrize("platform,is_conv", [("cpu", False), ("tpu", True)])
+def test_only_the_cpu_replaces_the_convolution(platform, is_conv):
+  x, kernel, _ = conv_inputs(6, 6)
+  lowered = jax.jit(depthwise_conv).trace(x, kernel).lower(
+    lowering_platforms=(platform,))
+  assert ("stablehlo.convolution" in lowered.as_text()) == is_conv
+
+
+def test_an_even_kernel_is_refused():
+  with pytest.raises(ValueError, match="odd size, not 4"):
+    DepthwiseConv(4).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+
+
+def test_full_size_shapes_and_parameter_count():
+  cfg = CONVNEXT_L_768
+  image = jax.ShapeDtypeStruct((2, cfg.image_size, cfg.image_size, 3), jnp.float32)
+  out, variables = jax.eval_shape(
+    ConvNext(cfg).init_with_output, jax.random.key(0), image)
+  assert out.shape == (2, 48, 48, 2880)
+  # depthwise, two linears, norm, gamma
+  blocks = sum(
+    n * ((49 * C + C) + (4 * C * C + 4 * C) + (4 * C * C + C) + 2 * C + C)
+    for n, C in zip(cfg.depths, cfg.dims, strict=True))
+  downs = sum(
+    2 * a + 4 * a * b + b for a, b in zip(cfg.dims[:-1], cfg.dims[1:], strict=True))
+  stem = 3 * 16 * cfg.dims[0] + cfg.dims[0] + 2 * cfg.dims[0]
+  total = sum(x.size for x in jax.tree.leaves(variables["params"]))
+  assert total == blocks + downs + stem
+  assert round(total / 1e6, 1) == 196.2  # the published count without its head
+
+
+def test_a_fresh_block_is_scaled_by_gamma():
+  cfg = TINY.convnext
+  variables = ConvNext(cfg).init(jax.random.key(0), image_of(cfg))
+  gamma_C = variables["params"]["stage_0"]["block_00"]["gamma"]
+  np.testing.assert_array_equal(gamma_C, np.float32(cfg.layer_scale_init))
+
+
+def test_bfloat16_compute_stays_near_float32():
+  cfg = TINY.convnext
+  variables = ConvNext(cfg).init(jax.random.key(1), image_of(cfg))
+  want = ConvNext(cfg).apply(variables, image_of(cfg))
+  got = ConvNext(cfg, jnp.bfloat16).apply(variables, image_of(cfg))
+  assert got.dtype == jnp.bfloat16
+  np.testing.assert_allclose(got.astype(jnp.float32), want, atol=0.1)

@@ -1,0 +1,84 @@
+"""The command line: teaches by example, and a mistake is one line, never a traceback."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+from miras_jax import cli
+from miras_jax.errors import UserError
+
+
+def status_of(command, argv=()):
+  with pytest.raises(SystemExit) as caught:
+    cli.run(command, list(argv))
+  return caught.value.code
+
+
+def fake_module(monkeypatch, main):
+  module = types.ModuleType("fake_command")
+  module.main = main
+  monkeypatch.setitem(sys.modules, "fake_command", module)
+  monkeypatch.setitem(cli.COMMANDS, "fake", ("fake_command", "help", "miras fake"))
+
+
+def test_help_shows_every_command_with_an_example(capsys):
+  assert status_of(cli.main, ["--help"]) == 0
+  out = capsys.readouterr().out
+  for name in cli.COMMANDS:
+    assert f"  miras {name}" in out
+
+
+def test_help_imports_no_jax():
+  code = (
+    "import sys; from miras_jax import cli\n"
+    "cli.main(['--help']); sys.exit('jax' in sys.modules)"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+  assert done.returncode == 0, done.stderr
+
+
+def test_a_misspelt_command_names_the_nearest():
+  with pytest.raises(UserError, match="'trian'; did you mean 'train'"):
+    cli.main(["trian"])
+
+
+def test_the_rest_of_the_line_reaches_the_command(monkeypatch):
+  seen = []
+  fake_module(monkeypatch, seen.append)
+  assert status_of(cli.main, ["fake", "--a=1", "b"]) == 0
+  assert seen == [["--a=1", "b"]]
+
+
+def test_a_user_error_is_one_line_on_stderr_and_status_1(monkeypatch, capsys):
+  def main(argv):
+    raise UserError("no folder\n  'x'")
+
+  fake_module(monkeypatch, main)
+  assert status_of(cli.main, ["fake"]) == 1
+  captured = capsys.readouterr()
+  assert captured.err == "error: no folder 'x'\n" and captured.out == ""
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+  def main(argv):
+    raise ZeroDivisionError
+
+  fake_module(monkeypatch, main)
+  with pytest.raises(ZeroDivisionError):
+    cli.run(cli.main, ["fake"])
+
+
+def test_a_misspelt_option_names_the_nearest():
+  parser = cli.Parser(prog="miras x")
+  parser.add_argument("--checkpoint")
+  with pytest.raises(UserError, match="--checkpiont.*did you mean '--checkpoint'"):
+    parser.parse_args(["--checkpiont=a"])
+
+
+def test_a_missing_required_option_is_a_user_error():
+  parser = cli.Parser(prog="miras x")
+  parser.add_argument("--out", required=True)
+  with pytest.raises(UserError, match="--out"):
+    parser.parse_args([])

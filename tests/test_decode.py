@@ -1,0 +1,203 @@
+"""Generation on a tiny random model; prompts are made by hand, without a tokenizer."""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from miras_jax import config, decode
+from miras_jax.models import miras
+
+GRID = 2  # image tokens a side
+NEW = 12  # new tokens
+MASKS = 3
+
+
+class Ids(NamedTuple):
+  """What the generator needs to know of a tokenizer."""
+
+  eos: int = 2
+  pad: int = 0
+  seg: int = 60
+  obj: int = 61
+
+
+IDS = Ids()
+
+
+def tiny(**seg_prompt):
+  """The tiny model, smaller still."""
+  cfg = config.with_overrides(
+    config.VARIANTS["tiny"],
+    {"llama.vocab_size": 64, "llama.width": 32, "llama.head_dim": 8,
+     "llama.mlp_width": 48, "llama.depth": 2, "clip.image_size": 16,
+     "convnext.image_size": 32, "convnext.target_grid": GRID * 2},
+  )  # fmt: skip
+  return dataclasses.replace(
+    cfg, seg_prompt=dataclasses.replace(cfg.seg_prompt, **seg_prompt)
+  )
+
+
+@functools.cache
+def model_and_params(**seg_prompt):
+  cfg = tiny(**seg_prompt)
+  params = jax.jit(functools.partial(miras.init_params, cfg))(jax.random.key(0))
+  key = jax.random.key(1)
+  # Noise everywhere: zero-initialised leaves would hide mistakes, and embeddings of
+  # size 0.02 would make every greedy answer the same token again and again.
+  noisy = jax.tree.map(
+    lambda x: x + 0.1 * jax.random.normal(jax.random.fold_in(key, x.size), x.shape),
+    params,
+  )
+  noisy["llm"]["embed"]["embedding"] *= 10
+  return miras.Miras(cfg), noisy
+
+
+def prompts(cfg, lengths, seed=0):
+  """Right-padded prompt rows with the image at the front, and random pictures."""
+  rng = np.random.default_rng(seed)
+  B, T, N = len(lengths), max(lengths) + 2, cfg.num_image_tokens
+  batch = jax.tree.map(np.array, miras.dummy_batch(cfg, batch_size=B, length=T))
+  inside_BT = np.arange(T) < np.array(lengths)[:, None]
+  batch["tokens"] = np.where(inside_BT, rng.integers(3, 60, (B, T)), IDS.pad)
+  batch["positions"] = np.where(inside_BT, np.arange(T), 0)
+  batch["segments"] = inside_BT.astype(np.int32)
+  slot_T = np.where((np.arange(T) >= 1) & (np.arange(T) <= N), np.arange(T) - 1, -1)
+  batch["image_slot"] = np.broadcast_to(slot_T, (B, T)).copy()
+  for name in ("image_sam", "image_aux"):
+    batch[name] = rng.integers(0, 256, batch[name].shape, dtype=np.uint8)
+  batch["valid_hw"] = np.array([[64, 48 + i] for i in range(B)])
+  return batch
+
+
+LENGTHS = (9, 14, 11)
+
+
+def answer(model, params, batch, ids=IDS, new=NEW, masks=MASKS):
+  generator = decode.Generator(
+    model, params, ids, max_new_tokens=new, max_masks=masks
+  )
+  out = generator.generate(batch, generator.encode(batch))
+  return jax.tree.map(np.asarray, out)
+
+
+def with_controls(model, params, batch):
+  """Ids chosen among what the model says anyway, so that [OBJ] and [SEG] do occur."""
+  out = answer(model, params, batch, Ids(eos=-1, seg=-1, obj=-1))
+  row = out["tokens"][0].tolist()
+  seg = row[5]
+  obj = next(t for t in row[:5] if t != seg)
+  return Ids(eos=-1, seg=seg, obj=obj)
+
+
+def forced(model, params, batch, out, ids):
+  """The same rows in one forward pass, the answers appended as known text."""
+  lengths = (batch["segments"] > 0).sum(1)
+  B, T = batch["tokens"].shape
+  full = {k: np.pad(batch[k], ((0, 0), (0, NEW))) for k in decode.PROMPT_KEYS}
+  full["image_slot"][:, T:] = -1
+  segs = jax.tree.map(np.asarray, decode.find_segs(out["tokens"], ids, MASKS))
+  for b, n in enumerate(lengths):
+    stop = n + out["num_tokens"][b]
+    full["tokens"][b, n:stop] = out["tokens"][b, : out["num_tokens"][b]]
+    full["segments"][b, :stop] = 1
+    full["positions"][b, :stop] = np.arange(stop)
+    full["image_slot"][b, n:stop] = -1
+  full["seg_pos"] = segs.seg_BM + lengths[:, None]
+  full["obj_pos"] = np.where(segs.obj_BM >= 0, segs.obj_BM + lengths[:, None], -1)
+  full["seg_valid"] = segs.valid_BM
+  return model.apply({"params": params}, batch | full), lengths
+
+
+@pytest.mark.parametrize("seg_state", ["predict", "at"])
+@pytest.mark.parametrize("alignment", ["none", "residual"])
+def test_cached_decoding_agrees_with_teacher_forcing(seg_state, alignment):
+  model, params = model_and_params(seg_state=seg_state, alignment=alignment)
+  batch = prompts(model.cfg, LENGTHS)
+  ids = with_controls(model, params, batch)
+  out = answer(model, params, batch, ids)
+  known, lengths = forced(model, params, batch, out, ids)
+  logits = functools.partial(model.apply, {"params": params}, method="logits")
+  for b, n in enumerate(lengths):
+    count = out["num_tokens"][b]
+    got = logits(jnp.asarray(out["states"][b : b + 1, : count + 1]))
+    want = logits(known["hidden"][b : b + 1, n - 1 : n + count])
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    np.testing.assert_array_equal(
+      want[0, :-1].argmax(-1), out["tokens"][b, :count], err_msg="not greedy"
+    )
+  assert out["seg_valid"].any(), "the test needs a [SEG]"
+  valid = out["seg_valid"].astype(bool)
+  np.testing.assert_allclose(
+    out["mask_logits"][valid], np.asarray(known["mask_logits"])[valid], atol=1e-4
+  )
+
+
+def test_a_row_does_not_depend_on_the_others():
+  model, params = model_and_params()
+  batch = prompts(model.cfg, LENGTHS)
+  together = answer(model, params, batch)
+  for b, n in enumerate(LENGTHS):
+    alone = {k: v[b : b + 1] for k, v in batch.items()}
+    for k in decode.PROMPT_KEYS:
+      alone[k] = alone[k][:, :n]  # without padding, too
+    out = answer(model, params, alone)
+    np.testing.assert_array_equal(out["tokens"][0], together["tokens"][b])
+    np.testing.assert_allclose(out["states"][0], together["states"][b], atol=1e-4)
+
+
+def test_rows_stop_at_eos_and_are_padded_after_it():
+  model, params = model_and_params()
+  batch = prompts(model.cfg, LENGTHS)
+  free = answer(model, params, batch, Ids(eos=-1))["tokens"]
+  eos = int(free[0, 3])
+  out = answer(model, params, batch, Ids(eos=eos))
+  count = free[0].tolist().index(eos) + 1
+  assert out["num_tokens"][0] == count
+  np.testing.assert_array_equal(out["tokens"][0, :count], free[0, :count])
+  assert (out["tokens"][0, count:] == IDS.pad).all()
+
+
+def test_generation_without_eos_ends_at_the_limit():
+  model, params = model_and_params()
+  out = answer(model, params, prompts(model.cfg, LENGTHS), Ids(eos=-1))
+  np.testing.assert_array_equal(out["num_tokens"], [NEW] * 3)
+
+
+def test_no_seg_gives_no_mask():
+  model, params = model_and_params()
+  out = answer(model, params, prompts(model.cfg, LENGTHS), Ids(eos=-1, seg=-1))
+  assert not out["seg_valid"].any() and not out["mask_logits"].any()
+  np.testing.assert_array_equal(out["num_seg"], [0, 0, 0])
+
+
+def test_first_masks_are_kept_and_all_are_counted():
+  tokens = jnp.array([[60, 7, 60, 60, 2], [7, 7, 7, 7, 2]])
+  segs = decode.find_segs(tokens, IDS, 2)
+  np.testing.assert_array_equal(segs.seg_BM[0], [0, 2])
+  np.testing.assert_array_equal(segs.valid_BM, [[1, 1], [0, 0]])
+  np.testing.assert_array_equal(segs.count_B, [3, 0])
+
+
+def test_each_seg_takes_the_obj_since_the_seg_before_it():
+  tokens = jnp.array([[61, 5, 60, 60, 61, 61, 60, 61]])
+  segs = decode.find_segs(tokens, IDS, 3)
+  np.testing.assert_array_equal(segs.obj_BM, [[0, -1, 5]])
+
+
+def test_more_mask_slots_than_tokens():
+  segs = decode.find_segs(jnp.array([[60, 5]]), IDS, 4)
+  np.testing.assert_array_equal(segs.valid_BM, [[1, 0, 0, 0]])
+
+
+def test_one_program_for_all_prompts_of_one_shape():
+  model, params = model_and_params()
+  generator = decode.Generator(model, params, IDS, max_new_tokens=4, max_masks=1)
+  for seed in range(3):
+    batch = prompts(model.cfg, LENGTHS, seed)
+    generator.generate(batch, generator.encode(batch))
+  assert generator._generate._cache_size() == generator._encode._cache_size() == 1
