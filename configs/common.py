@@ -8,7 +8,7 @@ from miras_jax.errors import UserError
 
 
 def parse(arg, **defaults):
-  """"size=tiny,n=3" over `defaults` -> dict; values take their default's type.
+  """ "size=tiny,n=3" over `defaults` -> dict; values take their default's type.
 
   Raises UserError for an unknown option or a value of another type.
   """
@@ -57,7 +57,8 @@ def base_config():
     view="letterbox",  # or "center_crop", as published
     max_len=256,  # tokens in a row, image slots included
     max_masks=2,
-    workers=0,  # processes that prepare data; 0: threads of this one
+    threads=0,  # that prepare examples ahead; 0: the training thread itself
+    in_memory=False,  # keeps prepared examples: quickest for a small data set
     cache="",
   )
   c.mesh = dict(dcn_data=1, data=-1, fsdp=1, tensor=1, sequence=1)
@@ -73,7 +74,7 @@ def base_config():
     accumulation=1,
   )
   c.loss = dict(
-    preset="paper",  # a row of miras_jax.losses.LOSS_PRESETS; a number here wins over it
+    preset="paper",  # a row of losses.LOSS_PRESETS; a number here wins over it
     token_ce=ml_collections.config_dict.placeholder(float),
     mask_bce=ml_collections.config_dict.placeholder(float),
     dice=ml_collections.config_dict.placeholder(float),

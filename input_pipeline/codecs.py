@@ -96,11 +96,14 @@ class FastCodec:
     vocab = full.get_vocab(with_added_tokens=True)
     self.size = max(vocab.values()) + 1
     self.longest = max(map(len, vocab))
-    self.specials = {t.content: i for i, t in full.get_added_tokens_decoder().items()}
     ids = (hf.bos_token_id, hf.eos_token_id, hf.pad_token_id, hf.unk_token_id)
     self.bos, self.eos, pad, unk = (-1 if i is None else i for i in ids)
     if self.eos < 0:
       raise UserError(f"{hf.name_or_path}: the tokenizer names no end token (eos)")
+    added = full.get_added_tokens_decoder().items()
+    # Text may become the unknown token; in GPT-2 that one also ends the text.
+    text = {unk} - {self.bos, self.eos}
+    self.specials = {t.content: i for i, t in added if i not in text}
     self.pad = next((i for i in (pad, unk) if i >= 0), self.eos)
 
   def _pick(self, where):

@@ -76,7 +76,9 @@ def make_row(record, tokenizer, cfg):
   row = encode_conversation(record.turns, tokenizer, names=names, **cfg.text_options())
   count = len(row.seg_pos_K)
   if count > cfg.max_masks:
-    raise ConversationError(f"holds {count} [SEG], the limit is {cfg.max_masks=}")
+    raise ConversationError(
+      f"holds {count} [SEG], the limit is max_masks={cfg.max_masks}"
+    )
   return pad_row(row, tokenizer, cfg), record.targets[row.dropped_targets :]
 
 

@@ -9,6 +9,7 @@ focus, so it merges "cell phone" with "shadow of the cell phone".
 import dataclasses
 import math
 import unicodedata
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,6 +44,15 @@ class Annotation:
   width: int | None
   shapes: tuple[Shape, ...]
   notes: tuple[str, ...] = ()
+
+
+class Choice(NamedTuple):
+  """The shapes of a focus. `ambiguous`: the published rule would take shapes of several
+  labels; `note` says so where we take them all, too, since none is equal."""
+
+  shapes: tuple[Shape, ...]
+  ambiguous: bool
+  note: str
 
 
 def parse_annotation(document):
@@ -83,23 +93,18 @@ def check_size(annotation, height, width):
 
 
 def select_shapes(shapes, focus):
-  """The shapes that `focus` names -> (shapes, note); the note is "" when it is clear.
-
-  It is not clear when the published rule (label contains the focus) would take shapes
-  of several labels.
-  """
+  """The shapes that `focus` names -> Choice."""
   wanted = _normal(focus)
   containing = [s for s in shapes if wanted in _normal(s.label)]
   equal = [s for s in containing if _normal(s.label) == wanted]
-  chosen = equal or containing
   labels = sorted({_normal(s.label) for s in containing})
-  if len(labels) < 2:
-    return chosen, ""
-  listed = ", ".join(_short(label) for label in labels[:4])
-  taken = "the equal one is taken" if equal else "all are taken"
-  return chosen, (
-    f"focus {focus!r} is ambiguous: part of {len(labels)} labels ({listed}); {taken}"
-  )
+  ambiguous, note = len(labels) > 1, ""
+  if ambiguous and not equal:
+    listed = ", ".join(_short(label) for label in labels[:4])
+    note = (
+      f"focus {focus!r} is ambiguous: all of {len(labels)} labels ({listed}) hold it"
+    )
+  return Choice(tuple(equal or containing), ambiguous, note)
 
 
 def focus_mask(chosen, focus, height, width):

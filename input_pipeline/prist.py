@@ -6,7 +6,8 @@
 
 Dialogues are checked when the list is read; photographs and masks when a record is
 asked for. Duplicate records are kept (and noted); of a key given twice in one object
-the last value counts; `meta.json` is not a split. Nothing outside the folders is read.
+the last value counts; `meta.json` and `synth.json` are no splits. Nothing outside the
+folders is read.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from input_pipeline.prist_dialogue import parse_entry
 from input_pipeline.records import WHOLE_FILE, Problem, RecordError, SegConversation
 from miras_jax.errors import UserError
 
-_NOT_A_SPLIT = ("meta.json",)
+_NOT_A_SPLIT = ("meta.json", "synth.json")  # what made the data set, for analysis
 
 
 def find_splits(root):
@@ -143,7 +144,8 @@ class PristDataset:
     return [p for i in range(len(self)) for p in self.examine(i)[0]]
 
   def ambiguous(self, i):
-    """How many focuses of a loadable record `i` are ambiguous (`labelme`)."""
+    """For how many focuses of record `i`, once loaded, the published rule would merge
+    shapes of several labels (`labelme.Choice`)."""
     return self._targets[i].ambiguous if i in self._targets else 0
 
   def fingerprint(self):
@@ -201,11 +203,11 @@ class PristDataset:
         if focus is None:
           targets.append(("", mask_ops.empty_rle(height, width)))
           continue
-        chosen, note = labelme.select_shapes(annotation.shapes, focus)
-        mask_HW, dropped = labelme.focus_mask(chosen, focus, height, width)
+        choice = labelme.select_shapes(annotation.shapes, focus)
+        mask_HW, dropped = labelme.focus_mask(choice.shapes, focus, height, width)
         targets.append((focus, mask_ops.encode_rle(mask_HW)))
-        notes += [f"{shown}: {n}" for n in (note, *dropped) if n]
-        ambiguous += bool(note)
+        notes += [f"{shown}: {n}" for n in (choice.note, *dropped) if n]
+        ambiguous += choice.ambiguous
     except ValueError as e:
       raise _Defect(f"{shown}: {e}") from None
     return _Targets(tuple(targets), tuple(notes), ambiguous)

@@ -11,11 +11,12 @@ import json
 import shutil
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from miras_jax import fingerprint, trees, workdir
 from miras_jax.errors import UserError
+from miras_jax.logs import log
 from miras_jax.run_config import RunConfig
 
 # Beyond the arrays' bytes: metadata, the JSON beside them, the file system's own.
@@ -102,7 +103,7 @@ class Checkpoints:
       try:
         found = self._restore_step(step, shapes)
       except Damaged as damage:
-        logging.error("checkpoint step %d is damaged: %s", step, damage)
+        log.error("checkpoint step %d is damaged: %s", step, damage)
         path = self.dir.step(step)
         path.rename(path.with_name(path.name + workdir.DAMAGED))
         self.manager.reload()
@@ -155,7 +156,7 @@ def load_for_inference(checkpoint, *, sharding=None):
   """
   folder, step = workdir.locate(checkpoint)
   config = read_config(folder)
-  sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  sharding = sharding or _first_device()
   try:
     leaves = _read_meta(folder.step(step))["leaves"]
     part = "ema" if any(p.startswith("ema/") for p in leaves) else "trainable"
@@ -176,7 +177,9 @@ def read_config(folder):
   try:
     return RunConfig.from_json(folder.config.read_text())
   except FileNotFoundError:
-    raise UserError(f"{folder.config}: missing; is this a `miras train` folder?") from None
+    raise UserError(
+      f"{folder.config}: missing; is this the --workdir of a `miras train`?"
+    ) from None
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(f"{folder.config}: cannot be read: {error}") from error
 
@@ -184,7 +187,7 @@ def read_config(folder):
 def read_frozen(folder, shapes, *, sharding=None):
   """Frozen parameters; `shapes` checks architecture and gives shardings."""
   if not folder.frozen.is_dir():
-    raise UserError(f"{folder.frozen}: the frozen parameters are missing; put them back")
+    raise UserError(f"{folder.frozen}: missing; put a copy of that folder back")
   try:
     leaves = _read_meta(folder.frozen)["leaves"]
     if shapes is None:
@@ -192,21 +195,29 @@ def read_frozen(folder, shapes, *, sharding=None):
     else:
       wanted = {"params": shapes}
       _check_architecture(folder.frozen, leaves, wanted)
-    if not leaves:
-      return {}
     return _read_arrays(folder.frozen, wanted, leaves)["params"]
   except Damaged as damage:
-    raise UserError(f"{folder.frozen} is damaged: {damage}; put a good copy back") from (
-      damage
-    )
+    raise UserError(
+      f"{folder.frozen} is damaged: {damage}; put a copy back"
+    ) from damage
 
 
 def verify(folder, step):
-  """Reads a whole step and compares every fingerprint; raises Damaged."""
+  """Reads a whole step on the host and compares every fingerprint; raises Damaged."""
   path = folder.step(step)
   leaves = _read_meta(path)["leaves"]
-  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  _read_arrays(path, _shapes_of(leaves, sharding), leaves)
+  try:
+    with _checkpointer() as checkpointer:
+      saved = checkpointer.metadata(path.absolute()).item_metadata["state"].tree
+    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+    found = _restore(path, ocp.args.PyTreeRestore(restore_args=args))
+  except Exception as error:  # whatever tensorstore makes of damaged bytes
+    raise Damaged(f"{path}/state: {_first_line(error)}") from error
+  _compare(path, leaves, found)
+
+
+def _first_device():
+  return jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
 def _saved_part(state):
@@ -223,7 +234,10 @@ def _manager(folder, keep):
 
 
 def _checkpointer():
-  return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+  handler = ocp.CompositeCheckpointHandler(
+    state=ocp.PyTreeCheckpointHandler(), meta=ocp.JsonCheckpointHandler()
+  )
+  return ocp.Checkpointer(handler)
 
 
 def _save_args(tree, meta):
@@ -239,6 +253,13 @@ def _read_meta(folder):
     raise Damaged(f"{folder}/meta: {error}") from error
 
 
+def _restore(folder, args):
+  with _checkpointer() as checkpointer:
+    return checkpointer.restore(folder.absolute(), args=ocp.args.Composite(state=args))[
+      "state"
+    ]
+
+
 def _read_arrays(folder, shapes, leaves):
   """The part of a step's arrays that `shapes` describes, fingerprints compared."""
   restore = ocp.args.PyTreeRestore(
@@ -247,13 +268,16 @@ def _read_arrays(folder, shapes, leaves):
     partial_restore=True,
   )
   try:
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-      found = checkpointer.restore((folder / "state").absolute(), args=restore)
+    found = _restore(folder, restore)
   except Exception as error:  # whatever tensorstore makes of damaged bytes
     raise Damaged(f"{folder}/state: {_first_line(error)}") from error
+  _compare(folder, leaves, found)
+  return found
+
+
+def _compare(folder, leaves, found):
   if wrong := fingerprint.first_mismatch(leaves, fingerprint.table(found)):
     raise Damaged(f"{folder}: the values of {wrong[0]!r} are not those that were saved")
-  return found
 
 
 def _check_architecture(folder, leaves, shapes):
@@ -337,7 +361,7 @@ def _verify(folder, _args):
     except Damaged as damage:
       damaged += 1
       print(f"{step:>8}  DAMAGED: {damage}")
-  read_frozen(folder, None, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+  read_frozen(folder, None, sharding=_first_device())
   print("  frozen  whole")
   return int(damaged > 0)
 

@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def nearest(name, choices):
-  """"; did you mean 'x'?" for the choice closest to `name`, or what there is."""
+  """ "; did you mean 'x'?" for the choice closest to `name`, or what there is."""
   close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
   if close:
     return f"; did you mean {close[0]!r}?"

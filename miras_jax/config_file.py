@@ -1,4 +1,4 @@
-"""`--config=FILE[:options]` and `--config.a.b=value`: find, load and change a config."""
+"""`--config=FILE[:options]`, `--config.a.b=value`: find, load and change a config."""
 
 import ast
 import difflib
@@ -11,7 +11,7 @@ from miras_jax.errors import UserError
 
 
 def load(argument):
-  """"configs/x.py:size=tiny" -> what its `get_config("size=tiny")` returns.
+  """ "configs/x.py:size=tiny" -> what its `get_config("size=tiny")` returns.
 
   FILE is a path, or a name of the configs that come with the package.
   """

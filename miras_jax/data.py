@@ -4,7 +4,6 @@
 `warning: `, then a summary; its exit status is 1 if there was any problem.
 """
 
-import argparse
 import json
 import sys
 
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from input_pipeline import mask_ops, prist
 from input_pipeline.records import SEG_TOKEN, RecordError
+from miras_jax import cli
 from miras_jax.errors import UserError
 
 _EXAMPLES = """examples:
@@ -29,26 +29,18 @@ million pixels. A record equal to an earlier one is kept, with a warning."""
 
 
 def main(argv=None):
-  """Runs `miras data ...`; returns the exit status."""
+  """Runs `miras data ...`; returns the exit status, raises UserError."""
   args = _parser().parse_args(argv)
   if hasattr(sys.stdout, "reconfigure"):
     sys.stdout.reconfigure(errors="backslashreplace")  # names in any script
-  try:
-    return args.run(args)
-  except UserError as e:
-    print(f"miras data: {e}", file=sys.stderr)
-    return 1
-  except BrokenPipeError:  # `miras data check DIR | head`
-    sys.stderr.close()
-    return 1
+  return args.run(args)
 
 
 def _parser():
-  parser = argparse.ArgumentParser(
+  parser = cli.Parser(
     prog="miras data",
     description="Make, check, count and look at a data set.",
     epilog=_EXAMPLES,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
   _add_synth(commands)
@@ -74,7 +66,6 @@ def _add(commands, name, run, help_text):
     help=help_text,
     description=help_text[0].upper() + help_text[1:] + ".",
     epilog=_EXAMPLES,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   command.set_defaults(run=run)
   return command
@@ -241,4 +232,4 @@ def _cell(value):
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  cli.run(main)

@@ -69,6 +69,7 @@ def generate(model, params, batch, encoded, *, ids, max_new_tokens, max_masks):
 
     tokens [B, G]          new tokens, `</s>` included where there was one, then pad
     num_tokens [B]         how many they are
+    ended [B]              whether the last of them is `</s>`
     states [B, G + 1, D]   hidden state that produced each token; one more after the last
     num_seg [B]            how many [SEG] were generated; only the first M get a mask
     seg_valid [B, M]       1 where a slot has a [SEG]
@@ -112,7 +113,7 @@ class _Loop(NamedTuple):
 
 
 def _decode(model, call, batch, encoded, ids, max_new_tokens):
-  """Tokens, their number and the states, as `generate` returns them."""
+  """The first four results of `generate`."""
   B, T = batch["tokens"].shape
   slots = T + max_new_tokens
   length_B = (batch["segments"] > 0).sum(1)
@@ -167,18 +168,13 @@ def _decode(model, call, batch, encoded, ids, max_new_tokens):
       cache=cache,
     ),
   )
-  num_tokens_B = _num_tokens(loop.tokens_BG, ids, loop.step)
+  is_eos_BG = loop.tokens_BG == ids.eos
   return {
     "tokens": loop.tokens_BG,
-    "num_tokens": num_tokens_B,
+    "num_tokens": jnp.where(loop.done_B, is_eos_BG.argmax(1) + 1, loop.step),
+    "ended": loop.done_B,
     "states": loop.states_BGD,
   }
-
-
-def _num_tokens(tokens_BG, ids, steps):
-  """Tokens up to and including `</s>`, or all that were made."""
-  is_eos_BG = tokens_BG == ids.eos
-  return jnp.where(is_eos_BG.any(1), is_eos_BG.argmax(1) + 1, steps)
 
 
 class Segs(NamedTuple):

@@ -83,7 +83,7 @@ def check_batch(batch_size, mesh, *, accumulation=1):
   fits = f"{lower} or {lower + unit}" if lower else str(unit)
   raise UserError(
     f"batch_size={batch_size} does not divide into {batch_shards(mesh)} batch shard(s)"
-    f" x optim.accumulation={accumulation}; take {fits}, or change mesh.data / mesh.fsdp"
+    f" x optim.accumulation={accumulation}; take {fits}, or change mesh.data, mesh.fsdp"
   )
 
 

@@ -27,7 +27,8 @@ MAY_CHANGE = (
   "data.dir",
   "data.images_dir",
   "data.masks_dir",
-  "data.workers",
+  "data.threads",
+  "data.in_memory",
   "data.cache",
 )
 
@@ -60,7 +61,7 @@ class ModelChoice:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataChoice:
   """Where the conversations are and how they become a Batch."""
 
   dir: str
@@ -76,7 +77,8 @@ class DataConfig:
   view: str = "letterbox"
   max_len: int = 256
   max_masks: int = 2
-  workers: int = 0
+  threads: int = 0
+  in_memory: bool = False
   cache: str = ""
 
 
@@ -85,7 +87,7 @@ class RunConfig:
   """Everything a run depends on."""
 
   model: ModelChoice
-  data: DataConfig
+  data: DataChoice
   mesh: MeshConfig
   optim: OptimConfig
   loss: losses.LossConfig
@@ -114,7 +116,7 @@ class RunConfig:
     resolution = loss.pop("loss_resolution")
     return cls(
       model=ModelChoice(**model),
-      data=DataConfig(**plain.pop("data")),
+      data=DataChoice(**plain.pop("data")),
       mesh=MeshConfig(**plain.pop("mesh")),
       optim=OptimConfig(**plain.pop("optim")),
       loss=loss_config(**loss),
@@ -127,7 +129,7 @@ class RunConfig:
     plain = json.loads(text)
     parts = {
       "model": ModelChoice,
-      "data": DataConfig,
+      "data": DataChoice,
       "mesh": MeshConfig,
       "optim": OptimConfig,
       "loss": losses.LossConfig,

@@ -1,10 +1,10 @@
 """Which mesh axis every parameter is cut along: one strict table.
 
-The first pattern that is found in a path wins; a path without one is an error, so is a
-rule that names an unknown axis, and so is (checked in the tests on the full-size tree) a
-rule that nothing uses. Kernels are `[in, out]`: the input side is cut by `fsdp`, the
-output side by `tensor`; the matrices that read what `tensor` cut have it the other way
-round, so one all-reduce closes each pair.
+The first pattern that is found in a path wins. A path without one is an error; so is a
+rule that names an unknown axis, and (tested on the full-size tree) a rule that nothing
+uses. Kernels are `[in, out]`: `fsdp` cuts the input side, `tensor` the output side; the
+matrices that read what `tensor` cut have it the other way round, so one all-reduce
+closes each pair.
 
 A dimension that its axis does not divide stays whole: `fit` drops the axis for that
 dimension only, the same way on every host, and `replicated` lists what was dropped.
@@ -29,19 +29,20 @@ PARAM_RULES = (
     (r"^llm/layers/.*/(o|down)_proj/kernel$",             P(None, "tensor", "fsdp")),
     (r"^llm/layers/.*/lora_[ab]$",                        P()),
     # Towers: attention and mlp.
-    (r"/(q|k|v)_proj/kernel$",                            P("fsdp", "tensor")),
-    (r"/attn/qkv/kernel$",                                P("fsdp", "tensor")),
-    (r"/(out_proj|proj)/kernel$",                         P("tensor", "fsdp")),
-    (r"/fc1/kernel$",                                     P("fsdp", "tensor")),
-    (r"/fc2/kernel$",                                     P("tensor", "fsdp")),
+    (r"^clip/.*/(q|k|v)_proj/kernel$",                    P("fsdp", "tensor")),
+    (r"^sam/encoder/.*/qkv/kernel$",                      P("fsdp", "tensor")),
+    (r"^(clip|sam/encoder)/.*/(out_proj|proj)/kernel$",   P("tensor", "fsdp")),
+    (r"^(clip|convnext|sam/encoder|projector)/.*fc1/kernel$", P("fsdp", "tensor")),
+    (r"^(clip|convnext|sam/encoder|projector)/.*fc2/kernel$", P("tensor", "fsdp")),
     # Convolutions [h, w, in, out]: small, only their output channels are cut.
     (r"^(clip|sam/encoder)/patch_embed/kernel$",          P(None, None, None, "fsdp")),
     (r"^convnext/.*(conv|dwconv)/kernel$",                P(None, None, None, "fsdp")),
     (r"^sam/encoder/neck/conv[12]/kernel$",               P(None, None, None, "fsdp")),
     (r"^sam/encoder/.*rel_pos_[hw]$",                     P()),
-    (r"(^|/)(pos_embed|class_embed)$",                    P()),
+    (r"^(clip|sam/encoder)/(pos_embed|class_embed)$",     P()),
+    (r"^mining/.*_proj/kernel$",                          P("fsdp", "tensor")),
     # From states to masks: small and trained, a copy everywhere.
-    (r"^(mining|projector)/.*kernel$",                    P("fsdp", "tensor")),
+    (r"^seg_prompt/text_fc1/kernel$",                     P("fsdp", "tensor")),
     (r"^seg_prompt/",                                     P()),
     (r"^sam/(prompt_encoder|decoder)/",                   P()),
     (r"/(scale|bias|gamma)$",                             P()),
@@ -100,7 +101,7 @@ def replicated(shapes, mesh, rules=PARAM_RULES):
 
 def state_shardings(state_shapes, mesh, rules=PARAM_RULES):
   """Shardings of a TrainState: optimizer slots and averages lie as their parameter."""
-  whole = NamedSharding(mesh, P())
+  whole = replicated_sharding(mesh)
   params = {
     **flatten_dict(state_shapes.frozen, sep="/"),
     **flatten_dict(state_shapes.trainable, sep="/"),
@@ -121,6 +122,11 @@ def state_shardings(state_shapes, mesh, rules=PARAM_RULES):
 def batch_sharding(mesh):
   """Batches are cut along their first axis."""
   return NamedSharding(mesh, BATCH_SPEC)
+
+
+def replicated_sharding(mesh):
+  """A whole copy on every device."""
+  return NamedSharding(mesh, P())
 
 
 def _index(path, rules):

@@ -8,11 +8,11 @@
   objective.sums(params, batch, rng)    -> ({term: sum over valid targets, f32 scalar},
                                             {metric: (numerator, denominator)})
 
-total = sum_k weights[k] * sums[k] / max(counts[k], 1). Both dicts of terms have the same
-keys; a term without a weight is logged and not trained. Counts come from the batch alone,
-so they are known for the whole batch before the first micro-batch runs: cutting the
-batch changes nothing but the order of additions. Numerators and denominators add across
-micro-batches, hosts and batches. `rng=None` means deterministic (no dropout).
+total = sum_k weights[k] * sums[k] / max(counts[k], 1). Both dicts of terms have the
+same keys; a term without a weight is logged and not trained. Counts come from the batch
+alone, so they are known for the whole batch before the first micro-batch runs: cutting
+the batch changes nothing but the order of additions. Numerators and denominators add
+across micro-batches, hosts and batches. `rng=None`: deterministic, no dropout.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -53,6 +53,7 @@ class Parts(NamedTuple):
 
   objective: Objective
   tx: optax.GradientTransformation
+  schedule: optax.Schedule = optax.constant_schedule(0.0)  # for the log only
   accumulation: int = 1
   ema: float = 0.0
 
@@ -88,13 +89,14 @@ def train_step(state, batch, parts):
   )
   metrics = _metrics(parts.objective.weights, sums, counts, pairs)
   metrics["grad_norm"] = optax.tree.norm(grads)
+  metrics["learning_rate"] = jnp.asarray(parts.schedule(state.step), jnp.float32)
   finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
   metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
-  return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state), metrics
+  return _keep_if(finite, new, state), metrics
 
 
 def eval_step(state, batch, parts):
-  """Losses and metrics of one batch without dropout; uses the average if there is one."""
+  """Losses and metrics of one batch, no dropout, by the moving average if there is one."""
   params = merge(state.trainable if state.ema is None else state.ema, state.frozen)
   sums, pairs = parts.objective.sums(params, batch, None)
   counts = parts.objective.counts(batch)
@@ -115,7 +117,8 @@ def _gradients(state, batch, counts, rng, parts):
     return total_loss(parts.objective.weights, sums, counts), (sums, pairs)
 
   def gradient(micro, key):
-    (_, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.trainable, micro, key)
+    gradient_of = jax.value_and_grad(loss, has_aux=True)
+    (_, aux), grads = gradient_of(state.trainable, micro, key)
     return grads, *aux
 
   if parts.accumulation == 1:
@@ -145,6 +148,16 @@ def micro_batches(batch, number):
     return jax.lax.with_sharding_constraint(x, P(None, BATCH_AXES))
 
   return jax.tree.map(cut, batch)
+
+
+def _keep_if(finite, new, old):
+  """`new` where the step was finite, else `old`, leaf by leaf; frozen is in both."""
+  picked = jax.tree.map(
+    lambda a, b: jnp.where(finite, a, b),
+    new.replace(frozen=None),
+    old.replace(frozen=None),
+  )
+  return picked.replace(frozen=old.frozen)
 
 
 def _moving_average(ema, trainable, decay):

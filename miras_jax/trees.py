@@ -132,8 +132,8 @@ def summary(trainable, frozen):
   parts = sorted(trainable.keys() | frozen.keys())
   lines = [f"{'part':<12}{'parameters':>15}{'trained':>15}"]
   for part in parts:
-    trained = count(trainable.get(part, {}))
-    lines.append(f"{part:<12}{trained + count(frozen.get(part, {})):>15,}{trained:>15,}")
+    trained, fixed = count(trainable.get(part, {})), count(frozen.get(part, {}))
+    lines.append(f"{part:<12}{trained + fixed:>15,}{trained:>15,}")
   total = count(trainable) + count(frozen)
   lines.append(f"{'all':<12}{total:>15,}{count(trainable):>15,}")
   return "\n".join(lines)

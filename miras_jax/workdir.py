@@ -1,10 +1,10 @@
 """What lies where in a training folder; no orbax, no jax.
 
-    WORKDIR/config.json            the run (run_config.RunConfig)
-    WORKDIR/tokenizer/             as `input_pipeline.tokenizer` saves it
-    WORKDIR/metrics.jsonl          one object a step
-    WORKDIR/checkpoints/frozen/    parameters that never change, written once
-    WORKDIR/checkpoints/<step>/    everything else
+WORKDIR/config.json            the run (run_config.RunConfig)
+WORKDIR/tokenizer/             as `input_pipeline.tokenizer` saves it
+WORKDIR/metrics.jsonl          one object a step
+WORKDIR/checkpoints/frozen/    parameters that never change, written once
+WORKDIR/checkpoints/<step>/    everything else
 """
 
 import hashlib

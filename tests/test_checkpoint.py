@@ -197,7 +197,9 @@ def trained(tmp_path):
   return tmp_path, state, config
 
 
-@pytest.mark.parametrize("part, step", [("", 2), ("checkpoints", 2), ("checkpoints/1", 1)])
+@pytest.mark.parametrize(
+  "part, step", [("", 2), ("checkpoints", 2), ("checkpoints/1", 1)]
+)
 def test_inference_loads_config_and_all_parameters(trained, part, step):
   folder, state, config = trained
   loaded = checkpoint.load_for_inference(folder / part)

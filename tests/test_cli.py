@@ -1,4 +1,4 @@
-"""The command line: teaches by example, and a mistake is one line, never a traceback."""
+"""The command line teaches by example; a mistake is one line, never a traceback."""
 
 import subprocess
 import sys

@@ -1,6 +1,8 @@
 """`miras data`: lines, exit status, counts, the picture."""
 
 import json
+import re
+import subprocess
 import sys
 import types
 
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from miras_jax import data
+from miras_jax.errors import UserError
 from tests.prist_files import SQUARE, labelme, record, shape, write
 
 
@@ -47,10 +50,22 @@ def test_check_goes_on_after_an_unreadable_list(tmp_path, capsys):
 
 @pytest.mark.parametrize("command", ["check", "stats"])
 def test_missing_folder_is_one_line(tmp_path, capsys, command):
-  assert data.main([command, str(tmp_path / "nowhere")]) == 1
-  captured = capsys.readouterr()
-  assert captured.out == ""
-  assert captured.err == f"miras data: {tmp_path / 'nowhere'}: no such data folder\n"
+  with pytest.raises(UserError, match="nowhere: no such data folder$"):
+    data.main([command, str(tmp_path / "nowhere")])
+  assert capsys.readouterr().out == ""
+
+
+def test_misspelt_option_is_named():
+  with pytest.raises(UserError, match="unknown option '--conversation'"):
+    data.main(["synth", "--out", "d", "--conversation", "9"])
+
+
+def test_command_line_ends_with_a_line_and_status_one(tmp_path):
+  command = [sys.executable, "-m", "miras_jax.data", "check", str(tmp_path / "nowhere")]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert done.returncode == 1
+  assert done.stderr.endswith("nowhere: no such data folder\n")
+  assert len(done.stderr.splitlines()) == 1
 
 
 def test_stats_count_what_is_there(tmp_path, capsys):
@@ -118,14 +133,13 @@ def image_pixels(path):
     (["--out", "/no/such/folder/a.png"], "cannot write this picture"),
   ],
 )
-def test_show_names_the_mistake(tmp_path, capsys, changes, text):
+def test_show_names_the_mistake(tmp_path, changes, text):
   bad = record()
   del bad["focus"]
   write(tmp_path, [record(), bad])
   command = ["show", str(tmp_path), "--split", "val", "--out", str(tmp_path / "a.png")]
-  assert data.main([*command, *changes]) == 1
-  error = capsys.readouterr().err
-  assert text in error and len(error.splitlines()) == 1
+  with pytest.raises(UserError, match=re.escape(text)):
+    data.main([*command, *changes])
 
 
 def test_show_wraps_a_word_longer_than_a_line(tmp_path):

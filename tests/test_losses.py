@@ -117,12 +117,14 @@ def test_token_ce_agrees_with_the_reference():
   np.testing.assert_allclose(value, golden["llm/ce_loss"], atol=1e-5)
 
 
-def _batch(B=3, M=2, side=8):
+def _batch(side=8):
+  """Three rows of two masks: two, one and no valid target; two are padded."""
   rng = np.random.default_rng(0)
-  logits = rng.normal(size=(B, M, side, side)).astype(np.float32)
-  targets = (rng.random((B, M, side, side)) < 0.4).astype(np.uint8)
-  valid = np.array([[1, 1], [1, 0], [0, 0]])[:B]
-  pixels = np.asarray(losses.valid_pixels(np.array([[8, 5], [3, 8], [8, 8]]), side, side, 8))  # fmt: skip
+  logits = rng.normal(size=(3, 2, side, side)).astype(np.float32)
+  targets = (rng.random((3, 2, side, side)) < 0.4).astype(np.uint8)
+  valid = np.array([[1, 1], [1, 0], [0, 0]])
+  sizes = np.array([[8, 5], [3, 8], [8, 8]])
+  pixels = np.asarray(losses.valid_pixels(sizes, side, side, 8))
   return logits, targets, dict(seg_valid_BM=valid, pixels_BHW=pixels)
 
 
@@ -141,7 +143,8 @@ def test_masked_canvas_equals_the_crop(loss):
   logits, targets, where = _batch()
   where["seg_valid_BM"] = np.array([[1, 1], [0, 0], [0, 0]])
   crop = _one_image(loss, logits[0, :, :8, :5], targets[0, :, :8, :5])
-  np.testing.assert_allclose(loss(logits, targets, **where, normaliser=2), crop, rtol=1e-5)  # fmt: skip
+  canvas = loss(logits, targets, **where, normaliser=2)
+  np.testing.assert_allclose(canvas, crop, rtol=1e-5)
 
 
 @pytest.mark.parametrize("loss", MASK_LOSSES)
@@ -219,7 +222,8 @@ def test_unknown_form_is_an_error(name):
 
 def test_terms_without_weight_are_left_out():
   logits, targets, where = _batch()
-  terms = losses.mask_losses(LOSS_PRESETS["paper"], logits, targets, **where, normaliser=3)  # fmt: skip
+  cfg = LOSS_PRESETS["paper"]
+  terms = losses.mask_losses(cfg, logits, targets, **where, normaliser=3)
   assert set(terms) == {"mask_bce", "dice"}
 
 
@@ -282,5 +286,6 @@ def test_losses_are_float32_for_bfloat16_inputs():
     jnp.asarray(hidden, jnp.bfloat16), head, tokens, mask, normaliser=1
   )
   logits, targets, where = _batch()
-  bce = losses.mask_bce(jnp.asarray(logits, jnp.bfloat16), targets, **where, normaliser=1)  # fmt: skip
+  half = jnp.asarray(logits, jnp.bfloat16)
+  bce = losses.mask_bce(half, targets, **where, normaliser=1)
   assert ce.dtype == bce.dtype == jnp.float32

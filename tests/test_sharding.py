@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec as P
 
+from miras_jax import config, sharding, train_step, trees
 from miras_jax import mesh as mesh_lib
-from miras_jax import sharding, train_step
 from miras_jax.mesh import MeshConfig
+from miras_jax.models import miras
 
 
 @pytest.fixture
@@ -58,3 +60,32 @@ def test_optimizer_slots_and_average_lie_as_their_parameter(mesh):
   assert placed.trainable["llm"]["lm_head"]["kernel"].spec == expected
   assert placed.frozen["llm"]["embed"]["embedding"].spec == P("tensor", "fsdp")
   assert placed.step.spec == P()
+
+
+@pytest.fixture(scope="module")
+def full_size():
+  """Shapes of the 7B model with adapters, nothing allocated."""
+  cfg = config.with_overrides(config.VARIANTS["7b"], {"llama.lora_rank": 8})
+  return jax.eval_shape(lambda key: miras.init_params(cfg, key), jax.random.key(0))
+
+
+def test_the_table_covers_the_full_size_model_and_every_rule_is_used(full_size):
+  sharding.check_rules(trees.paths_of(full_size))
+
+
+def test_a_sixteenth_of_every_large_matrix_lies_on_each_of_sixteen(full_size):
+  class Mesh:
+    shape = dict.fromkeys(mesh_lib.AXES, 1) | {"fsdp": 16}
+
+  whole = 0
+  for path, leaf in flatten_dict(full_size, sep="/").items():
+    spec = sharding.fit(sharding.spec_for(path), leaf.shape, Mesh)
+    whole += leaf.size if "fsdp" not in spec else 0
+  assert whole < 0.01 * trees.count(full_size)
+
+
+@pytest.mark.parametrize("name", ["lora_heads+clip_top_half", "full", "paper"])
+def test_presets_match_the_full_size_model(full_size, name):
+  trainable, frozen = trees.split_by_name(full_size, name)
+  assert trees.count(trainable) + trees.count(frozen) == trees.count(full_size)
+  assert "gaussian" in str(trees.paths_of(frozen))

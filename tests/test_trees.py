@@ -1,4 +1,4 @@
-"""What trains: presets by name, strict patterns, nothing lost between split and merge."""
+"""What trains: presets by name, strict patterns, nothing lost by split and merge."""
 
 import jax
 import numpy as np
@@ -85,13 +85,13 @@ def test_a_pattern_that_matches_nothing_is_an_error():
 
 
 def test_merge_of_a_split_is_the_whole_tree():
-  trainable, frozen = trees.split_by_name(tree(), "lora_heads")
-  assert jax.tree.structure(trees.merge(trainable, frozen)) == jax.tree.structure(tree())
+  whole = trees.merge(*trees.split_by_name(tree(), "lora_heads"))
+  assert jax.tree.structure(whole) == jax.tree.structure(tree())
 
 
 def test_merge_refuses_a_path_in_both_trees():
-  with pytest.raises(ValueError, match="llm/lm_head/kernel"):
-    trees.merge({"llm": {"lm_head": {"kernel": 1}}}, {"llm": {"lm_head": {"kernel": 2}}})
+  with pytest.raises(ValueError, match="lm_head/kernel"):
+    trees.merge(tree()["llm"], {"lm_head": {"kernel": 2}})
 
 
 def test_summary_counts_parameters_of_each_part():

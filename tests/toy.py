@@ -46,3 +46,34 @@ def batch(rng, size=16, width=8):
     "y": rng.normal(size=(size, 4)).astype(np.float32),
     "mask": (rng.random((size, 4)) < rng.random((size, 1))).astype(np.int32),
   }
+
+
+class ToyData:
+  """Endless batches that depend on a seed and a position; the state is the position."""
+
+  def __init__(self, size=16, bad_steps=(), at=None, call=None):
+    self.size, self.bad_steps, self.position = size, bad_steps, 0
+    self.at, self.call = at, call
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    made = batch(np.random.default_rng(self.position), self.size)
+    self.position += 1
+    if self.position in self.bad_steps:
+      made["y"][:] = np.nan
+    if self.position == self.at:
+      self.call()
+    made["segments"] = np.ones((self.size, 5), np.int32)
+    made["record"] = np.arange(self.size, dtype=np.int32)
+    return made
+
+  def get_state(self):
+    return {"position": self.position}
+
+  def set_state(self, state):
+    self.position = state["position"]
+
+  def close(self):
+    pass

@@ -96,39 +96,36 @@ def order_facts(items):
   return facts
 
 
-def _chain(objects, item, rng, *, stop):
-  """Facts that narrow `objects` until at most `stop` remain around `item`.
+def _chain(objects, item, rng):
+  """Facts that narrow `objects` to `item` alone, or None.
 
-  Returns (facts, what is left) or None. A fact that by itself leaves no more than the
-  target is never used: then one turn would give the answer away.
+  A fact that by itself would name the target is never used: then one turn would give
+  the answer away.
   """
   left, facts = objects, []
   pool = attribute_facts(item)
   for index in rng.permutation(len(pool)):
     fact = pool[index]
     narrowed = fact.pick(left)
-    if len(narrowed) < len(left) and len(fact.pick(objects)) > stop:
+    if len(narrowed) < len(left) and len(fact.pick(objects)) > 1:
       left, facts = narrowed, [*facts, fact]
-    if len(left) <= stop or len(facts) == MAX_FACTS - 1:
+    if len(left) == 1 or len(facts) == MAX_FACTS - 1:
       break
-  if len(left) > stop == 1:
+  if len(left) > 1:
     choices = [f for f in order_facts(left)
                if f.pick(left) == (item,) and f.pick(objects) != (item,)]
     if not choices:
       return None
     facts.append(choices[rng.integers(len(choices))])
-    left = (item,)
-  if len(facts) < 2 or len(left) > stop:
-    return None
-  return facts, left
+  return tuple(facts) if len(facts) > 1 else None
 
 
 def _one(objects, rng):
   item = objects[rng.integers(len(objects))]
-  chain = _chain(objects, item, rng, stop=1)
-  if not chain:
+  facts = _chain(objects, item, rng)
+  if not facts:
     return None
-  return _Plan("one", tuple(chain[0]), (_whole(item),))
+  return _Plan("one", facts, (_target(facts, item),))
 
 
 def _part(objects, rng):
@@ -138,12 +135,12 @@ def _part(objects, rng):
   item = owners[rng.integers(len(owners))]
   if sum(o.shape == item.shape for o in owners) < 2:
     return None
-  chain = _chain(objects, item, rng, stop=1)
-  if not chain:
+  facts = _chain(objects, item, rng)
+  if not facts:
     return None
   part = str(rng.choice(PARTS[item.shape]))
-  target = Target(f"{part} of the {item.label}", tuple(item.parts[part]))
-  return _Plan("part", tuple(chain[0]), (target,), (part,))
+  label = f"{part} of the {wording.phrase(facts)}"
+  return _Plan("part", facts, (Target(label, tuple(item.parts[part])),), (part,))
 
 
 def _two(objects, rng):
@@ -157,8 +154,8 @@ def _two(objects, rng):
   if len(single) < 2 or len(group) == len(objects):
     return None
   first, second = (single[i] for i in rng.permutation(len(single))[:2])
-  return _Plan("two", (fact,), (_whole(first), _whole(second)),
-               (first.shape, second.shape))
+  targets = tuple(_target((fact, _is("shape", o.shape)), o) for o in (first, second))
+  return _Plan("two", (fact,), targets, (first.shape, second.shape))
 
 
 def _none(objects, rng):
@@ -175,8 +172,9 @@ def _none(objects, rng):
   return _Plan("none", (first, absent[rng.integers(len(absent))]), (Target(None),))
 
 
-def _whole(item):
-  return Target(item.label, tuple(item.polygons))
+def _target(facts, item):
+  """An object under the name that the facts give it: "leftmost red thing"."""
+  return Target(wording.phrase(facts), tuple(item.polygons))
 
 
 class _Writer:
@@ -248,5 +246,5 @@ class _Writer:
 
 def _group(fact, left):
   """Everything a fact leaves, as one target."""
-  label = "all " + wording.noun(fact, plural=True)
+  label = wording.noun(fact, plural=True)
   return Target(label, tuple(p for item in left for p in item.polygons))

@@ -83,3 +83,13 @@ def noun(fact, *, plural):
   if fact.kind == "order":
     return f"{fact.word} one"
   return f"{fact.word} " + ("things" if plural else "thing")
+
+
+_ADJECTIVES = ("order", "size", "texture", "colour")
+
+
+def phrase(facts):
+  """The noun phrase of several facts together: "leftmost small red star"."""
+  words = {fact.kind: fact.word for fact in facts}
+  adjectives = [words[kind] for kind in _ADJECTIVES if kind in words]
+  return " ".join([*adjectives, words.get("shape", "thing")])

@@ -150,8 +150,8 @@ def write_cache(cache, layer, k_BTKH, v_BTKH, write_index_B):
 def cache_mask(write_index_B, num_new, length):
   """[B, T, S] bool: new token t of row b sees the slots up to its own.
 
-  Enough for right-padded prompts too: the slots that padding filled lie behind the row's
-  next write index and are overwritten before anything sees them.
+  Enough for right-padded prompts too: the slots that padding filled lie at or past the
+  row's next write index and are overwritten before anything sees them.
   """
   slot_BT = write_index_B[:, None] + jnp.arange(num_new)
   return jnp.arange(length) <= slot_BT[:, :, None]

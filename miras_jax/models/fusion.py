@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from miras_jax.models.layers import LayerNorm, Linear, exact_gelu
+from miras_jax.models.layers import LayerNorm, Linear, exact_gelu, resize_bilinear
 
 NORM_EPS = 1e-5
 
@@ -27,6 +27,19 @@ def group_cells(x_BHWC, grid):
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(B, grid * grid, -1, C)
 
 
+def grid_views(features_BHWC, image_grid):
+  """[B, H, W, C] -> [B, 1 + g * g, H / g, W / g, C] for g = `image_grid`.
+
+  The whole map made smaller, then its g x g crops row by row: what the tokens of a
+  global view and of g x g crops mine when one image is shown to CLIP in parts.
+  """
+  B, H, W, C = features_BHWC.shape
+  size = H // image_grid, W // image_grid
+  crops = group_cells(features_BHWC, image_grid).reshape(B, -1, *size, C)
+  whole = resize_bilinear(features_BHWC, *size)
+  return jnp.concatenate([whole[:, None], crops], axis=1)
+
+
 def cell_weights(query_BNC, key_BNPC, *, scale):
   """[B, N, P] float32: how much each patch attends to the cells under it."""
   logits_BNP = jnp.einsum(
@@ -41,10 +54,10 @@ def mine_patches(query_BNC, key_BNPC, value_BNPC, *, scale):
 
 
 class FoldedKey(nn.Module):
-  """Takes queries to the cells' width: q . (x @ kernel + bias) = (q @ kernel.T) . x + c.
+  """Queries at the cells' width: q . (x @ kernel + b) = (q @ kernel.T) . x + q . b.
 
-  c is the same for all cells of a patch, so softmax cancels it: `bias [D]` is kept for
-  published weights only. `kernel [C, D]`.
+  q . b is the same for all cells of a patch, so softmax cancels it: the parameter
+  `bias [D]` is kept for published weights only. `kernel [C, D]`.
   """
 
   channels: int
@@ -63,7 +76,7 @@ class PatchMining(nn.Module):
 
   Parameters: `{query,key,value}_norm`, `{query,key,value}_proj`. The projections of
   keys and values are moved from the P cells to the one query and the one result of a
-  patch: equal to the published form (`mining_tensors`), about 50 times fewer FLOPs.
+  patch: equal to the published form (`mining_tensors`), 50 times cheaper at full size.
   """
 
   width: int

@@ -3,8 +3,8 @@
 B batch, T tokens, S keys, D width, F mlp width, N query heads, K key heads, H head
 width, L layers, V vocabulary.
 
-Parameters: `embed/embedding [V, D]`, `layers/...` (layer axis first), `final_norm/scale`
-and, unless embeddings are tied, `lm_head/kernel [D, V]`.
+Parameters: `embed/embedding [V, D]`, `layers/...` (layer axis first),
+`final_norm/scale` and, unless embeddings are tied, `lm_head/kernel [D, V]`.
 """
 
 from typing import Any, NamedTuple

@@ -2,10 +2,11 @@
 
 Segment Anything, arXiv 2304.02643, `modeling/mask_decoder.py` and `transformer.py`.
 
-B images, M prompts (masks wanted) an image, K masks answered for one prompt, T tokens of
-one prompt (IoU token, mask tokens, sparse prompts), H W feature rows and columns,
-S = H * W cells, N heads, E head width, C channels, h w low-resolution mask sides. What
-is shared by the M prompts of an image keeps an M axis of 1 until it must differ.
+B images, M prompts (masks wanted) an image, K masks answered for one prompt, P sparse
+prompts and T tokens (IoU token, mask tokens, sparse prompts) of one, H W feature rows
+and columns, S = H * W cells, N heads, E head width, C channels, h w sides of a
+low-resolution mask. What the M prompts of an image share keeps an M axis of 1 until it
+must differ.
 """
 
 import functools
@@ -35,8 +36,9 @@ class MaskDecoder(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, features_BHWC, dense_pe_1HWC, sparse_BMPC, dense_BMHWC, *,
-               multimask=False):  # fmt: skip
+  def __call__(
+    self, features_BHWC, dense_pe_1HWC, sparse_BMPC, dense_BMHWC, *, multimask=False
+  ):
     cfg, dtype = self.cfg, self.dtype
     B, H, W, C = features_BHWC.shape
     M = max(sparse_BMPC.shape[1], dense_BMHWC.shape[1])
@@ -99,8 +101,8 @@ class TwoWayTransformer(nn.Module):
     for i in range(cfg.depth):
       layer = TwoWayLayer(cfg, i == 0, dtype, name=f"layer_{i:02d}")
       x, image_BMSC = layer(x, image_BMSC, token_pe, pe_11SC)
-    cross = Attention(cfg, cfg.attention_downsample, dtype,
-                      name="final_attn_token_to_image")  # fmt: skip
+    name = "final_attn_token_to_image"
+    cross = Attention(cfg, cfg.attention_downsample, dtype, name=name)
     x = x + cross(x + token_pe, image_BMSC + pe_11SC, image_BMSC)
     return LayerNorm(cfg.norm_eps, dtype, name="norm_final_attn")(x), image_BMSC
 

@@ -2,9 +2,9 @@
 
 Segment Anything, arXiv 2304.02643, after `modeling/image_encoder.py` of its release.
 
-B images or windows, H W rows and columns of the patch grid (or of one window), K J rows
-and columns of the keys on the same grid, S = K * J keys, N heads, E head width, D width,
-C channels, P patch side, R query rows worked on at a time.
+B images or windows, H W rows and columns of the patch grid (or of one window), T = H * W
+queries, K J rows and columns of the keys on the same grid, S = K * J keys, N heads,
+E head width, D width, C channels, P patch side, R query rows worked on at a time.
 """
 
 from typing import Any
@@ -216,12 +216,8 @@ def _attend(q_BNHWE, k_BNSE, v_BNSE, rel_HKE, rel_WJE):
   K, J = rel_HKE.shape[1], rel_WJE.shape[1]
   f32 = jnp.float32
   # Two small tensors instead of one of S per query; the sum broadcasts them.
-  bias_h = jnp.einsum(
-    "BNHWE,HKE->BNHWK", q_BNHWE, rel_HKE, preferred_element_type=f32
-  )
-  bias_w = jnp.einsum(
-    "BNHWE,WJE->BNHWJ", q_BNHWE, rel_WJE, preferred_element_type=f32
-  )
+  bias_h = jnp.einsum("BNHWE,HKE->BNHWK", q_BNHWE, rel_HKE, preferred_element_type=f32)
+  bias_w = jnp.einsum("BNHWE,WJE->BNHWJ", q_BNHWE, rel_WJE, preferred_element_type=f32)
   q_BNTE = (q_BNHWE * E**-0.5).reshape(B, N, H * W, E)
   logits = jnp.einsum("BNTE,BNSE->BNTS", q_BNTE, k_BNSE, preferred_element_type=f32)
   logits = logits.reshape(B, N, H, W, K, J)

@@ -1,7 +1,7 @@
 """SAM's prompt encoder: points, boxes, masks and text -> prompt embeddings.
 
 Segment Anything, arXiv 2304.02643, `modeling/prompt_encoder.py`; the text path is that
-of LISA, arXiv 2308.00692: an embedding that is already C wide is one more sparse prompt.
+of LISA, arXiv 2308.00692: an embedding already C wide is one more sparse prompt.
 
 B images, M prompts (masks wanted) an image, P points or tokens of one prompt, C width,
 H W rows and columns. Coordinates are (x, y) in pixels of the padded SAM input.
@@ -29,7 +29,7 @@ class PromptEncoder(nn.Module):
   boxes: boxes_BM4, x0 y0 x1 y1. masks: logits_BMHW, four times the grid a side.
   text: text_BMPC. Each may be None. Sparse order: points, their padding point (only
   without boxes), box corners, text. Without masks `dense` is [1, 1, 1, 1, C], constant
-  over images, prompts and space; without any sparse prompt `sparse` is [1, 1, 0, C].
+  over images, prompts and space; without any sparse prompt `sparse` has P = 0.
   """
 
   cfg: SamDecoderConfig
@@ -60,7 +60,8 @@ class PromptEncoder(nn.Module):
     if text is not None:
       sparse.append(text)
     if not sparse:
-      sparse.append(jnp.zeros((1, 1, 0, self.cfg.width)))
+      B, M = (1, 1) if masks is None else masks.shape[:2]
+      sparse.append(jnp.zeros((B, M, 0, self.cfg.width)))
     sparse_BMPC = jnp.concatenate([s.astype(self.dtype) for s in sparse], axis=2)
     return sparse_BMPC, self._dense(masks)
 

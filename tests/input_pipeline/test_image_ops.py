@@ -94,7 +94,7 @@ def test_dataset_masks_golden(case):
   golden = np.load(GOLDEN / "dataset_items.npz")[f"{case}/masks"][0]
   item = json.loads((GOLDEN / "prompts.json").read_text())["items"][case]
   annotation = labelme.parse_annotation(item["mask_json"])
-  chosen, _ = labelme.select_shapes(annotation.shapes, item["focus"])
+  chosen = labelme.select_shapes(annotation.shapes, item["focus"]).shapes
   mask, _ = labelme.focus_mask(chosen, item["focus"], *golden.shape)
   np.testing.assert_array_equal(mask, golden)
 

@@ -1,17 +1,19 @@
-"""The golden language model in our parameter tree: weights, adapters, [OBJ] attention.
+"""Reference language models in our parameter tree: golden weights, adapters, [OBJ]
+attention, and stories260K.
 
 Published linear weights are (out, in); ours are (in, out).
 """
 
 import functools
 import json
+import struct
 
 import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
 from miras_jax.config import LlamaConfig, SegPromptConfig
-from tests.shared_data import GOLDEN
+from tests.shared_data import DATA, GOLDEN
 
 ATTENTION = {
   "q_proj": "self_attn.q_proj", "k_proj": "self_attn.k_proj",
@@ -168,3 +170,37 @@ def seg_and_obj(name="input_ids_obj"):
   obj_B = np.array([find(ids, "OBJ") for ids in ids_BT], np.int32)
   columns = seg_B.clip(0), obj_B, (seg_B >= 0).astype(np.int32)
   return tuple(jnp.asarray(c[:, None]) for c in columns)
+
+
+def stories():
+  """stories260K: (config, params). Grouped queries, tied, interleaved rotary pairs."""
+  raw = (DATA / "real_weights" / "stories260K.bin").read_bytes()
+  D, F, L, N, K, V, _ = struct.unpack("7i", raw[:28])
+  rest, H = np.frombuffer(raw[28:], np.float32), D // N
+
+  def take(*shape):
+    nonlocal rest
+    head, rest = np.split(rest, [int(np.prod(shape))])
+    return head.reshape(shape)
+
+  def linear(rows, columns):
+    return {"kernel": take(L, rows, columns).swapaxes(1, 2)}
+
+  def half_split(leaf, heads):
+    pairs = leaf["kernel"].reshape(L, D, heads, H // 2, 2).swapaxes(3, 4)
+    return {"kernel": pairs.reshape(L, D, heads * H)}
+
+  embed, norm1 = take(V, D), take(L, D)
+  q, k = half_split(linear(D, D), N), half_split(linear(K * H, D), K)
+  attn = {"q_proj": q, "k_proj": k, "v_proj": linear(K * H, D), "o_proj": linear(D, D)}
+  norm2 = take(L, D)
+  mlp = {"gate_proj": linear(F, D), "down_proj": linear(D, F), "up_proj": linear(F, D)}
+  layers = {
+    "attn": attn, "mlp": mlp, "input_norm": {"scale": norm1},
+    "post_attn_norm": {"scale": norm2}}
+  params = {
+    "embed": {"embedding": embed}, "layers": layers, "final_norm": {"scale": take(D)}}
+  cfg = LlamaConfig(
+    width=D, mlp_width=F, depth=L, num_heads=N, num_kv_heads=K, head_dim=H,
+    vocab_size=V, tie_embeddings=True)
+  return cfg, params

@@ -33,8 +33,10 @@ CLIP = (
    r"layer_{1}/attn/\2_proj/kernel", kernel),
   (r"encoder\.layers\.(\d+)\.self_attn\.(\w+)_proj\.bias",
    r"layer_{1}/attn/\2_proj/bias", None),
-  (r"encoder\.layers\.(\d+)\.mlp\.(fc[12])\.weight", r"layer_{1}/mlp/\2/kernel", kernel),
-  (r"encoder\.layers\.(\d+)\.mlp\.(fc[12])\.bias",   r"layer_{1}/mlp/\2/bias", None),
+  (r"encoder\.layers\.(\d+)\.mlp\.(fc[12])\.weight",
+   r"layer_{1}/mlp/\2/kernel", kernel),
+  (r"encoder\.layers\.(\d+)\.mlp\.(fc[12])\.bias",
+   r"layer_{1}/mlp/\2/bias", None),
 )
 
 CONVNEXT_PREFIX = "model.vision_tower_aux."
@@ -133,6 +135,11 @@ def images(name):
   image_of_row = np.repeat(
     np.arange(len(inputs["offset"]) - 1), np.diff(inputs["offset"]))
   return inputs[name].transpose(0, 2, 3, 1)[image_of_row]
+
+
+def output_of(seen, name):
+  """The output of submodule `name` that `capture_intermediates=True` recorded."""
+  return seen["intermediates"][name]["__call__"][0]
 
 
 def nhwc(name):

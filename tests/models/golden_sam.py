@@ -1,20 +1,27 @@
 """Golden weights of the SAM parts, renamed to our parameter tree, and its config.
 
-The published names are `model.visual_model.{image_encoder,prompt_encoder,mask_decoder}`.
+The published names begin with `model.visual_model.`, then `image_encoder`,
+`prompt_encoder` or `mask_decoder`.
 """
 
 import functools
 import json
+import math
 import re
 
+import jax
 import numpy as np
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
 
 from miras_jax.config import SamDecoderConfig, SamEncoderConfig
 from tests.shared_data import GOLDEN
 
 PREFIX = "model.visual_model."
+
+
+def _linear(w):  # (out, in) -> (in, out)
+  return w.T
 
 
 def _conv(w):  # (out, in, height, width) -> (height, width, in, out)
@@ -28,65 +35,67 @@ def _deconv(w):  # (in, out, height, width) -> (height, width, in, out)
 # Block numbers become two digits; see `_two_digits`.
 # fmt: off
 ENCODER = (
-  (r"patch_embed\.proj\.weight",                 "patch_embed/kernel",       _conv),
-  (r"patch_embed\.proj\.bias",                   "patch_embed/bias",         None),
-  (r"pos_embed",                                 "pos_embed",                None),
-  (r"blocks\.(\d+)\.(norm[12])\.weight",         r"block_\1/\2/scale",       None),
-  (r"blocks\.(\d+)\.(norm[12])\.bias",           r"block_\1/\2/bias",        None),
-  (r"blocks\.(\d+)\.attn\.(rel_pos_[hw])",       r"block_\1/attn/\2",        None),
-  (r"blocks\.(\d+)\.attn\.(qkv|proj)\.weight",   r"block_\1/attn/\2/kernel", np.transpose),
-  (r"blocks\.(\d+)\.attn\.(qkv|proj)\.bias",     r"block_\1/attn/\2/bias",   None),
-  (r"blocks\.(\d+)\.mlp\.lin([12])\.weight",     r"block_\1/mlp/fc\2/kernel", np.transpose),
-  (r"blocks\.(\d+)\.mlp\.lin([12])\.bias",       r"block_\1/mlp/fc\2/bias",  None),
-  (r"neck\.0\.weight",                           "neck/conv1/kernel",        _conv),
-  (r"neck\.1\.weight",                           "neck/norm1/scale",         None),
-  (r"neck\.1\.bias",                             "neck/norm1/bias",          None),
-  (r"neck\.2\.weight",                           "neck/conv2/kernel",        _conv),
-  (r"neck\.3\.weight",                           "neck/norm2/scale",         None),
-  (r"neck\.3\.bias",                             "neck/norm2/bias",          None),
+  (r"patch_embed\.proj\.weight", "patch_embed/kernel", _conv),
+  (r"patch_embed\.proj\.bias", "patch_embed/bias", None),
+  (r"pos_embed", "pos_embed", None),
+  (r"blocks\.(\d+)\.(norm[12])\.weight", r"block_\1/\2/scale", None),
+  (r"blocks\.(\d+)\.(norm[12])\.bias", r"block_\1/\2/bias", None),
+  (r"blocks\.(\d+)\.attn\.(rel_pos_[hw])", r"block_\1/attn/\2", None),
+  (r"blocks\.(\d+)\.attn\.(qkv|proj)\.weight", r"block_\1/attn/\2/kernel", _linear),
+  (r"blocks\.(\d+)\.attn\.(qkv|proj)\.bias", r"block_\1/attn/\2/bias", None),
+  (r"blocks\.(\d+)\.mlp\.lin([12])\.weight", r"block_\1/mlp/fc\2/kernel", _linear),
+  (r"blocks\.(\d+)\.mlp\.lin([12])\.bias", r"block_\1/mlp/fc\2/bias", None),
+  (r"neck\.0\.weight", "neck/conv1/kernel", _conv),
+  (r"neck\.1\.weight", "neck/norm1/scale", None),
+  (r"neck\.1\.bias", "neck/norm1/bias", None),
+  (r"neck\.2\.weight", "neck/conv2/kernel", _conv),
+  (r"neck\.3\.weight", "neck/norm2/scale", None),
+  (r"neck\.3\.bias", "neck/norm2/bias", None),
 )
+_DOWN = "mask_downscaling/"
 PROMPT = (
-  (r"pe_layer\.positional_encoding_gaussian_matrix", "pe/gaussian",          None),
-  (r"point_embeddings\.(\d)\.weight",            r"point_embeddings_\1",     None),
-  (r"(not_a_point_embed|no_mask_embed)\.weight", r"\1",                      None),
-  (r"mask_downscaling\.0\.weight",               "mask_downscaling/conv1/kernel", _conv),
-  (r"mask_downscaling\.0\.bias",                 "mask_downscaling/conv1/bias",   None),
-  (r"mask_downscaling\.1\.weight",               "mask_downscaling/norm1/scale",  None),
-  (r"mask_downscaling\.1\.bias",                 "mask_downscaling/norm1/bias",   None),
-  (r"mask_downscaling\.3\.weight",               "mask_downscaling/conv2/kernel", _conv),
-  (r"mask_downscaling\.3\.bias",                 "mask_downscaling/conv2/bias",   None),
-  (r"mask_downscaling\.4\.weight",               "mask_downscaling/norm2/scale",  None),
-  (r"mask_downscaling\.4\.bias",                 "mask_downscaling/norm2/bias",   None),
-  (r"mask_downscaling\.6\.weight",               "mask_downscaling/conv3/kernel", _conv),
-  (r"mask_downscaling\.6\.bias",                 "mask_downscaling/conv3/bias",   None),
+  (r"pe_layer\.positional_encoding_gaussian_matrix", "pe/gaussian", None),
+  (r"point_embeddings\.(\d)\.weight", r"point_embeddings_\1", None),
+  (r"(not_a_point_embed|no_mask_embed)\.weight", r"\1", None),
+  (r"mask_downscaling\.0\.weight", _DOWN + "conv1/kernel", _conv),
+  (r"mask_downscaling\.0\.bias", _DOWN + "conv1/bias", None),
+  (r"mask_downscaling\.1\.weight", _DOWN + "norm1/scale", None),
+  (r"mask_downscaling\.1\.bias", _DOWN + "norm1/bias", None),
+  (r"mask_downscaling\.3\.weight", _DOWN + "conv2/kernel", _conv),
+  (r"mask_downscaling\.3\.bias", _DOWN + "conv2/bias", None),
+  (r"mask_downscaling\.4\.weight", _DOWN + "norm2/scale", None),
+  (r"mask_downscaling\.4\.bias", _DOWN + "norm2/bias", None),
+  (r"mask_downscaling\.6\.weight", _DOWN + "conv3/kernel", _conv),
+  (r"mask_downscaling\.6\.bias", _DOWN + "conv3/bias", None),
 )
+_UP, _NORM = "output_upscaling/", "transformer/norm_final_attn/"
 _LAYER, _OURS = r"transformer\.layers\.(\d+)\.", r"transformer/layer_\1/"
 _ATTN = r"(self_attn|cross_attn_\w+)\.(\w+_proj)\."
 _FINAL = r"transformer\.(final_attn_token_to_image)\.(\w+_proj)\."
 DECODER = (
-  (r"(iou_token|mask_tokens)\.weight",           r"\1",                      None),
-  (_LAYER + _ATTN + "weight",                    _OURS + r"\2/\3/kernel",    np.transpose),
-  (_LAYER + _ATTN + "bias",                      _OURS + r"\2/\3/bias",      None),
-  (_LAYER + r"(norm\d)\.weight",                 _OURS + r"\2/scale",        None),
-  (_LAYER + r"(norm\d)\.bias",                   _OURS + r"\2/bias",         None),
-  (_LAYER + r"mlp\.lin([12])\.weight",           _OURS + r"mlp/fc\2/kernel", np.transpose),
-  (_LAYER + r"mlp\.lin([12])\.bias",             _OURS + r"mlp/fc\2/bias",   None),
-  (_FINAL + "weight",                            r"transformer/\1/\2/kernel", np.transpose),
-  (_FINAL + "bias",                              r"transformer/\1/\2/bias",  None),
-  (r"transformer\.norm_final_attn\.weight",      "transformer/norm_final_attn/scale", None),
-  (r"transformer\.norm_final_attn\.bias",        "transformer/norm_final_attn/bias",  None),
-  (r"output_upscaling\.0\.weight",               "output_upscaling/conv1/kernel", _deconv),
-  (r"output_upscaling\.0\.bias",                 "output_upscaling/conv1/bias",   None),
-  (r"output_upscaling\.1\.weight",               "output_upscaling/norm/scale",   None),
-  (r"output_upscaling\.1\.bias",                 "output_upscaling/norm/bias",    None),
-  (r"output_upscaling\.3\.weight",               "output_upscaling/conv2/kernel", _deconv),
-  (r"output_upscaling\.3\.bias",                 "output_upscaling/conv2/bias",   None),
+  (r"(iou_token|mask_tokens)\.weight", r"\1", None),
+  (_LAYER + _ATTN + "weight", _OURS + r"\2/\3/kernel", _linear),
+  (_LAYER + _ATTN + "bias", _OURS + r"\2/\3/bias", None),
+  (_LAYER + r"(norm\d)\.weight", _OURS + r"\2/scale", None),
+  (_LAYER + r"(norm\d)\.bias", _OURS + r"\2/bias", None),
+  (_LAYER + r"mlp\.lin([12])\.weight", _OURS + r"mlp/fc\2/kernel", _linear),
+  (_LAYER + r"mlp\.lin([12])\.bias", _OURS + r"mlp/fc\2/bias", None),
+  (_FINAL + "weight", r"transformer/\1/\2/kernel", _linear),
+  (_FINAL + "bias", r"transformer/\1/\2/bias", None),
+  (r"transformer\.norm_final_attn\.weight", _NORM + "scale", None),
+  (r"transformer\.norm_final_attn\.bias", _NORM + "bias", None),
+  (r"output_upscaling\.0\.weight", _UP + "conv1/kernel", _deconv),
+  (r"output_upscaling\.0\.bias", _UP + "conv1/bias", None),
+  (r"output_upscaling\.1\.weight", _UP + "norm/scale", None),
+  (r"output_upscaling\.1\.bias", _UP + "norm/bias", None),
+  (r"output_upscaling\.3\.weight", _UP + "conv2/kernel", _deconv),
+  (r"output_upscaling\.3\.bias", _UP + "conv2/bias", None),
   (r"output_hypernetworks_mlps\.(\d)\.layers\.(\d)\.weight",
-   r"output_hypernetworks_\1/layers_\2/kernel",  np.transpose),
+  r"output_hypernetworks_\1/layers_\2/kernel", _linear),
   (r"output_hypernetworks_mlps\.(\d)\.layers\.(\d)\.bias",
-   r"output_hypernetworks_\1/layers_\2/bias",    None),
-  (r"iou_prediction_head\.layers\.(\d)\.weight", r"iou_prediction_head/layers_\1/kernel", np.transpose),
-  (r"iou_prediction_head\.layers\.(\d)\.bias",   r"iou_prediction_head/layers_\1/bias", None),
+  r"output_hypernetworks_\1/layers_\2/bias", None),
+  (r"iou_prediction_head\.layers\.(\d)\.weight", r"iou_prediction_head/layers_\1/kernel", _linear),
+  (r"iou_prediction_head\.layers\.(\d)\.bias", r"iou_prediction_head/layers_\1/bias", None),
 )
 # fmt: on
 
@@ -101,11 +110,6 @@ def prompt_params():
 
 def decoder_params():
   return _params("mask_decoder.", DECODER)
-
-
-def decoder_grads(file):
-  """Published gradients of the mask decoder in `file`, flat by our paths."""
-  return _rename(load_file(GOLDEN / file), "mask_decoder.", DECODER)
 
 
 def encoder_config():
@@ -140,6 +144,21 @@ def decoder_config():
     norm_eps=sam["norm_eps_decoder"],
     upscale_norm_eps=sam["norm_eps_layernorm2d"],
   )
+
+
+def random_params(module, *args):
+  """Random weights that keep activations near 1; no initialiser is compiled."""
+  shapes = jax.eval_shape(module.init, jax.random.key(0), *args)["params"]
+  rng = np.random.default_rng(0)
+
+  def draw(path, shape):
+    noise = rng.normal(size=shape).astype(np.float32)
+    if path.endswith("kernel"):
+      return noise / math.sqrt(np.prod(shape[:-1]))
+    return 1 + 0.1 * noise if path.endswith("scale") else 0.3 * noise
+
+  flat = flatten_dict(shapes, sep="/")
+  return unflatten_dict({k: draw(k, x.shape) for k, x in flat.items()}, sep="/")
 
 
 def golden_config():

@@ -99,8 +99,9 @@ def test_rope_is_a_complex_rotation_of_half_split_pairs():
   x = jax.random.normal(jax.random.key(0), (1, 4, 2, 8))
   positions = jnp.array([[0, 1, 5, 300]])
   out = attention.rope(x, *attention.rope_table(positions, 8, theta=10_000.0))
-  turn = np.exp(1j * np.asarray(positions)[0, :, None] * 10_000.0 ** (-np.arange(4) / 4))
-  expected = (np.asarray(x)[0, ..., :4] + 1j * np.asarray(x)[0, ..., 4:]) * turn[:, None]
+  angle_TF = np.asarray(positions)[0, :, None] * 10_000.0 ** (-np.arange(4) / 4)
+  pairs_TNF = np.asarray(x)[0, ..., :4] + 1j * np.asarray(x)[0, ..., 4:]
+  expected = pairs_TNF * np.exp(1j * angle_TF)[:, None]
   np.testing.assert_allclose(out[0, ..., :4], expected.real, atol=1e-4)
   np.testing.assert_allclose(out[0, ..., 4:], expected.imag, atol=1e-4)
 

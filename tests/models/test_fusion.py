@@ -1,15 +1,32 @@
 """Patch mining and projector: golden parity, the folded form, cells under a patch."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from miras_jax.config import CLIP_L_336, CONVNEXT_L_768
+from miras_jax.models.clip_vit import ClipVit
 from miras_jax.models.fusion import (
-  PatchMining, Projector, cell_weights, group_cells, mine_patches, mining_tensors)
+  PatchMining,
+  Projector,
+  cell_weights,
+  grid_views,
+  group_cells,
+  mine_patches,
+  mining_tensors,
+)
 from tests.models.golden_llm import arrays, weights
-from tests.models.golden_params import clip_config, fusion_params, nhwc
+from tests.models.golden_params import (
+  clip_config,
+  clip_params,
+  fusion_params,
+  nhwc,
+  output_of,
+)
 from tests.shared_data import needs_golden
 
 GRID, WIDTH, CHANNELS = 3, 8, 20
@@ -30,7 +47,7 @@ def random_mining():
   tokens_BND = jax.random.normal(keys[0], (2, GRID**2, WIDTH))
   features_BHWC = jax.random.normal(keys[1], (2, 2 * GRID, 2 * GRID, CHANNELS))
   module = PatchMining(WIDTH, GRID)
-  params = module.init(keys[2], tokens_BND, features_BHWC)["params"]
+  params = jax.jit(module.init)(keys[2], tokens_BND, features_BHWC)["params"]
   leaves, tree = jax.tree.flatten(params)
   noise = jax.random.split(keys[3], len(leaves))
   leaves = [
@@ -54,14 +71,14 @@ def test_the_module_agrees_with_the_reference():
   out_BND, seen = module.apply(
     {"params": params}, golden("clip/patch_features"), nhwc("aux/concat"),
     capture_intermediates=True)
-  seen = {k: v["__call__"][0] for k, v in seen["intermediates"].items() if "_" in k[1:-1]
-          and isinstance(v, dict)}
-  np.testing.assert_allclose(seen["query_proj"], golden("mining/query"), atol=1e-4)
+  query_BND = output_of(seen, "query_proj")
+  np.testing.assert_allclose(query_BND, golden("mining/query"), atol=1e-4)
   attention_BNP = cell_weights(
-    seen["key_proj"], seen["key_norm"], scale=module.width**-0.5)
+    output_of(seen, "key_proj"), output_of(seen, "key_norm"), scale=module.width**-0.5)
   np.testing.assert_allclose(
     attention_BNP[:, :, None], golden("mining/attention"), atol=1e-4)
-  np.testing.assert_allclose(seen["value_proj"], golden("mining/mined"), atol=1e-4)
+  mined_BND = output_of(seen, "value_proj")
+  np.testing.assert_allclose(mined_BND, golden("mining/mined"), atol=1e-4)
   np.testing.assert_allclose(out_BND, golden("mining/fused_features"), atol=1e-4)
 
 
@@ -74,6 +91,23 @@ def test_image_tokens_agree_with_the_reference():
   np.testing.assert_allclose(out_BND, want, atol=1e-4)
 
 
+@needs_golden
+def test_grid_mode_agrees_with_the_reference():
+  cfg, params = clip_config(), fusion_params(weights())
+  # The golden CLIP inputs have the global view last, the image tokens have it first.
+  views = np.roll(arrays("inputs.npz")["grid_images_clip"], 1, axis=1)
+  B, V = views.shape[:2]
+  views = views.reshape(-1, *views.shape[2:]).transpose(0, 2, 3, 1)
+  tokens = jax.jit(ClipVit(cfg).apply)({"params": clip_params(weights())}, views)
+  first_row_of_image = arrays("inputs.npz")["offset"][:B]
+  features = grid_views(nhwc("aux/concat")[first_row_of_image], math.isqrt(V - 1))
+  fused = PatchMining(cfg.width, cfg.grid).apply(
+    {"params": params["mining"]}, tokens, features.reshape(B * V, *features.shape[2:]))
+  want = golden("grid/image_tokens")
+  out = Projector(want.shape[-1]).apply({"params": params["projector"]}, fused)
+  np.testing.assert_allclose(out.reshape(want.shape), want, atol=1e-4)
+
+
 def test_folding_changes_neither_result_nor_gradients():
   module, params, tokens, features = random_mining()
 
@@ -83,13 +117,15 @@ def test_folding_changes_neither_result_nor_gradients():
   def plain(params, tokens, features):
     return mining_tensors(params, tokens, features, grid=GRID)["fused_features"]
 
-  want, want_grads = jax.vjp(plain, params, tokens, features)
-  got, got_grads = jax.vjp(folded, params, tokens, features)
-  np.testing.assert_allclose(got, want, atol=1e-5)
-  dy = jax.random.normal(jax.random.key(9), want.shape)
+  @functools.partial(jax.jit, static_argnums=0)
+  def output_and_grads(form, *args):
+    out, pull_back = jax.vjp(form, *args)
+    return out, pull_back(jnp.cos(jnp.arange(out.size)).reshape(out.shape))
+
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
-    got_grads(dy), want_grads(dy))
+    functools.partial(np.testing.assert_allclose, atol=1e-4),
+    output_and_grads(folded, params, tokens, features),
+    output_and_grads(plain, params, tokens, features))
 
 
 def test_group_cells_puts_each_cell_under_its_patch():

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import struct
 
 import jax
 import jax.numpy as jnp
@@ -120,45 +119,11 @@ def test_golden_lora_merged():
 # Real weights
 
 
-def stories():
-  """stories260K as (config, params): grouped queries, tied, interleaved rotary pairs."""
-  raw = (DATA / "real_weights" / "stories260K.bin").read_bytes()
-  D, F, L, N, K, V, _ = struct.unpack("7i", raw[:28])
-  rest, H = np.frombuffer(raw[28:], np.float32), D // N
-
-  def take(*shape):
-    nonlocal rest
-    head, rest = np.split(rest, [int(np.prod(shape))])
-    return head.reshape(shape)
-
-  def linear(rows, columns):
-    return {"kernel": take(L, rows, columns).swapaxes(1, 2)}
-
-  def half_split(leaf, heads):
-    pairs = leaf["kernel"].reshape(L, D, heads, H // 2, 2).swapaxes(3, 4)
-    return {"kernel": pairs.reshape(L, D, heads * H)}
-
-  embed, norm1 = take(V, D), take(L, D)
-  q, k = half_split(linear(D, D), N), half_split(linear(K * H, D), K)
-  attn = {"q_proj": q, "k_proj": k, "v_proj": linear(K * H, D), "o_proj": linear(D, D)}
-  norm2 = take(L, D)
-  mlp = {"gate_proj": linear(F, D), "down_proj": linear(D, F), "up_proj": linear(F, D)}
-  layers = {
-    "attn": attn, "mlp": mlp, "input_norm": {"scale": norm1},
-    "post_attn_norm": {"scale": norm2}}
-  params = {
-    "embed": {"embedding": embed}, "layers": layers, "final_norm": {"scale": take(D)}}
-  cfg = LlamaConfig(
-    width=D, mlp_width=F, depth=L, num_heads=N, num_kv_heads=K, head_dim=H,
-    vocab_size=V, tie_embeddings=True)
-  return cfg, params
-
-
 @needs_data
 def test_real_weights_greedy_tokens_equal_the_reference_program():
   reference = json.loads(
     (DATA / "real_weights" / "stories260K_reference.json").read_text())
-  cfg, params = stories()
+  cfg, params = golden_llm.stories()
   model = Llama(cfg)
 
   def step(carry, index):

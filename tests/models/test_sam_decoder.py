@@ -72,7 +72,9 @@ def test_dense_position_code_agrees_with_the_reference(golden):
 @pytest.mark.parametrize("kind", KINDS)
 def test_prompt_embeddings_agree_with_the_reference(golden, kind):
   sparse, dense = _golden_encoder()(**_golden_prompts(kind))
-  np.testing.assert_allclose(sparse[0], golden[f"prompt_alone/{kind}/sparse"], atol=1e-5)
+  np.testing.assert_allclose(
+    sparse[0], golden[f"prompt_alone/{kind}/sparse"], atol=1e-5
+  )
   want = golden_sam.channels_last(golden[f"prompt_alone/{kind}/dense"])
   np.testing.assert_allclose(np.broadcast_to(dense[0], want.shape), want, atol=1e-5)
 
@@ -95,7 +97,9 @@ def test_decoded_prompts_agree_with_the_reference(golden, kind, mode):
   logits, iou = _golden_decode(features, sparse, dense, multimask=mode == "multi")
   want = golden[f"prompt_alone/{kind}/low_res_{mode}"]
   np.testing.assert_allclose(logits[0], want, atol=1e-5)
-  np.testing.assert_allclose(iou[0], golden[f"prompt_alone/{kind}/iou_{mode}"], atol=1e-5)
+  np.testing.assert_allclose(
+    iou[0], golden[f"prompt_alone/{kind}/iou_{mode}"], atol=1e-5
+  )
 
 
 def _main_batch(golden):
@@ -164,23 +168,35 @@ def test_published_weights_fill_the_tree_exactly(part):
   assert jax.tree.map(lambda x: x.shape, ours) == jax.tree.map(np.shape, want)
 
 
-def _inputs(B=2, M=3, P=1):
-  """Features, position code, sparse and dense prompts, and initial parameters."""
-  keys = jax.random.split(jax.random.key(0), 4)
+@functools.cache
+def _encoder():
   encoder = PromptEncoder(CFG, GRID, SIDE)
-  variables = jax.jit(encoder.init)(keys[0])
-  features = jax.random.normal(keys[1], (B, GRID, GRID, CFG.width))
-  text = jax.random.normal(keys[2], (B, M, P, CFG.width))
+  return encoder, {"params": golden_sam.random_params(encoder)}
+
+
+@functools.cache
+def _inputs():
+  """Random weights and, of 2 images, features and 3 text prompts each."""
+  encoder, variables = _encoder()
+  rng = np.random.default_rng(1)
+  features = rng.normal(size=(2, GRID, GRID, CFG.width)).astype(np.float32)
+  text = rng.normal(size=(2, 3, 1, CFG.width)).astype(np.float32)
   sparse, dense = encoder.apply(variables, text=text)
-  pe = encoder.apply(variables, method="dense_pe")
-  init = jax.jit(MaskDecoder(CFG).init)
-  params = init(keys[3], features, pe, sparse, dense)["params"]
-  return params, features, pe, sparse, dense
+  args = (features, encoder.apply(variables, method="dense_pe"), sparse, dense)
+  return golden_sam.random_params(MaskDecoder(CFG), *args), *args
+
+
+@functools.cache
+def _inside():
+  """Outputs of all modules in single-mask mode."""
+  params, *args = _inputs()
+  _, state = _decoder(CFG, capture_intermediates=True)({"params": params}, *args)
+  return state["intermediates"]
 
 
 @pytest.mark.parametrize("multimask, num_masks", [(False, 1), (True, 3)])
 def test_batch_of_prompts_gives_static_shapes(multimask, num_masks):
-  params, *args = _inputs(B=2, M=3)
+  params, *args = _inputs()
   logits, iou = _decoder(CFG, multimask=multimask)({"params": params}, *args)
   assert logits.shape == (2, 3, num_masks, 4 * GRID, 4 * GRID)
   assert iou.shape == (2, 3, num_masks)
@@ -189,12 +205,12 @@ def test_batch_of_prompts_gives_static_shapes(multimask, num_masks):
 
 @pytest.mark.parametrize("with_masks", [False, True])
 def test_prompts_of_an_image_do_not_see_each_other(with_masks):
-  params, features, pe, sparse, dense = _inputs(B=2, M=3)
+  params, features, pe, sparse, dense = _inputs()
   if with_masks:
     dense = jax.random.normal(jax.random.key(5), (2, 3, GRID, GRID, CFG.width))
   decode = _decoder(CFG)
   together, iou = decode({"params": params}, features, pe, sparse, dense)
-  for m in range(3):
+  for m in range(sparse.shape[1]):
     own = dense[:, m : m + 1] if with_masks else dense
     alone = decode({"params": params}, features, pe, sparse[:, m : m + 1], own)
     np.testing.assert_allclose(together[:, m : m + 1], alone[0], atol=1e-5)
@@ -202,17 +218,13 @@ def test_prompts_of_an_image_do_not_see_each_other(with_masks):
 
 
 def test_single_mask_mode_runs_one_hypernetwork():
-  params, *args = _inputs(B=1, M=1)
-  _, state = _decoder(CFG, capture_intermediates=True)({"params": params}, *args)
-  run = [name for name in state["intermediates"] if "hypernetworks" in name]
+  run = [name for name in _inside() if "hypernetworks" in name]
   assert run == ["output_hypernetworks_0"]
 
 
 def test_first_layer_projects_the_shared_image_once():
   """M prompts share the image until the first image-to-token attention."""
-  params, *args = _inputs(B=2, M=3)
-  _, state = _decoder(CFG, capture_intermediates=True)({"params": params}, *args)
-  layer = state["intermediates"]["transformer"]["layer_00"]
+  layer = _inside()["transformer"]["layer_00"]
   keys = layer["cross_attn_token_to_image"]["k_proj"]["__call__"][0]
   queries = layer["cross_attn_image_to_token"]["q_proj"]["__call__"][0]
   assert keys.shape[:2] == queries.shape[:2] == (2, 1)
@@ -233,8 +245,7 @@ def test_single_mask_loss_trains_all_but_the_unused_heads():
 
 
 def test_position_code_is_never_trained():
-  encoder = PromptEncoder(CFG, GRID, SIDE)
-  variables = jax.jit(encoder.init)(jax.random.key(0))
+  encoder, variables = _encoder()
 
   def loss(variables):
     boxes = jnp.array([[[4.0, 8.0, 30.0, 50.0]]])
@@ -272,14 +283,15 @@ def test_full_size_parameter_counts():
     shapes = jax.eval_shape(module.init, jax.random.key(0), *args)
     return sum(x.size for x in jax.tree.leaves(shapes["params"]))
 
-  args = [jnp.zeros((*s, C)) for s in [(1, 64, 64), (1, 64, 64), (1, 1, 1), (1, 1, 1, 1)]]
+  args = [
+    jnp.zeros((*s, C)) for s in [(1, 64, 64), (1, 64, 64), (1, 1, 1), (1, 1, 1, 1)]
+  ]
   assert count(PromptEncoder(cfg, 64, 1024)) == prompt == 6476
   assert count(MaskDecoder(cfg), *args) == decoder == 4_058_340
 
 
 def test_mask_prompt_of_a_wrong_size_is_an_error():
-  encoder = PromptEncoder(CFG, GRID, SIDE)
-  variables = jax.jit(encoder.init)(jax.random.key(0))
+  encoder, variables = _encoder()
   with pytest.raises(ValueError, match="mask prompts are 8x8, want 16x16"):
     encoder.apply(variables, masks=jnp.zeros((1, 1, 8, 8)))
 

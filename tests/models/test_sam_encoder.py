@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -31,15 +30,6 @@ CFG = SamEncoderConfig(
   window_size=3,
   out_width=16,
 )
-
-
-def _random_params(cfg, image):
-  """Initial parameters, with relative positions that are not zero."""
-  params = jax.jit(SamEncoder(cfg).init)(jax.random.key(0), image)["params"]
-  rng = np.random.default_rng(1)
-  return jax.tree.map(
-    lambda x: x + (0.3 / math.sqrt(x.shape[-1]) * rng.normal(size=x.shape)), params
-  )
 
 
 def _encode(cfg, params, image, dtype=jnp.float32):
@@ -97,7 +87,9 @@ def _count(cfg):
   return embed + cfg.depth * block + 2 * tables * (D // cfg.num_heads) + neck
 
 
-@pytest.mark.parametrize("name, millions", [("vit_b", 89.7), ("vit_l", 308.3), ("vit_h", 637.0)])  # fmt: skip
+@pytest.mark.parametrize(
+  "name, millions", [("vit_b", 89.7), ("vit_l", 308.3), ("vit_h", 637.0)]
+)
 def test_full_size_has_the_published_parameter_count(name, millions):
   cfg = SAM_VARIANTS[name]
   image = jax.ShapeDtypeStruct((1, 1024, 1024, 3), jnp.float32)
@@ -148,7 +140,7 @@ def test_relative_positions_need_no_gather_or_scatter():
 
 def test_row_chunks_change_neither_output_nor_gradient(monkeypatch):
   image = jax.random.normal(jax.random.key(2), (2, 32, 32, 3))
-  params = _random_params(CFG, image)
+  params = golden_sam.random_params(SamEncoder(CFG), image)
 
   def run():
     def loss(params):
@@ -182,7 +174,7 @@ def test_padding_of_the_last_window_takes_part_as_keys():
   cfg = dataclasses.replace(CFG, image_size=16, depth=1, global_layers=())
   exact = dataclasses.replace(cfg, window_size=4)
   padded = dataclasses.replace(cfg, window_size=5)
-  params = _random_params(exact, image)
+  params = golden_sam.random_params(SamEncoder(exact), image)
   out = _encode(exact, params, image)
   for name in ("rel_pos_h", "rel_pos_w"):  # 7 offsets -> the same 7 among 9
     attn = params["block_00"]["attn"]
@@ -193,7 +185,7 @@ def test_padding_of_the_last_window_takes_part_as_keys():
 
 def test_every_parameter_gets_a_gradient():
   image = jax.random.normal(jax.random.key(2), (1, 32, 32, 3))
-  params = _random_params(CFG, image)
+  params = golden_sam.random_params(SamEncoder(CFG), image)
 
   def loss(params):
     return _wavy_sum(SamEncoder(CFG).apply({"params": params}, image))
@@ -204,14 +196,14 @@ def test_every_parameter_gets_a_gradient():
 
 def test_image_of_another_size_gives_its_own_grid():
   image = jnp.ones((1, 32, 32, 3))
-  params = _random_params(CFG, image)
+  params = golden_sam.random_params(SamEncoder(CFG), image)
   out = _encode(CFG, params, jnp.ones((1, 48, 40, 3)))
   assert out.shape == (1, 12, 10, 16)
 
 
 def test_bfloat16_stays_near_float32():
   image = jax.random.normal(jax.random.key(2), (1, 32, 32, 3))
-  params = _random_params(CFG, image)
+  params = golden_sam.random_params(SamEncoder(CFG), image)
   full = _encode(CFG, params, image)
   half = _encode(CFG, params, image, jnp.bfloat16)
   assert half.dtype == jnp.bfloat16

@@ -1,0 +1,32 @@
+"""The main job on the embedded data: every part of MIRAS, tiny, trained from scratch.
+
+  miras data synth --out=data/quickstart --conversations=12000 --seed=0
+  miras train --config=configs/prist_quickstart.py --workdir=runs/quickstart
+
+`--config.data.dir=DIR` trains the same model on any data in PRIST's layout;
+`--config.data.limit=16` keeps the first 16 conversations, to see it fit them.
+"""
+
+from configs import common
+
+
+def get_config(arg: str = ""):
+  """`:size=tiny` (default) or `:size=small` (about 30M parameters, CPU minutes)."""
+  opts = common.parse(arg, size="tiny")
+
+  c = common.base_config()
+  c.model.variant = opts["size"]
+  c.data.dir = "data/quickstart"
+  c.data.system = "Chat."  # the published system text would be a third of every row
+  c.data.name_targets = False
+  c.data.max_masks = 3
+  c.data.max_len = 0  # as long as the longest conversation
+  c.data.in_memory = True
+  c.optim.update(lr=2e-3, schedule="cosine", warmup_steps=100, b2=0.99)
+  c.loss.update(token_ce=0.5, mask_bce=2.0, dice=1.0, dice_scale=1.0, loss_resolution=32)
+  c.trainable = "full"  # nothing is pretrained here
+  c.steps = 2000
+  c.batch_size = 32
+  c.checkpoint_every = 500
+  c.keep = 1
+  return c
