@@ -49,13 +49,14 @@ def base_config():
     masks_dir="",
     split_train="train",
     split_eval="val",
+    limit=0,  # trains on the first so many conversations; 0: on all
     tokenizer="bpe",  # or the path of a tokenizer.model or a tokenizer folder
     vocab_size=1024,  # at most, for "bpe"
     template="llava_v1",
     system="",  # system prompt; "" takes the template's own
     name_targets=True,  # answers read "[OBJ]name[SEG]"
     view="letterbox",  # or "center_crop", as published
-    max_len=256,  # tokens in a row, image slots included
+    max_len=0,  # tokens in a row, image slots included; 0: as the longest needs
     max_masks=2,
     threads=0,  # that prepare examples ahead; 0: the training thread itself
     in_memory=False,  # keeps prepared examples: quickest for a small data set

@@ -58,8 +58,9 @@ class Checkpoints:
       return
     saved = _saved_part(state)
     self._check_space(step, trees.num_bytes(saved))
-    with self._full_disk_is_one_line(step):
+    with self._full_disk_is_one_line(self.last_step):
       self.manager.check_for_errors()
+    with self._full_disk_is_one_line(step):
       body = {
         "step": step,
         "leaves": fingerprint.table(saved),
@@ -227,8 +228,10 @@ def _saved_part(state):
 
 
 def _manager(folder, keep):
+  # Not `cleanup_tmp_directories`: it runs in the background and would delete frozen/
+  # while that is being written.
   options = ocp.CheckpointManagerOptions(
-    max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+    max_to_keep=keep, enable_async_checkpointing=True
   )
   return ocp.CheckpointManager(folder.absolute(), options=options)
 
@@ -324,10 +327,11 @@ def _is_full_disk(error):
 
 
 def _full(folder, step, num_bytes, free):
-  need = f" needs {num_bytes / 1e6:,.1f} MB and" if num_bytes else ""
+  need = f", {num_bytes / 1e6:,.1f} MB needed" if num_bytes else ""
   return (
-    f"disk full: checkpoint {step} in {folder}{need} {free / 1e6:,.1f} MB is free; free"
-    " some space or lower --config.keep, then run the same command again"
+    f"disk full: checkpoint {step} was not written to {folder} ({free / 1e6:,.1f} MB"
+    f" free{need}); free some space or lower --config.keep, then run the same command"
+    " again"
   )
 
 

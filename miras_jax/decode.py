@@ -39,7 +39,7 @@ class Generator:
     self.max_new_tokens, self.max_masks = max_new_tokens, max_masks
     self._encode = jax.jit(functools.partial(encode_images, model))
     limits = {"max_new_tokens": max_new_tokens, "max_masks": max_masks}
-    self._generate = jax.jit(functools.partial(generate, model, ids=ids, **limits))
+    self._generate = jax.jit(functools.partial(generate, model, **limits))
 
   def encode(self, batch):
     """Image part of the batch (`image_sam`, `image_aux`, `valid_hw`) -> encodings."""
@@ -49,7 +49,7 @@ class Generator:
   def generate(self, batch, encoded):
     """Prompt part of the batch -> what `generate` returns, on the device."""
     prompt = {k: batch[k] for k in PROMPT_KEYS}
-    return self._generate(self.params, prompt, encoded)
+    return self._generate(self.params, prompt, encoded, self.ids)
 
 
 def encode_images(model, params, batch):
@@ -61,7 +61,7 @@ def encode_images(model, params, batch):
   }
 
 
-def generate(model, params, batch, encoded, *, ids, max_new_tokens, max_masks):
+def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks):
   """Answers each prompt greedily.
 
   `batch`: right-padded prompt rows, `tokens`, `positions`, `segments` (0 is padding),
@@ -70,7 +70,7 @@ def generate(model, params, batch, encoded, *, ids, max_new_tokens, max_masks):
     tokens [B, G]          new tokens, `</s>` included where there was one, then pad
     num_tokens [B]         how many they are
     ended [B]              whether the last of them is `</s>`
-    states [B, G + 1, D]   hidden state that produced each token; one more after the last
+    states [B, G + 1, D]   state that produced each token; one more after the last
     num_seg [B]            how many [SEG] were generated; only the first M get a mask
     seg_valid [B, M]       1 where a slot has a [SEG]
     mask_logits [B, M, H, W], iou [B, M]   zeros when no row has a [SEG]

@@ -1,7 +1,7 @@
 """A checkpoint ready to talk: model, tokenizer and data settings in one place.
 
-`load` opens what `miras train` wrote; `Conversation` keeps the turns about one image and
-answers with text and masks at the image's own size.
+`load` opens what `miras train` wrote; `Conversation` keeps the turns about one image
+and answers with text and masks at the image's own size.
 
 B rows, T prompt tokens, H W image rows and columns, h w low-resolution mask sides.
 """
@@ -78,8 +78,8 @@ def prompt_row(turns, tokenizer, data, *, names=None):
 
 
 class Answer(NamedTuple):
-  """One generated answer. `logits` are (K, h, w), one per [SEG] up to the model's limit;
-  `num_seg` counts all [SEG]."""
+  """One generated answer. `logits` (K, h, w) has one mask per [SEG] up to the model's
+  limit; `num_seg` counts all [SEG]."""
 
   text: str
   num_seg: int = 0

@@ -1,5 +1,6 @@
 """Numbers of a run: metrics.jsonl, TensorBoard and a progress bar."""
 
+import functools
 import json
 import logging
 import math
@@ -13,7 +14,12 @@ log = logging.getLogger("miras_jax")
 
 
 def to_stderr():
-  """Lines of `log` and of the data pipeline, above the progress bar."""
+  """Lines of `log` and of the data pipeline, above the progress bar.
+
+  Orbax logs each error of its threads with a traceback and raises it later: once is
+  enough.
+  """
+  logging.getLogger("absl").setLevel(logging.CRITICAL)
   for name in ("miras_jax", "input_pipeline"):
     logger = logging.getLogger(name)
     logger.setLevel(logging.INFO)
@@ -41,15 +47,9 @@ class Logs:
     drop_after(folder.metrics, start_step)
     self._file = open(folder.metrics, "a", encoding="utf-8")
     self._board = _tensorboard(folder.path / "tensorboard", start_step)
-    quiet = not sys.stderr.isatty()
-    self._bar = tqdm.tqdm(
-      total=total,
-      initial=start_step,
-      desc=folder.path.name,
-      unit="step",
-      mininterval=15.0 if quiet else 0.3,
-      dynamic_ncols=not quiet,
-      smoothing=0.1,
+    self._bar = None
+    self._make_bar = functools.partial(
+      _progress_bar, folder.path.name, start_step, total
     )
     self._shown = {}
 
@@ -58,7 +58,8 @@ class Logs:
 
   def __exit__(self, *_):
     if self._enabled:
-      self._bar.close()
+      if self._bar is not None:
+        self._bar.close()
       self._file.close()
       self._board.close()
 
@@ -81,6 +82,8 @@ class Logs:
     if "probe_ciou" in numbers:
       self._shown["probe_ciou"] = f"{numbers['probe_ciou']:.3f}"
     self._shown["examples/s"] = f"{numbers['examples_per_s']:.1f}"
+    if self._bar is None:  # not earlier: compiling takes longer than a step
+      self._bar = self._make_bar()
     self._bar.set_postfix(self._shown, refresh=False)
     self._bar.update()
 
@@ -99,6 +102,19 @@ def drop_after(path, step):
     if isinstance(row, dict) and row.get("step", math.inf) <= step:
       rows[row["step"]] = line
   workdir.write_atomically(path, "".join(f"{line}\n" for line in rows.values()))
+
+
+def _progress_bar(name, start_step, total):
+  quiet = not sys.stderr.isatty()
+  return tqdm.tqdm(
+    total=total,
+    initial=start_step,
+    desc=name,
+    unit="step",
+    mininterval=15.0 if quiet else 0.3,
+    dynamic_ncols=not quiet,
+    smoothing=0.1,
+  )
 
 
 def _tensorboard(folder, start_step):

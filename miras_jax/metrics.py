@@ -192,6 +192,24 @@ def metric_columns(table):
   return columns
 
 
+def seg_columns(due_N, made_N):
+  """Columns over answers: [SEG] that the gold answer has, [SEG] that were generated.
+
+  seg_rate         answers that contain [SEG] when one is due
+  seg_count_exact  answers with exactly as many [SEG] as are due
+  false_seg_rate   answers that contain [SEG] when none is due
+  surplus_seg      [SEG] beyond those due, per answer
+  """
+  is_due_N, has_N = due_N > 0, made_N > 0
+  one_N = np.ones(len(due_N))
+  return {
+    "seg_rate": (is_due_N & has_N, is_due_N),
+    "seg_count_exact": (due_N == made_N, one_N),
+    "false_seg_rate": (~is_due_N & has_N, ~is_due_N),
+    "surplus_seg": (np.maximum(made_N - due_N, 0), one_N),
+  }
+
+
 # -- intervals ----------------------------------------------------------------------
 
 

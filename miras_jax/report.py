@@ -35,6 +35,7 @@ MEANING = {
   "seg_rate": "answers that contain [SEG] when one is due",
   "seg_count_exact": "answers with exactly as many [SEG] as are due",
   "false_seg_rate": "answers that contain [SEG] though none is due",
+  "surplus_seg": "[SEG] beyond those due, per answer",
   "bleu4": "n-gram precision of the answers (sacrebleu, 0 to 1)",
   "rouge_l": "longest common subsequence with the gold answers (F)",
   "dist1": "distinct words over words",
@@ -178,11 +179,17 @@ def _range(m):
 
 
 def _header(result, title):
-  data = ", ".join(f"{k} {v}" for k, v in result.get("data", {}).items())
+  facts = {k: _fact(v) for k, v in result.get("data", {}).items()}
+  data = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in facts.items())
   lines = [f"checkpoint {result.get('checkpoint', '')}", data]
   return f"<h1>{_text(title)}</h1>" + "".join(
     f'<p class="sub">{_text(line)}</p>' for line in lines
   )
+
+
+def _fact(x):
+  """A list is told by its length: defective records may be many."""
+  return len(x) if isinstance(x, (list, tuple, dict)) else x
 
 
 def _tiles(found):
@@ -210,24 +217,25 @@ def _controls(result):
   )
 
 
-def _bars(rows, left=430, width=520, step=30):
-  full = max([m["high"] or m["value"] or 0 for *_, m in rows] + [0.01]) * 1.1
+def _bars(rows, left=190, width=330, step=30):
+  """Name, bar with its interval, value, and what the control is."""
+  highest = max([m["high"] or m["value"] or 0 for *_, m in rows] + [0.01])
+  scale, after = width / highest, left + width + 14
   parts = []
   for i, (name, meaning, m) in enumerate(rows):
     y, value = i * step + 6, m["value"] or 0
-    label = f"{name.replace('_', ' ')}" + (f": {meaning}" if meaning else "")
-    kind = "bar main" if i == 0 else "bar"
+    kind = "bar" if i else "bar main"
     parts.append(
-      f'<text class="label" x="0" y="{y + 14}">{_text(label)}</text>'
+      f'<text class="label" x="0" y="{y + 14}">{_text(name.replace("_", " "))}</text>'
       f'<rect class="{kind}" x="{left}" y="{y}" height="18" rx="3" '
-      f'width="{value / full * width:.1f}"/>'
-      f'<text class="label" x="{left + width + 12}" y="{y + 14}">'
-      f"{number(m['value'])}</text>"
+      f'width="{value * scale:.1f}"/>'
+      f'<text class="label" x="{after}" y="{y + 14}">{number(m["value"])}</text>'
+      f'<text x="{after + 52}" y="{y + 14}">{_text(meaning)}</text>'
     )
     if m["low"] is not None:
-      low, high = (left + m[k] / full * width for k in ("low", "high"))
+      low, high = (left + m[k] * scale for k in ("low", "high"))
       parts.append(f'<path class="whisker" d="M{low:.1f} {y + 9}H{high:.1f}"/>')
-  size = f"0 0 {left + width + 70} {len(rows) * step + 6}"
+  size = f"0 0 {after + 420} {len(rows) * step + 6}"
   return f'<svg viewBox="{size}" role="img">{"".join(parts)}</svg>'
 
 

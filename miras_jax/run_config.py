@@ -69,13 +69,14 @@ class DataChoice:
   masks_dir: str = ""
   split_train: str = "train"
   split_eval: str = "val"
+  limit: int = 0
   tokenizer: str = "bpe"
   vocab_size: int = 1024
   template: str = "llava_v1"
   system: str = ""
   name_targets: bool = True
   view: str = "letterbox"
-  max_len: int = 256
+  max_len: int = 0
   max_masks: int = 2
   threads: int = 0
   in_memory: bool = False
@@ -139,11 +140,12 @@ class RunConfig:
   def to_json(self):
     return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
 
-  def with_vocab(self, vocab_size):
-    """The same run with the decoder's vocabulary set to the tokenizer's."""
-    overrides = self.model.overrides | {"llama.vocab_size": vocab_size}
+  def fitted(self, *, vocab_size, max_len):
+    """The same run with what the data decide filled in, where the user left it open."""
+    overrides = {"llama.vocab_size": vocab_size} | self.model.overrides
     model = dataclasses.replace(self.model, overrides=overrides)
-    return dataclasses.replace(self, model=model)
+    data = dataclasses.replace(self.data, max_len=self.data.max_len or max_len)
+    return dataclasses.replace(self, model=model, data=data)
 
 
 def loss_config(preset, **numbers):

@@ -6,14 +6,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from input_pipeline.conversation import encode_conversation, plain_texts
+from input_pipeline.pipeline import DataConfig, make_pipeline
+from input_pipeline.prist import read_dataset
+from input_pipeline.tokenizer import load_tokenizer, train_bpe
 from miras_jax import sharding
 from miras_jax.errors import UserError
+from miras_jax.models.miras import Miras, init_params
+from miras_jax.objective import MirasObjective
 from miras_jax.run_config import RunConfig
 from miras_jax.train_step import Objective
 
 # Embedding rows are rounded up, so that common mesh sizes divide them.
 VOCAB_MULTIPLE = 64
-CONTROL = ("[SEG]", "[OBJ]")
+# Rows are as long as the longest conversation, rounded up to this.
+LENGTH_MULTIPLE = 8
+UNLIMITED = 1 << 20
 
 
 class Task(NamedTuple):
@@ -36,12 +44,13 @@ def make_task(config, folder):
 
   folder: workdir.Workdir. Raises UserError for missing or unfit data.
   """
-  from miras_jax.models.miras import Miras, init_params
-  from miras_jax.objective import MirasObjective
-
-  dataset = open_split(config.data, config.data.split_train)
-  tokenizer = open_tokenizer(config.data, folder.tokenizer, dataset)
-  config = fit_vocab(config, tokenizer)
+  data = config.data
+  dataset = open_split(data, data.split_train)
+  if data.limit:
+    dataset = _First(dataset, data.limit)
+  held_out = open_split(data, data.split_eval) if data.split_eval else None
+  tokenizer = open_tokenizer(data, folder.tokenizer, dataset)
+  config = fit(config, tokenizer, [d for d in (dataset, held_out) if d])
   cfg = config.model.build()
   try:
     model = Miras(cfg, jnp.dtype(config.model.dtype))
@@ -53,14 +62,12 @@ def make_task(config, folder):
     init=lambda key: init_params(cfg, key),
     objective=objective,
     batches=open_batches(config, dataset, tokenizer, shuffle=True),
-    probe=_probe(config, tokenizer),
+    probe=held_out and next(open_batches(config, held_out, tokenizer, shuffle=False)),
   )
 
 
 def open_split(data, split):
   """The records of one split of `data.dir`."""
-  from input_pipeline.prist import read_dataset
-
   if not data.dir:
     raise UserError(
       "data.dir is empty: name a data set with --config.data.dir=DIR"
@@ -76,12 +83,10 @@ def open_split(data, split):
 
 def open_tokenizer(data, folder, dataset):
   """The run's tokenizer: the one in `folder`, else trained or read, and saved there."""
-  from input_pipeline.tokenizer import load_tokenizer, train_bpe
-
   if folder.is_dir():
     return load_tokenizer(folder)
   if data.tokenizer == "bpe":
-    tokenizer = train_bpe(_texts(dataset), data.vocab_size)
+    tokenizer = train_bpe(_texts(dataset, data), data.vocab_size)
   else:
     tokenizer = load_tokenizer(data.tokenizer)
   if jax.process_index() == 0:
@@ -89,12 +94,15 @@ def open_tokenizer(data, folder, dataset):
   return tokenizer
 
 
-def fit_vocab(config, tokenizer):
-  """The config with an embedding row for each of the tokenizer's ids."""
-  given = config.model.overrides.get("llama.vocab_size")
-  if given is None:
-    rows = -(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-    return config.with_vocab(rows)
+def fit(config, tokenizer, datasets):
+  """The config with an embedding row for each id and room for each conversation."""
+  rows = -(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+  longest = 0
+  if not config.data.max_len:
+    needed = max(_longest(config, tokenizer, dataset) for dataset in datasets)
+    longest = -(-needed // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+  config = config.fitted(vocab_size=rows, max_len=longest)
+  given = config.model.overrides["llama.vocab_size"]
   if given < tokenizer.vocab_size:
     raise UserError(
       f"model.overrides.llama.vocab_size={given} is too small for the tokenizer's"
@@ -103,14 +111,12 @@ def fit_vocab(config, tokenizer):
   return config
 
 
-def pipeline_config(config):
+def pipeline_config(config, *, max_len=None):
   """The pipeline's DataConfig: the run's choices plus the model's shapes."""
-  from input_pipeline.pipeline import DataConfig
-
   cfg, data = config.model.build(), config.data
   try:
     return DataConfig(
-      max_len=data.max_len,
+      max_len=max_len or data.max_len,
       max_masks=data.max_masks,
       sam_size=cfg.sam_encoder.image_size,
       aux_size=cfg.convnext.image_size if cfg.convnext else cfg.clip.image_size,
@@ -126,8 +132,6 @@ def pipeline_config(config):
 
 def open_batches(config, dataset, tokenizer, *, shuffle):
   """Iterator of this host's batches: for ever when shuffled, else one pass."""
-  from input_pipeline.pipeline import make_pipeline
-
   return make_pipeline(
     dataset,
     tokenizer,
@@ -143,20 +147,44 @@ def open_batches(config, dataset, tokenizer, *, shuffle):
   )
 
 
-def _probe(config, tokenizer):
-  if not config.data.split_eval:
-    return None
-  dataset = open_split(config.data, config.data.split_eval)
-  return next(open_batches(config, dataset, tokenizer, shuffle=False))
+class _First:
+  """The first `limit` records of a data set, a data set itself."""
+
+  def __init__(self, dataset, limit):
+    self.dataset = dataset
+    self.file = dataset.file
+    self.entries = dataset.entries[:limit]
+
+  def __len__(self):
+    return len(self.entries)
+
+  def load(self, i):
+    return self.dataset.load(range(len(self))[i])
+
+  def fingerprint(self):
+    return [self.dataset.fingerprint(), len(self)]
 
 
-def _texts(dataset):
-  """What a vocabulary is learnt from: every turn and every target's name."""
+def _longest(config, tokenizer, dataset):
+  """Tokens of the longest conversation, image included."""
+  options = pipeline_config(config, max_len=UNLIMITED).text_options()
+  lengths = [
+    len(encode_conversation(turns, tokenizer, names=names, **options).tokens_L)
+    for turns, names in _conversations(dataset)
+  ]
+  return max(lengths, default=1)
+
+
+def _texts(dataset, data):
+  """What a vocabulary is learnt from: all that rows are made of, control tokens not."""
+  for turns, names in _conversations(dataset):
+    yield from plain_texts(
+      turns, system=data.system or None, names=names if data.name_targets else None
+    )
+
+
+def _conversations(dataset):
+  """(turns, target names) of every record that is sound."""
   for entry in dataset.entries:
-    if entry.problems:
-      continue
-    for _, text in entry.turns:
-      for token in CONTROL:
-        text = text.replace(token, " ")
-      yield text
-    yield from (focus for focus in entry.focuses if focus)
+    if not entry.problems:
+      yield entry.turns, [focus or "" for focus in entry.focuses]

@@ -321,9 +321,9 @@ def _check_folder(config, folder):
   if not steps:
     return 0
   saved = read_config(folder)
-  vocab = saved.model.overrides.get("llama.vocab_size")
-  if vocab and "llama.vocab_size" not in config.model.overrides:
-    config = config.with_vocab(vocab)
+  config = config.fitted(
+    vocab_size=saved.model.overrides["llama.vocab_size"], max_len=saved.data.max_len
+  )
   if found := run_config.first_difference(saved, config):
     name, old, new = found
     raise UserError(

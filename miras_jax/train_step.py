@@ -96,7 +96,7 @@ def train_step(state, batch, parts):
 
 
 def eval_step(state, batch, parts):
-  """Losses and metrics of one batch, no dropout, by the moving average if there is one."""
+  """Losses and metrics without dropout; of the moving average if there is one."""
   params = merge(state.trainable if state.ema is None else state.ema, state.frozen)
   sums, pairs = parts.objective.sums(params, batch, None)
   counts = parts.objective.counts(batch)

@@ -30,16 +30,16 @@ IDS = Ids()
 
 
 def tiny(**seg_prompt):
-  """The tiny model, smaller still."""
+  """The tiny model, smaller still: compiling is what these tests wait for."""
   cfg = config.with_overrides(
     config.VARIANTS["tiny"],
     {"llama.vocab_size": 64, "llama.width": 32, "llama.head_dim": 8,
-     "llama.mlp_width": 48, "llama.depth": 2, "clip.image_size": 16,
-     "convnext.image_size": 32, "convnext.target_grid": GRID * 2},
+     "llama.mlp_width": 48, "llama.depth": 2, "clip.image_size": 16, "clip.depth": 2,
+     "sam_encoder.image_size": 32, "sam_encoder.global_layers": (0,),
+     "sam_encoder.depth": 1},
   )  # fmt: skip
-  return dataclasses.replace(
-    cfg, seg_prompt=dataclasses.replace(cfg.seg_prompt, **seg_prompt)
-  )
+  changed = dataclasses.replace(cfg.seg_prompt, **seg_prompt)
+  return dataclasses.replace(cfg, convnext=None, seg_prompt=changed)
 
 
 @functools.cache
@@ -72,24 +72,36 @@ def prompts(cfg, lengths, seed=0):
   batch["image_slot"] = np.broadcast_to(slot_T, (B, T)).copy()
   for name in ("image_sam", "image_aux"):
     batch[name] = rng.integers(0, 256, batch[name].shape, dtype=np.uint8)
-  batch["valid_hw"] = np.array([[64, 48 + i] for i in range(B)])
+  batch["valid_hw"] = np.array([[32, 24 + i] for i in range(B)])
   return batch
 
 
 LENGTHS = (9, 14, 11)
 
 
-def answer(model, params, batch, ids=IDS, new=NEW, masks=MASKS):
-  generator = decode.Generator(
-    model, params, ids, max_new_tokens=new, max_masks=masks
-  )
-  out = generator.generate(batch, generator.encode(batch))
-  return jax.tree.map(np.asarray, out)
+@functools.cache
+def generator(**seg_prompt):
+  model, params = model_and_params(**seg_prompt)
+  return decode.Generator(model, params, None, max_new_tokens=NEW, max_masks=MASKS)
 
 
-def with_controls(model, params, batch):
+@functools.cache
+def fixed(**seg_prompt):
+  """(prompts, their encoded images): made once."""
+  batch = prompts(tiny(), LENGTHS)
+  return batch, generator(**seg_prompt).encode(batch)
+
+
+def answer(batch, encoded, ids=IDS, **seg_prompt):
+  gen = generator(**seg_prompt)
+  gen.ids = ids  # token ids are data to the program: no new compilation
+  return jax.tree.map(np.asarray, gen.generate(batch, encoded))
+
+
+def with_controls(**seg_prompt):
   """Ids chosen among what the model says anyway, so that [OBJ] and [SEG] do occur."""
-  said = answer(model, params, batch, Ids(eos=-1, seg=-1, obj=-1))["tokens"][0].tolist()
+  nothing = Ids(eos=-1, seg=-1, obj=-1)
+  said = answer(*fixed(**seg_prompt), nothing, **seg_prompt)["tokens"][0].tolist()
   assert len(set(said)) > 6, "the test needs a model with something to say"
   seg = said[5]
   return Ids(eos=-1, seg=seg, obj=next(t for t in said[:5] if t != seg))
@@ -114,13 +126,16 @@ def forced(model, params, batch, out, ids):
   return jax.jit(model.apply)({"params": params}, batch | full), lengths
 
 
-@pytest.mark.parametrize("seg_state", ["predict", "at"])
-@pytest.mark.parametrize("alignment", ["none", "residual"])
-def test_cached_decoding_agrees_with_teacher_forcing(seg_state, alignment):
-  model, params = model_and_params(seg_state=seg_state, alignment=alignment)
-  batch = prompts(model.cfg, LENGTHS)
-  ids = with_controls(model, params, batch)
-  out = answer(model, params, batch, ids)
+@pytest.mark.parametrize(
+  "kind",
+  [{}, {"seg_state": "at", "alignment": "none"}],
+  ids=["predict, aligned", "at, not aligned"],
+)
+def test_cached_decoding_agrees_with_teacher_forcing(kind):
+  model, params = model_and_params(**kind)
+  batch, encoded = fixed(**kind)
+  ids = with_controls(**kind)
+  out = answer(batch, encoded, ids, **kind)
   known, lengths = forced(model, params, batch, out, ids)
   logits = functools.partial(model.apply, {"params": params}, method="logits")
   for b, n in enumerate(lengths):
@@ -138,40 +153,34 @@ def test_cached_decoding_agrees_with_teacher_forcing(seg_state, alignment):
   )
 
 
-def test_a_row_does_not_depend_on_the_others():
-  model, params = model_and_params()
-  batch = prompts(model.cfg, LENGTHS)
-  together = answer(model, params, batch)
-  for b, n in enumerate(LENGTHS):
-    alone = {k: v[b : b + 1] for k, v in batch.items()}
-    for k in decode.PROMPT_KEYS:
-      alone[k] = alone[k][:, :n]  # without padding, too
-    out = answer(model, params, alone)
-    np.testing.assert_array_equal(out["tokens"][0], together["tokens"][b])
-    np.testing.assert_allclose(out["states"][0], together["states"][b], atol=1e-4)
+def test_a_row_depends_neither_on_the_others_nor_on_padding():
+  batch, encoded = fixed()
+  together = answer(batch, encoded)
+  b, n = 0, LENGTHS[0]
+  alone = {k: batch[k][b : b + 1, :n] for k in decode.PROMPT_KEYS}
+  out = answer(alone, {k: v[b : b + 1] for k, v in encoded.items()})
+  np.testing.assert_array_equal(out["tokens"][0], together["tokens"][b])
+  np.testing.assert_allclose(out["states"][0], together["states"][b], atol=1e-4)
 
 
 def test_rows_stop_at_eos_and_are_padded_after_it():
-  model, params = model_and_params()
-  batch = prompts(model.cfg, LENGTHS)
-  free = answer(model, params, batch, Ids(eos=-1))["tokens"]
+  free = answer(*fixed(), Ids(eos=-1))["tokens"]
   eos = int(free[0, 3])
-  out = answer(model, params, batch, Ids(eos=eos))
+  out = answer(*fixed(), Ids(eos=eos))
   count = free[0].tolist().index(eos) + 1
-  assert out["num_tokens"][0] == count
+  assert out["num_tokens"][0] == count and out["ended"][0]
   np.testing.assert_array_equal(out["tokens"][0, :count], free[0, :count])
   assert (out["tokens"][0, count:] == IDS.pad).all()
 
 
-def test_generation_without_eos_ends_at_the_limit():
-  model, params = model_and_params()
-  out = answer(model, params, prompts(model.cfg, LENGTHS), Ids(eos=-1))
+def test_generation_without_eos_goes_to_the_limit():
+  out = answer(*fixed(), Ids(eos=-1))
   np.testing.assert_array_equal(out["num_tokens"], [NEW] * 3)
+  assert not out["ended"].any()
 
 
 def test_no_seg_gives_no_mask():
-  model, params = model_and_params()
-  out = answer(model, params, prompts(model.cfg, LENGTHS), Ids(eos=-1, seg=-1))
+  out = answer(*fixed(), Ids(eos=-1, seg=-1))
   assert not out["seg_valid"].any() and not out["mask_logits"].any()
   np.testing.assert_array_equal(out["num_seg"], [0, 0, 0])
 
@@ -196,9 +205,8 @@ def test_more_mask_slots_than_tokens():
 
 
 def test_one_program_for_all_prompts_of_one_shape():
-  model, params = model_and_params()
-  generator = decode.Generator(model, params, IDS, max_new_tokens=4, max_masks=1)
-  for seed in range(3):
-    batch = prompts(model.cfg, LENGTHS, seed)
-    generator.generate(batch, generator.encode(batch))
-  assert generator._generate._cache_size() == generator._encode._cache_size() == 1
+  batch, encoded = fixed()
+  answer(batch, encoded)
+  before = generator()._generate._cache_size()
+  answer(prompts(tiny(), LENGTHS, seed=3), encoded, Ids(eos=7))
+  assert generator()._generate._cache_size() == before

@@ -1,4 +1,4 @@
-"""The loop: resumes bit-identically, saves on SIGTERM, compiles once, refuses nonsense."""
+"""The loop resumes bit-identically, saves on SIGTERM, compiles once, checks input."""
 
 import json
 import logging
@@ -333,10 +333,8 @@ def test_the_module_runs_as_a_program_and_a_mistake_has_no_traceback(config_path
     command, capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1]
   )
   assert done.returncode == 1
-  assert (
-    done.stderr == "error: miras train: --workdir=... is missing (see miras train"
-    " --help)\n"
-  )
+  line = "error: miras train: --workdir=... is missing (see miras train --help)\n"
+  assert done.stderr == line
 
 
 def test_numbers_that_are_not_finite_are_null_in_valid_json(tmp_path):

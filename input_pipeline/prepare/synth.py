@@ -79,8 +79,8 @@ def _talks(scene, rng, count):
   talks, seen = [], set()
   for _ in range(4 * count):
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    talk = sample_conversation(
-        scene, rng, kind, early_mask=rng.random() < EARLY_MASK_SHARE)
+    early_mask = kind != "two" and rng.random() < EARLY_MASK_SHARE
+    talk = sample_conversation(scene, rng, kind, early_mask=early_mask)
     key = talk and talk.targets[-1].label
     if talk is None or key in seen:
       continue

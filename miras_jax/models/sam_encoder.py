@@ -2,9 +2,9 @@
 
 Segment Anything, arXiv 2304.02643, after `modeling/image_encoder.py` of its release.
 
-B images or windows, H W rows and columns of the patch grid (or of one window), T = H * W
-queries, K J rows and columns of the keys on the same grid, S = K * J keys, N heads,
-E head width, D width, C channels, P patch side, R query rows worked on at a time.
+B images or windows, H W rows and columns of the patch grid (or of one window),
+T = H * W queries, K J rows and columns of the keys on the same grid, S = K * J keys,
+N heads, E head width, D width, C channels, P patch side, R query rows at a time.
 """
 
 from typing import Any

@@ -33,7 +33,6 @@ def _deconv(w):  # (in, out, height, width) -> (height, width, in, out)
 
 
 # Block numbers become two digits; see `_two_digits`.
-# fmt: off
 ENCODER = (
   (r"patch_embed\.proj\.weight", "patch_embed/kernel", _conv),
   (r"patch_embed\.proj\.bias", "patch_embed/bias", None),
@@ -72,6 +71,8 @@ _UP, _NORM = "output_upscaling/", "transformer/norm_final_attn/"
 _LAYER, _OURS = r"transformer\.layers\.(\d+)\.", r"transformer/layer_\1/"
 _ATTN = r"(self_attn|cross_attn_\w+)\.(\w+_proj)\."
 _FINAL = r"transformer\.(final_attn_token_to_image)\.(\w+_proj)\."
+_HYPER = r"output_hypernetworks_mlps\.(\d)\.layers\.(\d)\."
+_IOU = r"iou_prediction_head\.layers\.(\d)\."
 DECODER = (
   (r"(iou_token|mask_tokens)\.weight", r"\1", None),
   (_LAYER + _ATTN + "weight", _OURS + r"\2/\3/kernel", _linear),
@@ -90,14 +91,11 @@ DECODER = (
   (r"output_upscaling\.1\.bias", _UP + "norm/bias", None),
   (r"output_upscaling\.3\.weight", _UP + "conv2/kernel", _deconv),
   (r"output_upscaling\.3\.bias", _UP + "conv2/bias", None),
-  (r"output_hypernetworks_mlps\.(\d)\.layers\.(\d)\.weight",
-  r"output_hypernetworks_\1/layers_\2/kernel", _linear),
-  (r"output_hypernetworks_mlps\.(\d)\.layers\.(\d)\.bias",
-  r"output_hypernetworks_\1/layers_\2/bias", None),
-  (r"iou_prediction_head\.layers\.(\d)\.weight", r"iou_prediction_head/layers_\1/kernel", _linear),
-  (r"iou_prediction_head\.layers\.(\d)\.bias", r"iou_prediction_head/layers_\1/bias", None),
+  (_HYPER + "weight", r"output_hypernetworks_\1/layers_\2/kernel", _linear),
+  (_HYPER + "bias", r"output_hypernetworks_\1/layers_\2/bias", None),
+  (_IOU + "weight", r"iou_prediction_head/layers_\1/kernel", _linear),
+  (_IOU + "bias", r"iou_prediction_head/layers_\1/bias", None),
 )
-# fmt: on
 
 
 def encoder_params():

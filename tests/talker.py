@@ -1,0 +1,95 @@
+"""A stand-in for a trained model: says what a script tells it, masks included.
+
+`FakeGenerator` sees the prompt tokens, as the real one does, so that tests can check
+what the model would have been asked. Runs without compiling anything.
+"""
+
+import numpy as np
+
+from input_pipeline.examples import DataConfig
+from input_pipeline.tokenizer import train_bpe
+from miras_jax import inference
+
+SIDE = 4  # low-resolution mask sides
+TEXTS = ["Where is it? which one", "Sure, it is . cup", "the left half, the right half"]
+
+
+def data_config(**changes):
+  shapes = {"max_len": 192, "max_masks": 2, "sam_size": 16, "aux_size": 16}
+  return DataConfig(**shapes | {"num_image_tokens": 4, "system": ""} | changes)
+
+
+def tokenizer():
+  return train_bpe(TEXTS, vocab_size=320)
+
+
+def half(name):
+  """Logits of a mask that covers a half of the canvas, or all or none of it."""
+  logits = np.full((SIDE, SIDE), -9.0, np.float32)
+  part = {"left": np.s_[:, : SIDE // 2], "top": np.s_[: SIDE // 2], "all": np.s_[:]}
+  if name in part:
+    logits[part[name]] = 9.0
+  return logits
+
+
+class FakeGenerator:
+  """`script(prompt text, image_sam)` returns (answer text, [names for `half`])."""
+
+  def __init__(self, tokenizer, script, max_masks=2):
+    self.tokenizer, self.script, self.max_masks = tokenizer, script, max_masks
+    self.prompts, self.tokens, self.shapes = [], [], set()
+
+  def encode(self, batch):
+    self.shapes.add(batch["image_sam"].shape)
+    return batch["image_sam"]
+
+  def generate(self, batch, encoded):
+    B, M, G = len(encoded), self.max_masks, 64
+    self.shapes.add(batch["tokens"].shape)
+    eos, pad = self.tokenizer.ids.eos, self.tokenizer.ids.pad
+    out = {
+      "tokens": np.full((B, G), pad),
+      "num_tokens": np.zeros(B, int),
+      "ended": np.ones(B, bool),
+      "num_seg": np.zeros(B, int),
+      "seg_valid": np.zeros((B, M), int),
+      "mask_logits": np.zeros((B, M, SIDE, SIDE), np.float32),
+    }
+    for b in range(B):
+      length = (batch["segments"][b] > 0).sum()
+      self.tokens.append(batch["tokens"][b, :length].tolist())
+      prompt = self.tokenizer.decode(self.tokens[-1])
+      text, masks = self.script(prompt, encoded[b])
+      self.prompts.append(prompt)
+      tokens = [*self._ids(text), eos]
+      out["tokens"][b, : len(tokens)] = tokens
+      out["num_tokens"][b] = len(tokens)
+      out["num_seg"][b] = len(masks)
+      for m, name in enumerate(masks[:M]):
+        out["seg_valid"][b, m] = 1
+        out["mask_logits"][b, m] = half(name)
+    return out
+
+  def _ids(self, text):
+    ids = []
+    for i, part in enumerate(text.split("[SEG]")):
+      ids += ([self.tokenizer.ids.seg] if i else []) + self.tokenizer.encode(part)
+    return ids
+
+
+class FakeLoaded(inference.Loaded):
+  """`Loaded` whose generator is scripted; set `script` on the class of the instance."""
+
+  def generator(self, max_new_tokens):
+    return self.model
+
+
+def loaded(script, **changes):
+  """A Loaded that answers by `script`."""
+  tok = tokenizer()
+  return FakeLoaded(
+    model=FakeGenerator(tok, script),
+    params=None,
+    tokenizer=tok,
+    data=data_config(**changes),
+  )
