@@ -37,6 +37,7 @@ def main(argv):
   if args.max_new_tokens < 1:
     raise UserError(f"--max_new_tokens={args.max_new_tokens} must be at least 1")
   image = read_image(args.image)
+  print(f"loading {args.checkpoint}; the first answer compiles", file=sys.stderr)
   loaded = inference.load(args.checkpoint)
   generator = loaded.generator(args.max_new_tokens)
   chat = Chat(loaded, generator, args.image, image, pathlib.Path(args.out))

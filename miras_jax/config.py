@@ -301,20 +301,33 @@ VARIANTS = {
 def with_overrides(cfg, overrides):
   """Returns `cfg` with dotted fields replaced, e.g. {"llama.vocab_size": 600}.
 
-  Raises ValueError naming the field when it does not exist.
+  Fields of one part change together, so that the order does not matter. Raises
+  ValueError naming the field when it does not exist.
   """
+  tree = {}
   for path, value in overrides.items():
-    cfg = _replace(cfg, path.split("."), value, path)
-  return cfg
+    *parents, last = path.split(".")
+    node = tree
+    for name in parents:
+      node = node.setdefault(name, {})
+    node[last] = tuple(value) if isinstance(value, list) else value
+  return _replace(cfg, tree)
 
 
-def _replace(cfg, parts, value, path):
-  head, *rest = parts
-  if not dataclasses.is_dataclass(cfg) or head not in {
-      f.name for f in dataclasses.fields(cfg)}:
-    raise ValueError(f"no field {path!r} in the model config")
-  if rest:
-    value = _replace(getattr(cfg, head), rest, value, path)
-  elif isinstance(value, list):
-    value = tuple(value)
-  return dataclasses.replace(cfg, **{head: value})
+def _replace(cfg, tree, prefix=""):
+  names = {f.name for f in dataclasses.fields(cfg)}
+  changes = {}
+  for name, value in tree.items():
+    if name not in names:
+      raise ValueError(f"no field {prefix + name!r} in the model config")
+    nested = isinstance(value, dict)
+    if nested and name == "rope_scaling" and getattr(cfg, name) is None:
+      changes[name] = RopeScaling(**value)
+      continue
+    if nested and not dataclasses.is_dataclass(getattr(cfg, name)):
+      path = f"{prefix}{name}.{next(iter(value))}"
+      raise ValueError(f"no field {path!r} in the model config")
+    if nested:
+      value = _replace(getattr(cfg, name), value, f"{prefix}{name}.")
+    changes[name] = value
+  return dataclasses.replace(cfg, **changes)

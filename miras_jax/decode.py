@@ -128,9 +128,7 @@ def _decode(model, call, batch, encoded, ids, max_new_tokens):
     batch["tokens"], batch["image_slot"], encoded["image_tokens"], method="embed"
   )
   cache = llama.init_cache(model.cfg.llama, B, slots, model.dtype)
-  hidden_BTD, cache = extend(
-    x_BTD, batch["positions"], cache, jnp.zeros(B, jnp.int32)
-  )
+  hidden_BTD, cache = extend(x_BTD, batch["positions"], cache, jnp.zeros(B, jnp.int32))
   state_BD = jnp.take_along_axis(hidden_BTD, last_B1[..., None], axis=1)[:, 0]
   states_BGD = jnp.zeros((B, max_new_tokens + 1, state_BD.shape[-1]), state_BD.dtype)
 
@@ -143,9 +141,7 @@ def _decode(model, call, batch, encoded, ids, max_new_tokens):
     token_B = call(state_B1D, method="logits")[:, 0].argmax(-1).astype(jnp.int32)
     token_B = jnp.where(loop.done_B, ids.pad, token_B)
     no_image_B1 = jnp.full((B, 1), -1, jnp.int32)
-    x_B1D = call(
-      token_B[:, None], no_image_B1, encoded["image_tokens"], method="embed"
-    )
+    x_B1D = call(token_B[:, None], no_image_B1, encoded["image_tokens"], method="embed")
     hidden_B1D, cache = extend(x_B1D, position_B1 + 1 + g, loop.cache, length_B + g)
     return _Loop(
       step=g + 1,

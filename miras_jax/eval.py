@@ -312,13 +312,17 @@ def _example(records, answers, predicted, plan, i):
     overlays.Panel("target", image_HWC, true),
   ]
   for name, masks in predicted.items():
-    kept = tuple(m for m in masks[i] if m is not None)
+    # A missing mask stays as an empty one: colours go by the target's place.
+    drawn = tuple(
+      np.zeros_like(t) if m is None else m for t, m in zip(true, masks[i], strict=True)
+    )
     title = "prediction" if name == "free_running" else name.replace("_", " ")
-    panels.append(overlays.Panel(title, image_HWC, kept))
+    panels.append(overlays.Panel(title, image_HWC, drawn))
   prediction = _prediction(record, answers[i], predicted["free_running"][i])
-  ious = ", ".join(f"{t['iou']:.2f}" for t in prediction["targets"])
+  ious = (f"{t['iou']:.2f} {t['name'] or 'nothing'}" for t in prediction["targets"])
   turns = tuple((t["user"], t["answer"], t["gold"]) for t in prediction["turns"])
-  return overlays.Example(record.id, turns, tuple(panels), f"IoU {ious or 'no target'}")
+  caption = f"IoU: {', '.join(ious)}" if true else "no target"
+  return overlays.Example(record.id, turns, tuple(panels), caption)
 
 
 def write(out, result, found, num_examples, seed, log):

@@ -182,11 +182,11 @@ def metric_columns(table):
     "precision_macro": (_ratio_or(inter, pred, blank), one),
     "recall_macro": (_ratio_or(inter, true, blank), one),
     "f1_macro": (_ratio_or(2 * inter, pred + true, 1.0), one),
+    **{f"p@{t}": (iou_N >= t, one) for t in THRESHOLDS},
     "biou": (table["biou"], one),
     "roi_accuracy": (_ratio_or(inter, true, 0.0), one),
     "no_target_accuracy": (blank, empty),
   }
-  columns |= {f"p@{t}": (iou_N >= t, one) for t in THRESHOLDS}
   if "biou_canny" in table:
     columns["biou_canny"] = (table["biou_canny"], one)
   return columns

@@ -27,7 +27,6 @@ MEANING = {
   "precision_macro": "precision of each target, averaged",
   "recall_macro": "recall of each target, averaged",
   "f1_macro": "F1 of each target, averaged",
-  "p@0.5": "share of targets with an IoU of at least 0.5",
   "biou": "mean boundary IoU: only pixels near the outlines count",
   "biou_canny": "published form: exact overlap of Canny edges",
   "roi_accuracy": "mean recall, 0 for an empty target (published form)",
@@ -49,6 +48,7 @@ CONTROLS = {
 # fmt: on
 HEADLINE = ("ciou", "giou", "f1_micro", "p@0.5", "seg_rate")
 TERMS = ("token_ce", "mask_bce", "dice", "focal", "boundary")
+MOST_POINTS = 400  # of one curve in the page
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -98,10 +98,11 @@ def _is_number(x):
 
 
 def _rank(item):
-  """Order of the plots: loss, its terms, cIoU, then the rest by name."""
+  """Order of the plots: loss, cIoU on the probe and in training, the loss terms, then
+  the rest by name."""
   name = item[0]
-  groups = (name == "loss", name in TERMS or "loss" in name, "ciou" in name, True)
-  return groups.index(True), name
+  first = ("loss", "probe_ciou", "ciou", *TERMS)
+  return (first.index(name) if name in first else len(first)), name
 
 
 def smooth(points, share=0.05):
@@ -248,7 +249,7 @@ def _table(result):
     rows.append(
       f'<tr><td class="name">{_text(name)}</td><td>{number(m["value"])}</td>'
       f"<td>{_range(m)}</td><td>{m['n']}</td><td>{beside}</td>"
-      f'<td class="what">{_text(MEANING.get(name, ""))}</td></tr>'
+      f'<td class="what">{_text(_meaning(name))}</td></tr>'
     )
   return (
     "<h2>Metrics</h2>"
@@ -258,6 +259,12 @@ def _table(result):
     '<div class="card"><table><tr><th>metric</th><th>value</th><th>interval</th>'
     f"<th>n</th><th>teacher-forced</th><th></th></tr>{''.join(rows)}</table></div>"
   )
+
+
+def _meaning(name):
+  if name.startswith("p@"):
+    return f"share of targets with an IoU of at least {name[2:]}"
+  return MEANING.get(name, "")
 
 
 def _per_turn(turns):
@@ -288,27 +295,31 @@ def _curves(curves, unread):
   return f'<h2>Training</h2>{note}<div class="plots">{plots}</div>'
 
 
-def _plot(name, points, width=300, height=110, most=400):
-  """One curve as SVG: raw faint, smoothed strong."""
+def _plot(name, points, width=300, height=110, left=58):
+  """One curve as SVG: raw faint, smoothed strong; a dot where there is one value."""
   steps, values = zip(*points, strict=True)
-  x0, x1, y0, y1 = steps[0], steps[-1], min(values), max(values)
+  x0, y0, y1 = steps[0], min(values), max(values)
+  across, up = (steps[-1] - x0) or 1, (y1 - y0) or 1
+
+  def place(x, y):
+    right = left + (x - x0) / across * (width - left - 3)
+    return f"{right:.1f} {6 + (1 - (y - y0) / up) * (height - 12):.1f}"
 
   def path(line):
-    stride = -(-len(line) // most)
-    line = line[::stride] + line[-1:]
-    return " ".join(
-      f"{'L' if i else 'M'}{(x - x0) / ((x1 - x0) or 1) * width:.1f} "
-      f"{4 + (1 - (y - y0) / ((y1 - y0) or 1)) * (height - 8):.1f}"
-      for i, (x, y) in enumerate(line)
-    )
+    stride = -(-len(line) // MOST_POINTS)
+    return "M" + "L".join(place(x, y) for x, y in line[::stride] + line[-1:])
 
+  x, y = place(*points[-1]).split()
+  dot = "" if len(points) > 1 else f'<circle class="dot" cx="{x}" cy="{y}" r="3"/>'
   return (
     f'<svg viewBox="0 0 {width} {height + 16}" role="img">'
-    f'<path class="axis" d="M0 {height}H{width}"/>'
+    f'<path class="axis" d="M{left} 0V{height}H{width}"/>'
     f'<path class="raw" d="{path(points)}"/>'
-    f'<path class="smooth" d="{path(_line(name, points))}"/>'
-    f'<text x="2" y="12">{y1:.3g}</text><text x="2" y="{height - 4}">{y0:.3g}</text>'
-    f'<text x="{width}" y="{height + 13}" text-anchor="end">step {x1}</text></svg>'
+    f'<path class="smooth" d="{path(_line(name, points))}"/>{dot}'
+    f'<text x="{left - 5}" y="12" text-anchor="end">{y1:.3g}</text>'
+    f'<text x="{left - 5}" y="{height - 2}" text-anchor="end">{y0:.3g}</text>'
+    f'<text x="{width}" y="{height + 13}" text-anchor="end">step {steps[-1]}</text>'
+    "</svg>"
   )
 
 

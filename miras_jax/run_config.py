@@ -142,7 +142,8 @@ class RunConfig:
 
   def fitted(self, *, vocab_size, max_len):
     """The same run with what the data decide filled in, where the user left it open."""
-    overrides = {"llama.vocab_size": vocab_size} | self.model.overrides
+    found = {} if vocab_size is None else {"llama.vocab_size": vocab_size}
+    overrides = found | self.model.overrides
     model = dataclasses.replace(self.model, overrides=overrides)
     data = dataclasses.replace(self.data, max_len=self.data.max_len or max_len)
     return dataclasses.replace(self, model=model, data=data)

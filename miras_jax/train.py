@@ -56,7 +56,8 @@ def main(argv):
     return 0
   logs.to_stderr()
   config, folder = arguments
-  if (done := _check_folder(config, folder)) >= config.steps:
+  config, done = _compare_folder(config, folder)
+  if done >= config.steps:
     print(
       f"{folder.path} is already trained to step {done};"
       f" --config.steps={2 * done} would train on"
@@ -283,7 +284,14 @@ def _start(task, folder, checkpoints, shapes, tx):
     logs.log.info("resumed %s from step %d", folder.path, step)
     return state, step
   make = functools.partial(_make_state, task, tx)
-  state = jax.jit(make, out_shardings=jax.tree.map(lambda x: x.sharding, shapes))()
+  placed = jax.tree.map(lambda x: x.sharding, shapes)
+  # Runs once: on CPU, optimising hundreds of random generators costs more than it gives.
+  on_cpu = jax.default_backend() == "cpu"
+  options = {"xla_backend_optimization_level": 0} if on_cpu else {}
+  initial = (
+    jax.jit(make, out_shardings=placed).lower().compile(compiler_options=options)
+  )
+  state = initial()
   if jax.process_index() == 0:
     workdir.write_atomically(folder.config, task.config.to_json())
   checkpoints.save_frozen(state.frozen)
@@ -312,25 +320,24 @@ def _shape(x):
   return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
-def _check_folder(config, folder):
-  """The step that `folder` has reached, 0 for a new one.
+def _compare_folder(config, folder):
+  """(config with what `folder`'s data decided, the step it has reached; 0: a new one).
 
   Raises UserError when it holds another run than `config` describes.
   """
   steps = folder.steps()
   if not steps:
-    return 0
+    return config, 0
   saved = read_config(folder)
-  config = config.fitted(
-    vocab_size=saved.model.overrides["llama.vocab_size"], max_len=saved.data.max_len
-  )
+  vocab_size = saved.model.overrides.get("llama.vocab_size")
+  config = config.fitted(vocab_size=vocab_size, max_len=saved.data.max_len)
   if found := run_config.first_difference(saved, config):
     name, old, new = found
     raise UserError(
       f"{folder.path} was trained with {name}={old!r}, this config says {new!r}; take"
       f" another --workdir, or --config.{name}={old}"
     )
-  return steps[-1]
+  return config, steps[-1]
 
 
 def _options(argv):

@@ -52,6 +52,9 @@ def model_and_params(**seg_prompt):
   params = jax.tree.map(
     lambda leaf: 0.15 * rng.normal(size=leaf.shape).astype(np.float32), shapes
   )
+  # Larger in the mask path, so that a state of the wrong step is a mask far off.
+  for part in ("seg_prompt", "sam"):
+    params[part] = jax.tree.map(lambda leaf: 2 * leaf, params[part])
   embedding_VD = 20 * params["llm"]["embed"]["embedding"]
   params["llm"]["embed"]["embedding"] = embedding_VD
   params["llm"]["lm_head"]["kernel"] += np.roll(embedding_VD, 1, axis=0).T

@@ -1,0 +1,272 @@
+"""The MirasConfig of published weights, read off their shapes and settings.
+
+Shapes say almost everything. What they cannot say (heads, rotary base, image size of
+the second encoder) comes from the settings beside the weights, from the published
+models, or from `--set=FIELD=VALUE`.
+"""
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+
+from miras_jax import config as model_config
+from miras_jax.config import (
+  CONVNEXT_L_768,
+  LLAMA_VARIANTS,
+  VARIANTS,
+  ClipConfig,
+  ConvNextConfig,
+  SamDecoderConfig,
+  SamEncoderConfig,
+  SegPromptConfig,
+)
+from miras_jax.convert import hf
+from miras_jax.errors import UserError
+
+PUBLISHED_HEAD_DIM = 64  # of every CLIP ViT
+PUBLISHED_LORA_ALPHA = 16.0
+_PROJECTION = re.compile(r"llm/layers/\w+/(\w+_proj)/lora_a$")
+
+
+def our_shapes(sources):
+  """{our path: shape} of what the sources hold; a stack has its layers in front."""
+  shapes, depth = {}, {}
+  for source in sources:
+    for key, info in source.infos.items():
+      empty = np.broadcast_to(np.zeros((), np.uint8), info.shape)
+      for place, array in _read(source, key, empty):
+        shapes[place.path] = array.shape
+        if place.layer is not None:
+          depth[place.path] = max(depth.get(place.path, 0), place.layer + 1)
+  return {k: (depth[k], *s) if k in depth else s for k, s in shapes.items()}
+
+
+def _read(source, key, empty):
+  """`Table.read` with errors that name the file and the shape."""
+  try:
+    return source.table.read(key, empty)
+  except UserError as error:
+    raise UserError(f"{source.file_of(key)}: {error}") from None
+  except (ValueError, TypeError) as error:
+    raise UserError(
+      f"{source.file_of(key)}: {key!r} has shape {list(empty.shape)}: {error}"
+    ) from None
+
+
+def miras_config(sources, shapes, overrides):
+  """MirasConfig of the sources together; a part that none of them has is the 7B's.
+
+  overrides: {dotted field: value} wins over all that is found.
+  """
+  for source in sources:
+    if source.miras:  # written by `--to=miras`: nothing is left to guess
+      return _stored(source, overrides)
+  base = VARIANTS["7b"]
+  parts = {path.split("/")[0] for path in shapes}
+  settings = _settings_of(sources)
+  try:
+    cfg = dataclasses.replace(
+      base,
+      clip=_clip(shapes, settings) if "clip" in parts else base.clip,
+      convnext=_convnext(shapes, parts, settings),
+      llama=_llama(sources, shapes, base.llama),
+    )
+    if "sam" in parts:
+      encoder, decoder = _sam_encoder(shapes), _sam_decoder(shapes)
+      seg_prompt = dataclasses.replace(base.seg_prompt, out_width=decoder.width)
+      cfg = dataclasses.replace(
+        cfg, sam_encoder=encoder, sam_decoder=decoder, seg_prompt=seg_prompt
+      )
+    if "seg_prompt" in parts:
+      cfg = dataclasses.replace(cfg, seg_prompt=_seg_prompt(shapes, cfg.sam_decoder))
+    return model_config.with_overrides(cfg, overrides)
+  except KeyError as error:
+    raise UserError(
+      f"no source has our {error}, which its other tensors need"
+    ) from None
+  except (ValueError, TypeError) as error:
+    raise UserError(f"the sources do not fit together: {error}") from None
+
+
+def _stored(source, overrides):
+  try:
+    stored = source.miras["overrides"] | overrides
+    return model_config.with_overrides(VARIANTS[source.miras["variant"]], stored)
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(
+      f"{source.folder / 'miras_config.json'}: cannot be used: {error}"
+    ) from None
+
+
+def overrides_of(cfg):
+  """(variant, {dotted field: value}) that `with_overrides` turns into `cfg`."""
+  best = None
+  for name, variant in VARIANTS.items():
+    found = _differences(variant, cfg)
+    if best is None or len(found) < len(best[1]):
+      best = name, found
+  return best
+
+
+def _differences(old, new, prefix=""):
+  found = {}
+  for field in dataclasses.fields(old):
+    a, b = getattr(old, field.name), getattr(new, field.name)
+    path = prefix + field.name
+    if dataclasses.is_dataclass(a) and dataclasses.is_dataclass(b):
+      found |= _differences(a, b, f"{path}.")
+    elif dataclasses.is_dataclass(b):
+      found |= {f"{path}.{k}": v for k, v in dataclasses.asdict(b).items()}
+    elif a != b:
+      found[path] = list(b) if isinstance(b, tuple) else b
+  return found
+
+
+# -- parts ----------------------------------------------------------------------------
+
+
+def _settings_of(sources):
+  """Settings of all sources together, nested ones on top."""
+  found = {}
+  for source in sources:
+    found |= source.settings
+  return found
+
+
+def _count(shapes, pattern):
+  """How many different numbers the pattern's group takes."""
+  hits = (re.match(pattern, path) for path in shapes)
+  return len({m[1] for m in hits if m})
+
+
+def _square(count, what):
+  side = math.isqrt(count)
+  if side * side != count:
+    raise ValueError(f"{what} has {count} places, which is not a square")
+  return side
+
+
+def _clip(shapes, settings):
+  patch, _, _, width = shapes["clip/patch_embed/kernel"]
+  grid = _square(shapes["clip/pos_embed"][0] - 1, "CLIP's position embedding")
+  vision = settings.get("vision_config")
+  vision = vision if isinstance(vision, dict) else settings
+  heads = vision.get("num_attention_heads") if "patch_size" in vision else None
+  if heads is None or width % heads:
+    heads = max(1, width // PUBLISHED_HEAD_DIM)
+  return ClipConfig(
+    width=width,
+    mlp_width=shapes["clip/layer_00/mlp/fc1/kernel"][1],
+    depth=_count(shapes, r"clip/layer_(\d+)/"),
+    num_heads=heads,
+    image_size=grid * patch,
+    patch_size=patch,
+  )
+
+
+def _convnext(shapes, parts, settings):
+  """None for a model with a projector and no patch mining: LLaVA, LISA."""
+  if "convnext" not in parts:
+    whole = "projector" not in parts or "mining" in parts
+    return VARIANTS["7b"].convnext if whole else None
+  stages = range(4)
+  image_size = settings.get("image_size_aux", CONVNEXT_L_768.image_size)
+  return ConvNextConfig(
+    dims=tuple(shapes[f"convnext/stage_{s}/block_00/gamma"][0] for s in stages),
+    depths=tuple(
+      _count(shapes, rf"convnext/stage_{s}/block_(\d+)/gamma") for s in stages
+    ),
+    image_size=image_size,
+    target_grid=image_size // 16,
+    kernel_size=shapes["convnext/stage_0/block_00/dwconv/kernel"][0],
+  )
+
+
+def _llama(sources, shapes, base):
+  """From the settings beside the decoder; without them a published shape that fits."""
+  path = "llm/embed/embedding"
+  holder = next((s for s in sources if path in our_shapes([s])), None)
+  lora = _lora(sources, shapes)
+  if holder is None:
+    return dataclasses.replace(base, **lora)
+  vocab_size, width = shapes[path]
+  if holder.settings:
+    cfg = hf.llama_config(holder.settings, path=holder.folder / "config.json", **lora)
+  else:
+    shape = (width, *shapes["llm/layers/mlp/gate_proj/kernel"][::2])
+    fits = [
+      v for v in LLAMA_VARIANTS.values() if (v.width, v.depth, v.mlp_width) == shape
+    ]
+    # Without settings a Llama 3.1 looks like a Llama 3: the plainer one is first.
+    cfg = dataclasses.replace(fits[0] if fits else base, **lora)
+  return dataclasses.replace(cfg, vocab_size=vocab_size)
+
+
+def _lora(sources, shapes):
+  """LoRA fields of LlamaConfig, {} without adapters."""
+  ranks = {k: s[-1] for k, s in shapes.items() if _PROJECTION.match(k)}
+  if not ranks:
+    return {}
+  adapter = {}
+  for source in sources:
+    adapter |= source.adapter
+  rank = adapter.get("r", next(iter(ranks.values())))
+  return {
+    "lora_rank": rank,
+    "lora_alpha": float(adapter.get("lora_alpha", PUBLISHED_LORA_ALPHA)),
+    "lora_dropout": float(adapter.get("lora_dropout", 0.0)),
+    "lora_targets": tuple(sorted({_PROJECTION.match(k)[1] for k in ranks})),
+  }
+
+
+def _sam_encoder(shapes):
+  path = "sam/encoder/"
+  patch = shapes[path + "patch_embed/kernel"][0]
+  _, grid, _, width = shapes[path + "pos_embed"]
+  depth = _count(shapes, path + r"block_(\d+)/")
+  # A window's relative positions are 2 n - 1; a global block's n is the grid.
+  spans = [
+    (shapes[f"{path}block_{i:02}/attn/rel_pos_h"][0] + 1) // 2 for i in range(depth)
+  ]
+  windows = [n for n in spans if n != grid]
+  return SamEncoderConfig(
+    image_size=grid * patch,
+    patch_size=patch,
+    width=width,
+    depth=depth,
+    num_heads=width // shapes[path + "block_00/attn/rel_pos_h"][1],
+    global_layers=tuple(i for i, n in enumerate(spans) if n == grid),
+    window_size=windows[0] if windows else grid,
+    out_width=shapes[path + "neck/conv1/kernel"][-1],
+    mlp_ratio=shapes[path + "block_00/mlp/fc1/kernel"][1] // width,
+  )
+
+
+def _sam_decoder(shapes):
+  path, prompt = "sam/decoder/", "sam/prompt_encoder/"
+  heads = VARIANTS["7b"].sam_decoder.num_heads
+  tokens, width = shapes[path + "mask_tokens"]
+  key = shapes[path + "transformer/layer_00/cross_attn_token_to_image/q_proj/kernel"]
+  return SamDecoderConfig(
+    width=width,
+    depth=_count(shapes, path + r"transformer/layer_(\d+)/"),
+    mlp_width=shapes[path + "transformer/layer_00/mlp/fc1/kernel"][1],
+    num_heads=heads,
+    mask_channels=shapes[prompt + "mask_downscaling/conv2/kernel"][-1],
+    iou_width=shapes[path + "iou_prediction_head/layers_0/kernel"][1],
+    iou_depth=_count(shapes, path + r"iou_prediction_head/layers_(\d+)/"),
+    num_multimask=tokens - 1,
+    attention_downsample=width // key[1],
+  )
+
+
+def _seg_prompt(shapes, decoder):
+  """No alignment for a published checkpoint: its attention was never saved."""
+  aligned = any(path.startswith("seg_prompt/align/") for path in shapes)
+  return SegPromptConfig(
+    out_width=shapes["seg_prompt/text_fc2/kernel"][1],
+    num_heads=decoder.num_heads,
+    alignment="published" if aligned else "none",
+  )

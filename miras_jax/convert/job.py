@@ -1,0 +1,182 @@
+"""What is converted: sources of any kind as one tree with its config and tokenizer."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from miras_jax.config import with_overrides
+from miras_jax.convert import infer, vocabulary
+from miras_jax.convert.outputs import OUTPUTS
+from miras_jax.convert.sources import Source
+from miras_jax.convert.tree import NEW_PARTS, CastTree, MergedTree, SourceTree
+from miras_jax.errors import UserError
+
+
+@dataclasses.dataclass
+class Job:
+  """A tree to write.
+
+  cfg MirasConfig of the tree; run RunConfig it comes from, or None; plan
+  mapping.Plan of published sources, or None; tokenizer path or None; settings of the
+  language model as Hugging Face wrote them; new paths with random values.
+  """
+
+  tree: object
+  cfg: object
+  sources: list
+  run: object = None
+  plan: object = None
+  tokenizer: object = None
+  settings: dict = dataclasses.field(default_factory=dict)
+  new: list = dataclasses.field(default_factory=list)
+
+  def close(self):
+    for source in self.sources:
+      source.close()
+
+
+def open_job(
+  paths,
+  *,
+  kinds="auto",
+  to="ours",
+  tokenizer="",
+  overrides=None,
+  new=(),
+  seed=0,
+  merge_lora=False,
+  dtype="keep",
+  dry_run=False,
+):
+  """Job of one of our folders or of published sources; nothing is read yet.
+
+  kinds      "auto", one kind, or as many as paths, joined by commas
+  tokenizer  path; "" looks beside the weights, "none" goes without
+  overrides  {dotted field of MirasConfig: value}
+  new        parts that start from random values, drawn with `seed`
+  Raises UserError for whatever does not fit together.
+  """
+  if len(paths) == 1 and (tree := _our_tree(paths[0])) is not None:
+    job = Job(
+      tree,
+      tree.config.model.build(),
+      [tree],
+      run=tree.config,
+      tokenizer=tree.tokenizer if tree.tokenizer.is_dir() else None,
+      settings=tree.settings,
+    )
+  else:
+    needs_tokenizer = OUTPUTS[to].tokenizer and not dry_run
+    plan = functools.partial(
+      _plan,
+      tokenizer=tokenizer,
+      needs_tokenizer=needs_tokenizer,
+      overrides=overrides or {},
+      new=new,
+      seed=seed,
+    )
+    job = _open_published(paths, kinds, plan)
+  if merge_lora or OUTPUTS[to].merged:
+    _merge(job, asked=merge_lora)
+  if dtype != "keep":
+    job.tree = CastTree(job.tree, dtype)
+  return job
+
+
+@functools.cache
+def expected_shapes(cfg):
+  """{path: shape} of the model, without a number."""
+  from miras_jax.models.miras import init_params
+
+  shapes = jax.eval_shape(lambda key: init_params(cfg, key), jax.random.key(0))
+  return {k: x.shape for k, x in flatten_dict(shapes, sep="/").items()}
+
+
+def _our_tree(path):
+  """FolderTree or WorkdirTree when `path` is one of ours, else None."""
+  from miras_jax.convert import store  # orbax: seconds, and only needed here
+
+  path = pathlib.Path(path)
+  if store.is_converted(path):
+    return store.FolderTree(path)
+  trained = (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
+  return store.WorkdirTree(path) if trained or path.name == "checkpoints" else None
+
+
+def _open_published(paths, kinds, plan):
+  with contextlib.ExitStack() as stack:
+    sources = []
+    for path, kind in zip(paths, _kinds(kinds, paths), strict=True):
+      sources.append(Source(path, kind))
+      stack.callback(sources[-1].close)
+    job = plan(sources)
+    stack.pop_all()
+    return job
+
+
+def _kinds(text, paths):
+  kinds = text.split(",")
+  if len(kinds) == 1:
+    return kinds * len(paths)
+  if len(kinds) != len(paths):
+    raise UserError(f"--from={text} names {len(kinds)} kinds for {len(paths)} sources")
+  return kinds
+
+
+def _plan(sources, *, tokenizer, needs_tokenizer, overrides, new, seed):
+  """Job of published sources: config, tokenizer and mapping fit together."""
+  shapes = infer.our_shapes(sources)
+  cfg = infer.miras_config(sources, shapes, overrides)
+  path, tokens = None, None
+  if tokenizer != "none" and "llm/embed/embedding" in shapes:
+    path = vocabulary.find(tokenizer, sources, required=needs_tokenizer)
+  if path and (needs_tokenizer or tokenizer):
+    trained = any(p.startswith("seg_prompt/") for p in shapes)
+    tokens = vocabulary.fit(path, cfg.llama.vocab_size, trained=trained)
+  if tokens:
+    cfg = with_overrides(cfg, {"llama.vocab_size": tokens.size})
+  leaves = _new_leaves(cfg, new, seed)
+  tree = SourceTree(sources, expected_shapes(cfg), vocabulary=tokens, new=leaves)
+  found = [s.settings for s in sources if "num_hidden_layers" in s.settings]
+  return Job(
+    tree,
+    cfg,
+    sources,
+    plan=tree.plan,
+    tokenizer=path,
+    settings=found[0] if found else {},
+    new=sorted(leaves),
+  )
+
+
+def _new_leaves(cfg, parts, seed):
+  """{path: array} of the parts that start from random values."""
+  from miras_jax.models.miras import init_params
+
+  if unknown := [p for p in parts if p not in NEW_PARTS]:
+    raise UserError(f"--new={unknown[0]}: there are {', '.join(NEW_PARTS)}")
+  if not parts:
+    return {}
+
+  def make(key):
+    flat = flatten_dict(init_params(cfg, key), sep="/")
+    return {k: x for k, x in flat.items() if k.split("/")[0] in parts}
+
+  # Compiled, so that what is not asked for is never made.
+  made = jax.jit(make)(jax.random.key(seed))
+  return {k: np.asarray(x) for k, x in made.items()}
+
+
+def _merge(job, *, asked):
+  if not job.cfg.llama.lora_rank:
+    if asked:
+      raise UserError("--merge-lora: there are no adapters in the source")
+    return
+  job.tree = MergedTree(job.tree, alpha=job.cfg.llama.lora_alpha)
+  llama = dataclasses.replace(job.cfg.llama, lora_rank=0)
+  job.cfg = dataclasses.replace(job.cfg, llama=llama)

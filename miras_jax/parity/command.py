@@ -1,0 +1,92 @@
+"""Recomputes a golden folder of the PyTorch original and prints the error per tensor.
+
+  miras parity --golden=../shared/golden
+  miras parity --golden=../shared/golden --out=ours.npz
+  miras parity --golden=../shared/golden --dtype=bfloat16
+
+Exit status 1 when any tensor is past its tolerance: 1e-4 for activations and gradients,
+1e-5 for losses, equality for integers; in bfloat16 2e-2 relative.
+"""
+
+import time
+
+import jax
+import jax.numpy as jnp
+
+from miras_jax.cli import Parser
+from miras_jax.parity import (
+  alignment,
+  data,
+  generation,
+  language,
+  lora,
+  masks,
+  towers,
+  training,
+)
+from miras_jax.parity.folder import Folder
+from miras_jax.parity.port import ALIGN, LORA, STATE, Port
+from miras_jax.parity.table import Table
+
+# (cases, the files without which they cannot be computed)
+MODEL_CASES = (
+  (towers, ()), (language, ()), (masks, ()), (training, ()), (alignment, (ALIGN,)),
+  (lora, (LORA,)), (generation, ()))
+MODEL_FILES = (STATE, "inputs.npz")
+# Golden tensors that are no result to be reached.
+NOT_RESULTS = {
+  "bf16/": "quirk 6: shows the size of the reference's own rounding",
+}
+GIVEN = (
+  "literal255/input_ids", "literal255/labels", "generate/prompt_ids",
+  "grid/target_size", "legacy_offset/offset", "evaluate/seg_token_used")
+
+
+def main(argv):
+  args = parser().parse_args(argv)
+  # Tests of numbers want every product in full precision, on accelerators too.
+  with jax.default_matmul_precision("highest"):
+    table = run(Folder(args.golden), jnp.dtype(args.dtype))
+  table.print()
+  if args.out:
+    table.save(args.out)
+  return 1 if table.failures else 0
+
+
+def parser():
+  parser = Parser(prog="miras parity", description=__doc__)
+  parser.add_argument("--golden", required=True, help="golden folder")
+  parser.add_argument("--out", help="write every tensor we computed, .npz")
+  parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+  return parser
+
+
+def run(folder, dtype=jnp.float32):
+  """All cases that the folder has the files for -> Table."""
+  table = Table(folder, jnp.dtype(dtype).name)
+  lacking = [name for name in MODEL_FILES if not folder.has(name)]
+  if lacking:
+    table.skip("the model", f"the folder has no {', '.join(lacking)}")
+  else:
+    port = Port(folder, dtype)
+    for case, files in MODEL_CASES:
+      absent = [name for name in files if not folder.has(name)]
+      if absent:
+        table.skip(case.__name__.rsplit(".", 1)[-1], f"no {', '.join(absent)}")
+      else:
+        start = time.time()
+        case.compare(port, table)
+        print(case.__name__, time.time() - start, flush=True)
+  data.compare(folder, table)
+  if folder.has("outputs.npz"):
+    _list_the_rest(folder, table)
+  return table
+
+
+def _list_the_rest(folder, table):
+  """Every name of outputs.npz is compared or accounted for."""
+  for name in folder.npz("outputs.npz"):
+    if name in table.computed or name in GIVEN:
+      continue
+    why = next((why for k, why in NOT_RESULTS.items() if name.startswith(k)), None)
+    table.skip(name, why or "no counterpart in this model")
