@@ -64,7 +64,9 @@ def base_config():
   )
   c.mesh = dict(dcn_data=1, data=-1, fsdp=1, tensor=1, sequence=1)
   c.optim = dict(
+    name="adamw",  # or "muon": matrices by Muon at muon_lr, the rest by AdamW at lr
     lr=3e-4,
+    muon_lr=5e-3,
     schedule="linear",
     warmup_steps=100,
     b1=0.9,

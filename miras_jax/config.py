@@ -258,13 +258,13 @@ def _full(llama):
 
 TINY = MirasConfig(
     clip=ClipConfig(
-        width=64, mlp_width=128, depth=3, num_heads=4, image_size=32, patch_size=8),
+        width=48, mlp_width=96, depth=3, num_heads=4, image_size=32, patch_size=8),
     convnext=ConvNextConfig(
-        dims=(16, 24, 32, 48), depths=(1, 1, 1, 1), image_size=64, target_grid=8,
+        dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), image_size=64, target_grid=8,
         layer_scale_init=0.1),
-    llama=_llama(96, 256, 3, 4, vocab_size=512),
+    llama=_llama(64, 192, 2, 2, vocab_size=512),
     sam_encoder=SamEncoderConfig(
-        image_size=64, patch_size=8, width=96, depth=3, num_heads=4,
+        image_size=64, patch_size=8, width=64, depth=3, num_heads=4,
         global_layers=(2,), window_size=4, out_width=64),
     sam_decoder=SamDecoderConfig(
         width=64, depth=2, mlp_width=128, num_heads=4, mask_channels=16, iou_width=64),

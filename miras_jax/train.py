@@ -285,7 +285,7 @@ def _start(task, folder, checkpoints, shapes, tx):
     return state, step
   make = functools.partial(_make_state, task, tx)
   placed = jax.tree.map(lambda x: x.sharding, shapes)
-  # Runs once: on CPU, optimising hundreds of random generators costs more than it gives.
+  # Runs once: optimising hundreds of random generators costs more than it gives.
   on_cpu = jax.default_backend() == "cpu"
   options = {"xla_backend_optimization_level": 0} if on_cpu else {}
   initial = (

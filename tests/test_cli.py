@@ -82,3 +82,14 @@ def test_a_missing_required_option_is_a_user_error():
   parser.add_argument("--out", required=True)
   with pytest.raises(UserError, match="--out"):
     parser.parse_args([])
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help_that_shows_an_example(name, capsys):
+  try:
+    status = cli.main([name, "--help"])
+  except SystemExit as done:  # argparse ends the process after its help
+    status = done.code
+  assert not status
+  out = capsys.readouterr().out
+  assert f"miras {name} " in out and "--" in out

@@ -10,6 +10,7 @@ import sys
 import textwrap
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -46,9 +47,10 @@ def toy_config(**changes):
 
 
 def toy_task(config, data=None):
+  start = jax.device_get(toy.params())
   return Task(
     config=config,
-    init=lambda key: toy.params(),
+    init=lambda key: jax.tree.map(jnp.asarray, start),
     objective=toy.ToyObjective(noise=0.1),
     batches=data or toy.ToyData(),
     probe=next(toy.ToyData()),

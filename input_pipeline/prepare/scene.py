@@ -24,7 +24,7 @@ COLOURS = {
 }
 TEXTURES = ("plain", "striped", "dotted")
 # Radius of the enclosing circle as a share of the shorter image side.
-SIZES = {"small": (0.115, 0.135), "big": (0.185, 0.22)}
+SIZES = {"small": (0.145, 0.165), "big": (0.24, 0.28)}
 SHAPES = ("circle", "square", "triangle", "star", "cross", "house", "tree", "car")
 PARTS = {"house": ("roof", "wall"), "tree": ("crown", "trunk"), "car": ("body", "wheels")}
 IMAGE_SIZES = ((128, 128), (128, 128), (128, 112), (112, 128))  # (height, width)
@@ -64,9 +64,9 @@ class Scene:
 
 
 def sample_scene(rng):
-  """Draws a scene of up to 6 objects in which colours and shapes repeat."""
+  """Draws a scene of up to 5 objects in which colours and shapes repeat."""
   height, width = IMAGE_SIZES[rng.integers(len(IMAGE_SIZES))]
-  count = int(rng.integers(4, 7))
+  count = int(rng.integers(3, 6))
   colours = rng.choice(list(COLOURS), size=3, replace=False)
   shapes = rng.choice(SHAPES, size=3, replace=False)
   textures = rng.choice(TEXTURES, size=2, replace=False)

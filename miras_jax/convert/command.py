@@ -26,6 +26,8 @@ from miras_jax.convert.sources import ALIASES
 from miras_jax.convert.tree import NEW_PARTS, describe, empty_at
 from miras_jax.errors import UserError
 
+# Parts of a config that may be absent; elsewhere "none" is a word.
+ABSENT = ("convnext", "llama.rope_scaling")
 DTYPES = ("keep", "float32", "bfloat16", "float16")
 
 
@@ -120,7 +122,8 @@ def _settings(items):
     if not equals:
       raise UserError(f"--set={item}: want FIELD=VALUE, e.g. --set=clip.num_heads=4")
     try:
-      found[name] = None if text.lower() == "none" else json.loads(text)
+      absent = text == "none" and name in ABSENT
+      found[name] = None if absent else json.loads(text)
     except ValueError:
       found[name] = text
   return found

@@ -30,35 +30,41 @@ _CLASSES = {
 def llama_config(settings, *, path, **lora):
   """LlamaConfig of the settings in `path`. Raises UserError naming a field."""
   settings = _text_part(settings)
-  kind = settings.get("model_type", "llama")
+  kind = str(settings.get("model_type", "llama"))
   if kind.lower() not in (*_MODEL_TYPES, *_LLAMA_LIKE):
     raise UserError(
       f"{path}: model_type {kind!r} is not one of {', '.join(_MODEL_TYPES)}"
     )
   if settings.get("hidden_act", "silu") != "silu":
     raise UserError(f"{path}: hidden_act {settings['hidden_act']!r}, want 'silu'")
+
+  def whole(name, default=None):
+    value = settings.get(name) or default
+    if value is None:
+      raise UserError(f"{path}: no field {name!r} in it")
+    if type(value) is not int or value < 1:
+      raise UserError(f"{path}: {name} is {value!r}, want a whole number")
+    return value
+
+  width, heads = whole("hidden_size"), whole("num_attention_heads")
   try:
-    heads = settings["num_attention_heads"]
-    width = settings["hidden_size"]
     theta, scaling = _rope(settings, path)
     return LlamaConfig(
       width=width,
-      mlp_width=settings["intermediate_size"],
-      depth=settings["num_hidden_layers"],
+      mlp_width=whole("intermediate_size"),
+      depth=whole("num_hidden_layers"),
       num_heads=heads,
-      num_kv_heads=settings.get("num_key_value_heads") or heads,
-      head_dim=settings.get("head_dim") or width // heads,
-      vocab_size=settings["vocab_size"],
+      num_kv_heads=whole("num_key_value_heads", heads),
+      head_dim=whole("head_dim", width // heads),
+      vocab_size=whole("vocab_size"),
       rope_theta=theta,
       rope_scaling=scaling,
-      norm_eps=settings.get("rms_norm_eps", 1e-6),
-      qkv_bias=settings.get("attention_bias", kind == "qwen2"),
+      norm_eps=float(settings.get("rms_norm_eps", 1e-6)),
+      qkv_bias=bool(settings.get("attention_bias", kind == "qwen2")),
       tie_embeddings=bool(settings.get("tie_word_embeddings", False)),
       **lora,
     )
-  except KeyError as error:
-    raise UserError(f"{path}: no field {error} in it") from None
-  except (TypeError, ValueError) as error:
+  except (KeyError, TypeError, ValueError, AttributeError) as error:
     raise UserError(f"{path}: {error}") from None
 
 

@@ -82,7 +82,11 @@ def open_job(
     )
     job = _open_published(paths, kinds, plan)
   if merge_lora or OUTPUTS[to].merged:
-    _merge(job, asked=merge_lora)
+    try:
+      _merge(job, asked=merge_lora)
+    except UserError:
+      job.close()
+      raise
   if dtype != "keep":
     job.tree = CastTree(job.tree, dtype)
   return job
@@ -140,8 +144,9 @@ def _plan(sources, *, tokenizer, needs_tokenizer, overrides, new, seed):
     tokens = vocabulary.fit(path, cfg.llama.vocab_size, trained=trained)
   if tokens:
     cfg = with_overrides(cfg, {"llama.vocab_size": tokens.size})
-  leaves = _new_leaves(cfg, new, seed)
-  tree = SourceTree(sources, expected_shapes(cfg), vocabulary=tokens, new=leaves)
+  shapes = expected_shapes(cfg)
+  random = Random(cfg, _new_paths(shapes, new), seed)
+  tree = SourceTree(sources, shapes, vocabulary=tokens, random=random)
   found = [s.settings for s in sources if "num_hidden_layers" in s.settings]
   return Job(
     tree,
@@ -150,26 +155,36 @@ def _plan(sources, *, tokenizer, needs_tokenizer, overrides, new, seed):
     plan=tree.plan,
     tokenizer=path,
     settings=found[0] if found else {},
-    new=sorted(leaves),
+    new=sorted(random.paths),
   )
 
 
-def _new_leaves(cfg, parts, seed):
-  """{path: array} of the parts that start from random values."""
-  from miras_jax.models.miras import init_params
-
+def _new_paths(shapes, parts):
   if unknown := [p for p in parts if p not in NEW_PARTS]:
     raise UserError(f"--new={unknown[0]}: there are {', '.join(NEW_PARTS)}")
-  if not parts:
-    return {}
+  return {path for path in shapes if path.split("/")[0] in parts}
 
-  def make(key):
-    flat = flatten_dict(init_params(cfg, key), sep="/")
-    return {k: x for k, x in flat.items() if k.split("/")[0] in parts}
 
-  # Compiled, so that what is not asked for is never made.
-  made = jax.jit(make)(jax.random.key(seed))
-  return {k: np.asarray(x) for k, x in made.items()}
+class Random:
+  """Leaves that start from the model's own random values, made when the first is read."""
+
+  def __init__(self, cfg, paths, seed):
+    self.cfg, self.paths, self.seed = cfg, paths, seed
+
+  def __getitem__(self, path):
+    return self._values[path]
+
+  @functools.cached_property
+  def _values(self):
+    from miras_jax.models.miras import init_params
+
+    def make(key):
+      flat = flatten_dict(init_params(self.cfg, key), sep="/")
+      return {path: flat[path] for path in self.paths}
+
+    # Compiled, so that what is not asked for is never made.
+    made = jax.jit(make)(jax.random.key(self.seed))
+    return {path: np.asarray(x) for path, x in made.items()}
 
 
 def _merge(job, *, asked):

@@ -37,7 +37,7 @@ ALIGN_RULES = (
        join_thirds),
   *linear("multihead_attn.out_proj", _ALIGN + "out_proj"),
   *linear("linear", _ALIGN + "linear"))
-ALIGN = Table(ALIGN_RULES)
+ALIGN = Table(ALIGN_RULES, prefixes=("", "obj_cross_attention."))
 
 CLIP_PREFIX = "model.vision_tower.vision_tower.vision_model."
 RULES = (

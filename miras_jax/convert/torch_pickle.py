@@ -316,4 +316,4 @@ def short(value, limit=60, depth=0):
   if isinstance(value, dict):
     return f"a dict of {len(value)}"
   text = value if isinstance(value, str) else repr(value)
-  return text[:limit].encode("ascii", "backslashreplace").decode()
+  return text[:limit].encode("unicode_escape").decode()

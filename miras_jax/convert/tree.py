@@ -67,16 +67,16 @@ class SourceTree(Tree):
   sources     [Source]
   shapes      {path: shape} that the model wants
   vocabulary  Vocabulary, or None to keep the embedding as it is
-  new         {path: array} of parts that start from random values
+  random      {path: float32 array} of its `paths`, which no source has to have
   """
 
-  def __init__(self, sources, shapes, *, vocabulary=None, new=None):
-    self.new = new or {}
-    self.vocabulary = vocabulary
-    wanted = {k: s for k, s in shapes.items() if k not in self.new}
+  def __init__(self, sources, shapes, *, vocabulary=None, random=None):
+    self.vocabulary, self.random = vocabulary, random
+    self._new = set(random.paths) if random else set()
+    wanted = {k: s for k, s in shapes.items() if k not in self._new}
     self.plan = _plan(sources, wanted)
     _check_whole(self.plan, wanted)
-    self.infos = {k: TensorInfo(x.shape, x.dtype) for k, x in self.new.items()}
+    self.infos = {k: TensorInfo(shapes[k], np.dtype(np.float32)) for k in self._new}
     self._pieces = {}
     for path, pieces in self.plan.pieces.items():
       dtype = _dtype(path, pieces)
@@ -84,8 +84,8 @@ class SourceTree(Tree):
       self._pieces[path] = {piece.layer: piece for piece in pieces}
 
   def read(self, path, layer=None):
-    if path in self.new:
-      return self.new[path] if layer is None else self.new[path][layer]
+    if path in self._new:
+      return self.random[path] if layer is None else self.random[path][layer]
     piece = self._pieces[path].get(layer)
     if piece is None:
       return np.stack([self.read(path, i) for i in range(self.infos[path].shape[0])])

@@ -32,8 +32,7 @@ def compare(port, table):
     table.skip("gradients of the [OBJ] case", f"no {GRADS}")
     return
   ours = export({"seg_prompt": {"align": grads["seg_prompt"]["align"]}}, miras.ALIGN)
-  for name in port.folder.tensors(GRADS):
-    table.tensor(name, ours[name], file=GRADS)
+  table.tensors(ours, GRADS, bare=miras.ALIGN.bare)
 
 
 def spans(port, table, hidden_BTD, segs, prompt_KC):

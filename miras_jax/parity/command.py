@@ -8,8 +8,6 @@ Exit status 1 when any tensor is past its tolerance: 1e-4 for activations and gr
 1e-5 for losses, equality for integers; in bfloat16 2e-2 relative.
 """
 
-import time
-
 import jax
 import jax.numpy as jnp
 
@@ -74,9 +72,7 @@ def run(folder, dtype=jnp.float32):
       if absent:
         table.skip(case.__name__.rsplit(".", 1)[-1], f"no {', '.join(absent)}")
       else:
-        start = time.time()
         case.compare(port, table)
-        print(case.__name__, time.time() - start, flush=True)
   data.compare(folder, table)
   if folder.has("outputs.npz"):
     _list_the_rest(folder, table)

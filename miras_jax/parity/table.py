@@ -51,6 +51,15 @@ class Table:
       return
     self.rows.append(self._compare(label, ours, arrays[name], tolerance))
 
+  def tensors(self, ours, file, *, bare=str):
+    """Compares every tensor of a file with `ours[bare(name)]`; a lacking one fails."""
+    for name in self.folder.tensors(file):
+      if bare(name) in ours:
+        self.tensor(name, ours[bare(name)], file=file)
+      else:
+        label = f"{file.rsplit('.', 1)[0]}/{name}"
+        self.rows.append(Row(label, math.inf, ACTIVATION, "no such tensor of ours"))
+
   def number(self, label, ours, theirs, tolerance):
     """Compares two numbers or arrays that are in no array file."""
     self.computed[label] = _storable(np.asarray(ours))
@@ -82,11 +91,10 @@ class Table:
 
   def print(self):
     """The table, what was left out, and one line of summary."""
-    width = max((len(row.name) for row in self.rows), default=6)
     error = "relative error" if self.relative else "max abs error"
-    print(f"{'tensor':<{width}}  {error:>14}  {'tolerance':>9}  verdict")
+    print(f"{'verdict':<7}  {error:>14}  {'tolerance':>9}  tensor")
     for row in self.rows:
-      print(f"{row.name:<{width}}  {_line(row)}")
+      print(_line(row))
     for what, why in self.skipped:
       print(f"not reproduced: {what}: {why}")
     failed = self.failures
@@ -103,11 +111,12 @@ class Table:
 
 
 def _line(row):
+  name = row.name + (f"  ({row.note})" if row.note else "")
   if row.error is None:
-    return f"{'-':>14}  {'-':>9}  {row.note}"
+    return f"{'-':<7}  {'-':>14}  {'-':>9}  {name}"
   tolerance = "exact" if row.tolerance == EXACT else f"{row.tolerance:.0e}"
-  verdict = "ok" if row.passed else "FAIL " + row.note
-  return f"{row.error:>14.2e}  {tolerance:>9}  {verdict}".rstrip()
+  verdict = "ok" if row.passed else "FAIL"
+  return f"{verdict:<7}  {row.error:>14.2e}  {tolerance:>9}  {name}"
 
 
 def _relative(ours, theirs):

@@ -64,16 +64,15 @@ def mining(port, table):
 
 
 def grid(port, table):
-  """One image shown to CLIP as its crops and as a whole (Mini-Gemini's grid mode)."""
+  """The first images shown to CLIP as crops and as a whole (Mini-Gemini's grid mode)."""
   views = port.inputs["grid_images_clip"]
   V = views.shape[1]
-  images = port.image_B[: len(views)]
   # The golden inputs have the whole view last, its tokens come first.
   views = nhwc(np.roll(views, 1, axis=1))
   tokens = port.clip(views.reshape(-1, *views.shape[2:]))
   size = port.folder.golden("grid/target_size")
   target = None if size is None else int(size[0])
-  features = port.convnext(port.aux_images, target_grid=target)[images]
+  features = port.convnext(port.aux_images, target_grid=target)[: len(views)]
   cells = grid_views(features, math.isqrt(V - 1))
   cfg = port.cfg
   fused = run(

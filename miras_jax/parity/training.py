@@ -28,9 +28,7 @@ def compare(port, table):
     report_losses(table, f"loss_{stage}", terms)
     file = f"grads_{stage}.safetensors"
     if port.folder.has(file):
-      ours = export(grads, miras.MIRAS)
-      for name in port.folder.tensors(file):
-        table.tensor(name, ours[name], file=file)
+      table.tensors(export(grads, miras.MIRAS), file)
     else:
       table.skip(f"gradients of {stage}", f"no {file}")
     if stage == "stage1":

@@ -133,7 +133,9 @@ def test_mutated_files_are_read_or_refused(path):
   assert seen == {True}
 
 
-@pytest.mark.parametrize("file", ["../a.safetensors", "/etc/passwd", "x/y", "", 3, ".."])
+@pytest.mark.parametrize(
+  "file", ["../a.safetensors", "/etc/passwd", "x/y", "", 3, ".."]
+)
 def test_an_index_points_into_its_own_folder_only(tmp_path, file):
   index = tmp_path / "model.safetensors.index.json"
   index.write_text(json.dumps({"weight_map": {"w": file}}))

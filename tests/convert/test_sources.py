@@ -141,9 +141,7 @@ class Shapes:
     self.kind, self.table = kind, KINDS[kind]
     self.folder, self.miras = pathlib.Path("full"), {}
     self.settings, self.adapter = settings or {}, adapter or {}
-    shapes = {
-      k: s for k, s in expected_shapes(cfg).items() if k.split("/")[0] in parts
-    }
+    shapes = {k: s for k, s in expected_shapes(cfg).items() if k.split("/")[0] in parts}
     self.infos = {}
     for key, origin in self.table.origins(shapes).items():
       empty = (empty_at(shapes[p.path], p) for p in origin.places)
@@ -175,8 +173,9 @@ def test_a_llama_without_settings_is_the_published_one_of_its_shape():
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
 def test_every_sam_is_known_by_its_shapes(name):
-  cfg = dataclasses.replace(VARIANTS["7b"], sam_encoder=SAM_VARIANTS[name])
-  assert config_of(Shapes("sam-hf", cfg, ["sam"])).sam_encoder == SAM_VARIANTS[name]
+  encoder = dataclasses.replace(SAM_VARIANTS[name], out_width=64)
+  cfg = dataclasses.replace(VARIANTS["tiny"], sam_encoder=encoder)
+  assert config_of(Shapes("sam-hf", cfg, ["sam"])).sam_encoder == encoder
 
 
 def test_a_projector_without_patch_mining_needs_no_second_encoder():
@@ -234,7 +233,7 @@ SETTINGS = json.loads(hf.settings_of(LLAMA_VARIANTS["llama2-7b"], dtype="float16
     ({"model_type": "gpt2"}, "model_type 'gpt2'"),
     ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
     ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "rope scaling 'yarn'"),
-    ({"num_attention_heads": 7}, "num_heads"),
+    ({"num_key_value_heads": 7}, "num_heads"),
     ({"hidden_size": "wide"}, "path/config.json"),
   ],
 )

@@ -298,7 +298,7 @@ def bare_pickles(files, tmp_path):
 
 
 def outcome(path):
-  """"read", or "refused" by the one error; anything else fails the test."""
+  """ "read", or "refused" by the one error; anything else fails the test."""
   try:
     with TorchFile(path) as file:
       for key, info in file.infos.items():
