@@ -21,10 +21,14 @@ def get_config(arg: str = ""):
   c.data.max_masks = 2
   c.data.max_len = 0  # as long as the longest conversation
   c.data.in_memory = True
-  c.optim.update(name="muon", lr=3e-3, schedule="cosine", warmup_steps=100, b2=0.99)
-  c.loss.update(token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0, loss_resolution=32)
+  c.optim.update(
+    name="muon", lr=3e-3, muon_lr=7e-3, schedule="cosine", warmup_steps=100, b2=0.99
+  )
+  c.loss.update(
+    token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0, loss_resolution=32
+  )
   c.trainable = "full"  # nothing is pretrained here
-  c.steps = 2400
+  c.steps = 2500
   c.batch_size = 16
   c.checkpoint_every = 500
   c.keep = 1

@@ -46,15 +46,25 @@ class MirasObjective:
     """Loss sums over valid targets and, as a metric, (intersection, union) of masks."""
     rngs = {} if rng is None else {"dropout": rng}
     out = self.model.apply(
-      {"params": params}, batch, deterministic=rng is None, rngs=rngs)
+      {"params": params}, batch, deterministic=rng is None, rngs=rngs
+    )
     logits_BMHW, target_BMHW, pixels_BHW = self.compared(out["mask_logits"], batch)
     sums = losses.mask_losses(
-      self.loss, logits_BMHW, target_BMHW, seg_valid_BM=batch["seg_valid"],
-      pixels_BHW=pixels_BHW, normaliser=1.0)
+      self.loss,
+      logits_BMHW,
+      target_BMHW,
+      seg_valid_BM=batch["seg_valid"],
+      pixels_BHW=pixels_BHW,
+      normaliser=1.0,
+    )
     if self.loss.token_ce:
       sums["token_ce"] = losses.chunked_token_ce(
-        out["hidden"], head_kernel(params), batch["tokens"], batch["loss_mask"],
-        normaliser=1.0)
+        out["hidden"],
+        head_kernel(params),
+        batch["tokens"],
+        batch["loss_mask"],
+        normaliser=1.0,
+      )
     valid_BMHW = pixels_BHW[:, None] & (batch["seg_valid"] > 0)[..., None, None]
     pairs = {"ciou": overlap(logits_BMHW, target_BMHW, valid_BMHW)}
     return sums, jax.lax.stop_gradient(pairs)

@@ -52,7 +52,7 @@ class OptimConfig:
 
 
 def make_schedule(cfg, steps, peak=None):
-  """Learning rate of `peak` (default `cfg.lr`) at update 0, 1, ...: linear warm-up, then down to 0 at `steps`."""
+  """Rate at update 0, 1, ...: linear warm-up to `peak` (`cfg.lr`), 0 at `steps`."""
   peak = cfg.lr if peak is None else peak
   warmup = min(cfg.warmup_steps, max(steps - 1, 0))
   rest = max(steps - warmup, 1)

@@ -63,3 +63,26 @@ def test_first_moments_are_float32_for_bfloat16_gradients():
   tx = optim.make_optimizer(OptimConfig(), steps=10)
   mu = optax.tree.get(tx.init(params), "mu")
   assert mu["kernel"].dtype == jnp.float32
+
+
+def test_muon_moves_kernels_and_leaves_the_rest_to_adamw():
+  kernel, stacked = jnp.zeros((4, 6)), jnp.zeros((2, 4, 6))
+  params = {
+    "llm": {"layers": {"q_proj": {"kernel": stacked}}, "lm_head": {"kernel": kernel}},
+    "projector": {"fc1": {"kernel": kernel, "bias": jnp.zeros(6)}},
+  }
+  axes = optim.muon_matrices(params)
+  assert axes["llm"]["layers"]["q_proj"]["kernel"] == (1, 2)
+  assert axes["projector"]["fc1"]["kernel"] == (0, 1)
+  assert axes["llm"]["lm_head"]["kernel"] is None
+  assert axes["projector"]["fc1"]["bias"] is None
+
+
+def test_a_muon_update_of_a_matrix_is_orthogonal():
+  cfg = optim.OptimConfig(name="muon", muon_lr=1.0, warmup_steps=0, clip_norm=0.0)
+  params = {"fc": {"kernel": jnp.zeros((8, 8))}}
+  grads = {"fc": {"kernel": jax.random.normal(jax.random.key(0), (8, 8))}}
+  tx = optim.make_optimizer(cfg, steps=10)
+  update, _ = tx.update(grads, tx.init(params), params)
+  singular = jnp.linalg.svd(update["fc"]["kernel"], compute_uv=False)
+  assert 0.5 < float(singular.min()) and float(singular.max()) < 1.5

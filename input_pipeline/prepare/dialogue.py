@@ -1,8 +1,9 @@
 """Conversations about a rendered scene whose intent narrows turn by turn.
 
-A conversation is a chain of facts ("red", "striped", "the leftmost of those"). Each fact
-narrows what the facts before it left over, and no fact alone names the target: only the
-conversation does. Answers are computed from the scene, so they are true of the image.
+A conversation is a chain of facts ("red", "striped", "the leftmost of those"). Each
+fact narrows what the facts before it left over, and no fact alone names the target:
+only the conversation does. Answers are computed from the scene, so they are true of
+the image.
 """
 
 import dataclasses
@@ -72,8 +73,9 @@ def attribute_facts(item):
 
 
 def _is(kind, word):
-  return Fact(kind, word, lambda items: tuple(
-    o for o in items if getattr(o, kind) == word))
+  return Fact(
+    kind, word, lambda items: tuple(o for o in items if getattr(o, kind) == word)
+  )
 
 
 _ORDERS = {
@@ -91,8 +93,9 @@ def order_facts(items):
   for word, key in _ORDERS.items():
     ranked = sorted(items, key=key)
     if len(ranked) > 1 and key(ranked[1]) - key(ranked[0]) >= _MARGIN:
-      facts.append(Fact("order", word, lambda group, key=key: tuple(
-        sorted(group, key=key)[:1])))
+      facts.append(
+        Fact("order", word, lambda group, key=key: tuple(sorted(group, key=key)[:1]))
+      )
   return facts
 
 
@@ -112,8 +115,11 @@ def _chain(objects, item, rng):
     if len(left) == 1 or len(facts) == MAX_FACTS - 1:
       break
   if len(left) > 1:
-    choices = [f for f in order_facts(left)
-               if f.pick(left) == (item,) and f.pick(objects) != (item,)]
+    choices = [
+      f
+      for f in order_facts(left)
+      if f.pick(left) == (item,) and f.pick(objects) != (item,)
+    ]
     if not choices:
       return None
     facts.append(choices[rng.integers(len(choices))])
@@ -144,13 +150,17 @@ def _part(objects, rng):
 
 
 def _two(objects, rng):
-  """Two objects of one group, told apart by their shapes: "the star and the car"."""
+  """Two objects of one group, told apart by their shapes: "the tree and the car"."""
   item = objects[rng.integers(len(objects))]
   facts = [f for f in attribute_facts(item) if f.kind != "shape"]
   fact = facts[rng.integers(len(facts))]
   group = fact.pick(objects)
-  single = [o for o in group if sum(p.shape == o.shape for p in group) == 1
-            and sum(p.shape == o.shape for p in objects) > 1]
+  single = [
+    o
+    for o in group
+    if sum(p.shape == o.shape for p in group) == 1
+    and sum(p.shape == o.shape for p in objects) > 1
+  ]
   if len(single) < 2 or len(group) == len(objects):
     return None
   first, second = (single[i] for i in rng.permutation(len(single))[:2])
@@ -164,9 +174,14 @@ def _none(objects, rng):
   first = attribute_facts(item)[rng.integers(2)]
   left = first.pick(objects)
   words = {"colour": COLOURS, "shape": SHAPES, "texture": TEXTURES[1:]}
-  absent = [_is(kind, word) for kind, choices in words.items() for word in choices
-            if kind != first.kind and _is(kind, word).pick(objects)
-            and not _is(kind, word).pick(left)]
+  absent = [
+    _is(kind, word)
+    for kind, choices in words.items()
+    for word in choices
+    if kind != first.kind
+    and _is(kind, word).pick(objects)
+    and not _is(kind, word).pick(left)
+  ]
   if not absent or len(left) == len(objects):
     return None
   return _Plan("none", (first, absent[rng.integers(len(absent))]), (Target(None),))
@@ -188,38 +203,45 @@ class _Writer:
 
   def write(self, plan, *, early_mask):
     rounds, targets = [], []
-    if len(plan.facts) < 2 or self.rng.random() < 0.4:
+    last_in_request = plan.kind == "one" and self.rng.random() < 0.2
+    short = len(plan.facts) - last_in_request < 2  # three rounds are the least
+    if short or (not early_mask and self.rng.random() < 0.4):
       rounds.append(self._opening())
     left = self.scene.objects
-    last_in_request = plan.kind == "one" and self.rng.random() < 0.4
     spoken = plan.facts[:-1] if last_in_request else plan.facts
     for index, fact in enumerate(spoken):
       left = fact.pick(left)
-      show = early_mask and index == 0 and 1 < len(left) < 4
-      rounds.append(self._ask(fact, left, first=index == 0, show=show))
-      targets += [_group(fact, left)] if show else []
+      rounds.append(self._ask(fact, left, first=index == 0))
+      if early_mask and index == 0 and len(left) > 1:
+        rounds.append(self._show(fact, left))
+        targets.append(_group(fact, left))
     rounds.append(self._request(plan, last_in_request))
     return Conversation(tuple(rounds), (*targets, *plan.targets))
 
   def _opening(self):
-    return (self.say(wording.OPENING),
-            self.say(wording.OPENING_ANSWER, n=wording.NUMBERS[len(self.scene.objects)]))
+    return (
+      self.say(wording.OPENING),
+      self.say(wording.OPENING_ANSWER, n=wording.NUMBERS[len(self.scene.objects)]),
+    )
 
-  def _ask(self, fact, left, *, first, show):
+  def _ask(self, fact, left, *, first):
     """One narrowing question and its true answer."""
     noun = wording.noun(fact, plural=True)
     table = wording.FIRST_ASK if first else wording.NEXT_ASK
     if fact.kind == "order":
       table = wording.ORDER_ASK
-    question = self.say(table, noun=noun, word=fact.word)
-    if show:
-      question += " " + self.say(wording.SHOW_GROUP)
-    return question, self._answer(fact, left, show=show)
+    return self.say(table, noun=noun, word=fact.word), self._answer(fact, left)
 
-  def _answer(self, fact, left, *, show):
+  def _show(self, fact, left):
+    """A round that wants a mask of all that is left so far."""
+    noun = wording.noun(fact, plural=True)
+    return (
+      self.say(wording.SHOW_GROUP),
+      self.say(wording.GROUP_ANSWER, n=wording.NUMBERS[len(left)], noun=noun),
+    )
+
+  def _answer(self, fact, left):
     phrase = wording.noun(fact, plural=len(left) != 1)
-    if show:
-      return self.say(wording.GROUP_ANSWER, n=wording.NUMBERS[len(left)], noun=phrase)
     if not left:
       return self.say(wording.NO_ANSWER, noun=phrase)
     if fact.kind == "order":
@@ -230,11 +252,15 @@ class _Writer:
   def _request(self, plan, last_in_request):
     """The round that ends in [SEG]; PRIST's own last requests name no target."""
     if plan.kind == "part":
-      return (self.say(wording.PART_REQUEST, part=plan.request[0]),
-              self.say(wording.PART_MASK, part=plan.request[0]))
+      return (
+        self.say(wording.PART_REQUEST, part=plan.request[0]),
+        self.say(wording.PART_MASK, part=plan.request[0]),
+      )
     if plan.kind == "two":
       a, b = plan.request
-      return self.say(wording.TWO_REQUEST, a=a, b=b), self.say(wording.TWO_MASK, a=a, b=b)
+      return self.say(wording.TWO_REQUEST, a=a, b=b), self.say(
+        wording.TWO_MASK, a=a, b=b
+      )
     if plan.kind == "none":
       return self.say(wording.REQUEST), self.say(wording.NONE_MASK)
     if last_in_request:

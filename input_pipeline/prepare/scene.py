@@ -1,8 +1,9 @@
 """Rendered scenes: a few objects on a background, each with a known outline.
 
-An object has a shape, a colour, a texture and a size class; houses, trees and cars also
-have named parts. No two objects of a scene agree in all four, and none overlap, so every
-phrase about the scene has one true meaning. Units: pixels of the stored image, (x, y).
+An object has a shape, a colour, a texture and a size class; houses, trees and cars
+also have named parts. No two objects of a scene agree in all four, and none overlap, so
+every phrase about the scene has one true meaning. Units: pixels of the stored image,
+(x, y).
 """
 
 import dataclasses
@@ -14,19 +15,21 @@ import numpy as np
 
 COLOURS = {
   "red": (208, 36, 36),
-  "orange": (245, 140, 28),
   "yellow": (246, 218, 52),
   "green": (44, 158, 62),
   "blue": (40, 86, 214),
   "purple": (132, 52, 176),
-  "pink": (248, 150, 200),
   "white": (244, 244, 240),
 }
 TEXTURES = ("plain", "striped", "dotted")
 # Radius of the enclosing circle as a share of the shorter image side.
-SIZES = {"small": (0.145, 0.165), "big": (0.24, 0.28)}
-SHAPES = ("circle", "square", "triangle", "star", "cross", "house", "tree", "car")
-PARTS = {"house": ("roof", "wall"), "tree": ("crown", "trunk"), "car": ("body", "wheels")}
+SIZES = {"small": (0.14, 0.155), "big": (0.235, 0.265)}
+SHAPES = ("circle", "square", "triangle", "house", "tree", "car")
+PARTS = {
+  "house": ("roof", "wall"),
+  "tree": ("crown", "trunk"),
+  "car": ("body", "wheels"),
+}
 IMAGE_SIZES = ((128, 128), (128, 128), (128, 112), (112, 128))  # (height, width)
 PHOTOGRAPHS = ("astronaut", "brick", "chelsea", "coffee", "grass", "gravel", "rocket")
 SUPERSAMPLE = 2
@@ -66,21 +69,30 @@ class Scene:
 def sample_scene(rng):
   """Draws a scene of up to 5 objects in which colours and shapes repeat."""
   height, width = IMAGE_SIZES[rng.integers(len(IMAGE_SIZES))]
-  count = int(rng.integers(3, 6))
+  count = int(rng.integers(4, 6))
   colours = rng.choice(list(COLOURS), size=3, replace=False)
   shapes = rng.choice(SHAPES, size=3, replace=False)
-  textures = rng.choice(TEXTURES, size=2, replace=False)
-  combos = [(s, c, t, z) for s in shapes for c in colours for t in textures
-            for z in SIZES]
+  textures = ("plain", str(rng.choice(TEXTURES[1:])))
+  combos = [
+    (s, c, t, z) for s in shapes for c in colours for t in textures for z in SIZES
+  ]
   objects = []
-  for index in rng.permutation(len(combos)):
+  for index in rng.permutation(len(combos))[: 2 * count]:
     placed = _place(rng, height, width, objects, str(combos[index][3]))
     if placed:
       shape, colour, texture, size = map(str, combos[index])
       centre, radius = placed
-      objects.append(SceneObject(
-          shape=shape, colour=colour, texture=texture, size=size, centre=centre,
-          radius=radius, parts=_outline(shape, centre, radius)))
+      objects.append(
+        SceneObject(
+          shape=shape,
+          colour=colour,
+          texture=texture,
+          size=size,
+          centre=centre,
+          radius=radius,
+          parts=_outline(shape, centre, radius),
+        )
+      )
     if len(objects) == count:
       break
   objects.sort(key=lambda o: o.centre[0])
@@ -103,8 +115,10 @@ def _outline(shape, centre, radius):
   """Polygons of each part; a plain shape is its own single part."""
   unit = _UNIT_OUTLINES[shape]()
   centre = np.asarray(centre)
-  return {name: [np.asarray(p, float) * radius + centre for p in polygons]
-          for name, polygons in unit.items()}
+  return {
+    name: [np.asarray(p, float) * radius + centre for p in polygons]
+    for name, polygons in unit.items()
+  }
 
 
 def _regular(count, radius=1.0, phase=-90.0):
@@ -112,20 +126,8 @@ def _regular(count, radius=1.0, phase=-90.0):
   return radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _star():
-  points = np.empty((10, 2))
-  points[0::2], points[1::2] = _regular(5), _regular(5, radius=0.45, phase=-54)
-  return points
-
-
 def _box(x0, y0, x1, y1):
   return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
-
-
-def _cross(arm=0.36):
-  a, b = arm, 0.93
-  return [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b),
-          (-a, a), (-b, a), (-b, -a), (-a, -a)]
 
 
 def _ellipse(x, y, rx, ry, count=16):
@@ -137,8 +139,6 @@ _UNIT_OUTLINES = {
   "circle": lambda: {"circle": [_ellipse(0, 0, 0.92, 0.92, count=24)]},
   "square": lambda: {"square": [_box(-0.7, -0.7, 0.7, 0.7)]},
   "triangle": lambda: {"triangle": [_regular(3)]},
-  "star": lambda: {"star": [_star()]},
-  "cross": lambda: {"cross": [_cross()]},
   "house": lambda: {
     "roof": [[(-0.85, -0.1), (0, -0.95), (0.85, -0.1)]],
     "wall": [_box(-0.62, -0.08, 0.62, 0.78)],
@@ -148,8 +148,18 @@ _UNIT_OUTLINES = {
     "trunk": [_box(-0.2, 0.29, 0.2, 0.97)],
   },
   "car": lambda: {
-    "body": [[(-0.95, 0.3), (-0.95, -0.1), (-0.5, -0.15), (-0.3, -0.6), (0.35, -0.6),
-              (0.55, -0.15), (0.95, -0.1), (0.95, 0.3)]],
+    "body": [
+      [
+        (-0.95, 0.3),
+        (-0.95, -0.1),
+        (-0.5, -0.15),
+        (-0.3, -0.6),
+        (0.35, -0.6),
+        (0.55, -0.15),
+        (0.95, -0.1),
+        (0.95, 0.3),
+      ]
+    ],
     "wheels": [_ellipse(-0.52, 0.54, 0.24, 0.22), _ellipse(0.52, 0.54, 0.24, 0.22)],
   },
 }
@@ -160,8 +170,9 @@ def render(scene, rng):
   """Draws the scene. Returns uint8 RGB [height, width, 3]."""
   k = SUPERSAMPLE
   canvas = _background(scene.height, scene.width, rng)
-  canvas = cv2.resize(canvas, (scene.width * k, scene.height * k),
-                      interpolation=cv2.INTER_LINEAR).astype(np.float32)
+  canvas = cv2.resize(
+    canvas, (scene.width * k, scene.height * k), interpolation=cv2.INTER_LINEAR
+  ).astype(np.float32)
   for item in scene.objects:
     _draw(canvas, item, rng)
   image = cv2.resize(canvas, (scene.width, scene.height), interpolation=cv2.INTER_AREA)
@@ -174,7 +185,7 @@ def _draw(canvas, item, rng):
   x, y = np.multiply(item.centre, k)
   reach = int(item.radius * k) + 3
   top, left = max(int(y) - reach, 0), max(int(x) - reach, 0)
-  patch = canvas[top:int(y) + reach, left:int(x) + reach]
+  patch = canvas[top : int(y) + reach, left : int(x) + reach]
   base = np.clip(np.array(COLOURS[item.colour]) + rng.normal(0, 6, 3), 0, 255)
   weave = _texture(item.texture, patch.shape[:2], item.radius * k)
   for name, polygons in item.parts.items():
@@ -189,18 +200,18 @@ def _draw(canvas, item, rng):
 
 def _accent(base):
   """The second colour of a texture: dark on light colours, light on dark ones."""
-  return base * 0.45 if base.mean() > 150 else base * 0.35 + 255 * 0.65
+  return base * 0.65 if base.mean() > 150 else base * 0.6 + 255 * 0.4
 
 
 def _texture(kind, shape, radius):
   """How much of the accent colour each pixel takes, [H, W, 1] of 0 or 1."""
-  rows, cols = np.mgrid[:shape[0], :shape[1]]
+  rows, cols = np.mgrid[: shape[0], : shape[1]]
   period = max(radius / 2.2, 7.0)
   if kind == "striped":
     weave = ((rows + cols) % period) < 0.4 * period
   elif kind == "dotted":
-    near = lambda v: np.abs(v % period - period / 2)
-    weave = np.hypot(near(rows), near(cols)) < 0.32 * period
+    dy, dx = (np.abs(v % period - period / 2) for v in (rows, cols))
+    weave = np.hypot(dy, dx) < 0.32 * period
   else:
     weave = np.zeros(shape, bool)
   return weave[..., None].astype(np.float32)
@@ -218,7 +229,8 @@ def _background(height, width, rng):
   kind = rng.random()
   if kind < 0.25:
     return np.full((height, width, 3), rng.uniform(60, 190, 3), np.float32).astype(
-        np.uint8)
+      np.uint8
+    )
   if kind < 0.5:
     ends = rng.uniform(50, 200, (2, 1, 1, 3))
     ramp = np.linspace(0, 1, height)[:, None, None]
@@ -234,7 +246,7 @@ def _photo_crop(height, width, rng):
   side = int(rng.uniform(0.4, 0.9) * min(photo.shape[:2]))
   top = rng.integers(photo.shape[0] - side + 1)
   left = rng.integers(photo.shape[1] - side + 1)
-  crop = np.ascontiguousarray(photo[top:top + side, left:left + side, :3])
+  crop = np.ascontiguousarray(photo[top : top + side, left : left + side, :3])
   crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
   # Softened: the photograph gives clutter without hiding what the talk is about.
   grey = crop.mean(axis=2, keepdims=True)

@@ -19,7 +19,7 @@ from miras_jax.errors import UserError
 PER_IMAGE = 3
 EVAL_SHARE = 0.05  # of the images, for val and again for test
 KINDS = {"one": 0.64, "part": 0.14, "two": 0.14, "none": 0.08}
-EARLY_MASK_SHARE = 0.5
+EARLY_MASK_SHARE = 0.35
 JPEG_QUALITY = 92
 MARKER = "synth.json"
 
@@ -33,8 +33,10 @@ def generate(out, conversations, seed):
   out = pathlib.Path(out)
   recipe = {"conversations": conversations, "seed": seed, "recipe": 1}
   if conversations < 3 * PER_IMAGE:
-    raise UserError(f"--conversations={conversations}: give at least {3 * PER_IMAGE}, "
-                    "so that train, val and test each get an image")
+    raise UserError(
+      f"--conversations={conversations}: give at least {3 * PER_IMAGE}, "
+      "so that train, val and test each get an image"
+    )
   if _already_there(out, recipe):
     return _counts(out)
   for folder in ("images", "masks"):
@@ -50,8 +52,10 @@ def _already_there(out, recipe):
     return False
   if marker.is_file() and json.loads(marker.read_text()) == recipe:
     return True
-  raise UserError(f"{out} is not empty and holds another data set: name a new folder "
-                  "with --out, or delete this one")
+  raise UserError(
+    f"{out} is not empty and holds another data set: name a new folder "
+    "with --out, or delete this one"
+  )
 
 
 def _records(out, conversations, seed):
@@ -92,11 +96,17 @@ def _talks(scene, rng, count):
 
 
 def _record(name, talk):
-  dialogue = [{"from": role, "value": text} for pair in talk.rounds
-              for role, text in zip(("human", "gpt"), pair, strict=True)]
+  dialogue = [
+    {"from": role, "value": text}
+    for pair in talk.rounds
+    for role, text in zip(("human", "gpt"), pair, strict=True)
+  ]
   focus = [target.label for target in talk.targets]
-  return {"img_id": name, "dialogue": dialogue,
-          "focus": focus[0] if len(focus) == 1 else focus}
+  return {
+    "img_id": name,
+    "dialogue": dialogue,
+    "focus": focus[0] if len(focus) == 1 else focus,
+  }
 
 
 def _write_masks(path, image_name, scene, talks):
@@ -107,29 +117,52 @@ def _write_masks(path, image_name, scene, talks):
     if target.label and target.label not in labels:
       labels.add(target.label)
       labelled.append((target.label, target.polygons))
-  shapes = [_shape(label, polygon, group) for group, (label, polygons) in
-            enumerate(labelled) for polygon in polygons]
-  path.write_text(json.dumps({
-      "version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image_name,
-      "imageData": None, "imageHeight": scene.height, "imageWidth": scene.width}))
+  shapes = [
+    _shape(label, polygon, group)
+    for group, (label, polygons) in enumerate(labelled)
+    for polygon in polygons
+  ]
+  path.write_text(
+    json.dumps(
+      {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": image_name,
+        "imageData": None,
+        "imageHeight": scene.height,
+        "imageWidth": scene.width,
+      }
+    )
+  )
 
 
 def _shape(label, polygon, group):
   points = [[round(float(x), 2), round(float(y), 2)] for x, y in polygon]
-  return {"label": label, "points": points, "group_id": group,
-          "shape_type": "polygon", "flags": {}}
+  return {
+    "label": label,
+    "points": points,
+    "group_id": group,
+    "shape_type": "polygon",
+    "flags": {},
+  }
 
 
 def _write_splits(out, per_image):
   groups = list(per_image)
   held_out = max(1, round(EVAL_SHARE * len(groups)))
-  parts = {"val": groups[:held_out], "test": groups[held_out:2 * held_out],
-           "train": groups[2 * held_out:]}
+  parts = {
+    "val": groups[:held_out],
+    "test": groups[held_out : 2 * held_out],
+    "train": groups[2 * held_out :],
+  }
   for split, images in parts.items():
     records = [record for image in images for record in image]
     (out / f"{split}.json").write_text(json.dumps(records, indent=1) + "\n")
 
 
 def _counts(out):
-  return {split: len(json.loads((out / f"{split}.json").read_text()))
-          for split in ("train", "val", "test")}
+  return {
+    split: len(json.loads((out / f"{split}.json").read_text()))
+    for split in ("train", "val", "test")
+  }

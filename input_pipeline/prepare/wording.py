@@ -56,7 +56,8 @@ PART_REQUEST = (
   "I only want its {part}.", "Outline the {part} of that one.",
 )
 TWO_REQUEST = (
-  "Of those, segment the {a} and the {b}.", "Please mark the {a} and also the {b} among them.",
+  "Of those, segment the {a} and the {b}.",
+  "Please mark the {a} and also the {b} among them.",
   "Outline the {a} and then the {b} of these.",
 )
 MASK = (
@@ -70,14 +71,14 @@ TWO_MASK = (
 NONE_MASK = ("Nothing is left, so it is empty: [SEG].", "There is none: [SEG].")
 
 PLURALS = {
-  "circle": "circles", "square": "squares", "triangle": "triangles", "star": "stars",
-  "cross": "crosses", "house": "houses", "tree": "trees", "car": "cars",
+  "circle": "circles", "square": "squares", "triangle": "triangles",
+  "house": "houses", "tree": "trees", "car": "cars",
 }
 # fmt: on
 
 
 def noun(fact, *, plural):
-  """The noun phrase of a fact: "red things", "stars", "leftmost one"."""
+  """The noun phrase of a fact: "red things", "cars", "leftmost one"."""
   if fact.kind == "shape":
     return PLURALS[fact.word] if plural else fact.word
   if fact.kind == "order":
@@ -89,7 +90,7 @@ _ADJECTIVES = ("order", "size", "texture", "colour")
 
 
 def phrase(facts):
-  """The noun phrase of several facts together: "leftmost small red star"."""
+  """The noun phrase of several facts together: "leftmost small red car"."""
   words = {fact.kind: fact.word for fact in facts}
   adjectives = [words[kind] for kind in _ADJECTIVES if kind in words]
   return " ".join([*adjectives, words.get("shape", "thing")])

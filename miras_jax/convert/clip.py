@@ -19,8 +19,11 @@ HF = Table(
   RULES,
   prefixes=("vision_model.", ""),
   ignored=(
-    r"embeddings\.position_ids", r"text_model\..*", r"(visual|text)_projection\.weight",
-    r"logit_scale"),
+    r"embeddings\.position_ids",
+    r"text_model\..*",
+    r"(visual|text)_projection\.weight",
+    r"logit_scale",
+  ),
 )
 
 _LAYER = "visual.transformer.resblocks.{i}."
@@ -32,10 +35,15 @@ OPENAI = Table(
     Rule("visual.positional_embedding", "clip/pos_embed"),
     *norm("visual.ln_pre", "clip/pre_norm"),
     *norm(_LAYER + "ln_{n:1|2}", _OURS + "norm{n}"),
-    Rule(_LAYER + "attn.in_proj_weight", tuple(q + "kernel" for q in _QKV), thirds,
-         join_thirds),
-    Rule(_LAYER + "attn.in_proj_bias", tuple(q + "bias" for q in _QKV), thirds,
-         join_thirds),
+    Rule(
+      _LAYER + "attn.in_proj_weight",
+      tuple(q + "kernel" for q in _QKV),
+      thirds,
+      join_thirds,
+    ),
+    Rule(
+      _LAYER + "attn.in_proj_bias", tuple(q + "bias" for q in _QKV), thirds, join_thirds
+    ),
     *linear(_LAYER + "attn.out_proj", _OURS + "attn/out_proj"),
     *linear(_LAYER + "mlp.c_fc", _OURS + "mlp/fc1"),
     *linear(_LAYER + "mlp.c_proj", _OURS + "mlp/fc2"),
@@ -43,7 +51,16 @@ OPENAI = Table(
   ),
   # The text tower, the joint projection, and what OpenAI's own archive adds.
   ignored=(
-    r"visual\.proj", r"transformer\..*", r"token_embedding\.weight",
-    r"positional_embedding", r"ln_final\..*", r"text_projection", r"logit_scale",
-    r"attn_mask", r"input_resolution", r"context_length", r"vocab_size"),
+    r"visual\.proj",
+    r"transformer\..*",
+    r"token_embedding\.weight",
+    r"positional_embedding",
+    r"ln_final\..*",
+    r"text_projection",
+    r"logit_scale",
+    r"attn_mask",
+    r"input_resolution",
+    r"context_length",
+    r"vocab_size",
+  ),
 )

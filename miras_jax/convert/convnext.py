@@ -19,14 +19,23 @@ RULES = (
 TOWER_RULES = tuple(
   rule
   for old, new in (("stem.", "vision_stem."), ("stages.", "vision_stages."))
-  for rule in moved(
-    [r for r in RULES if r.src.startswith(old)], src=(old, new)))
+  for rule in moved([r for r in RULES if r.src.startswith(old)], src=(old, new))
+)
 
 OPENCLIP = Table(
   RULES,
   prefixes=("visual.trunk.", "trunk.", ""),
   ignored=(
-    r"norm_pre\..*", r"(visual\.)?head\..*", r"text\..*", r"transformer\..*",
-    r"token_embedding\.weight", r"positional_embedding", r"ln_final\..*", r"attn_mask",
-    r"text_projection(\.weight)?", r"logit_scale", r"logit_bias"),
+    r"norm_pre\..*",
+    r"(visual\.)?head\..*",
+    r"text\..*",
+    r"transformer\..*",
+    r"token_embedding\.weight",
+    r"positional_embedding",
+    r"ln_final\..*",
+    r"attn_mask",
+    r"text_projection(\.weight)?",
+    r"logit_scale",
+    r"logit_bias",
+  ),
 )

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from miras_jax.config import with_overrides
 from miras_jax.convert import infer, vocabulary
-from miras_jax.convert.outputs import OUTPUTS
+from miras_jax.convert.outputs import OUTPUTS, is_converted
 from miras_jax.convert.sources import Source
 from miras_jax.convert.tree import NEW_PARTS, CastTree, MergedTree, SourceTree
 from miras_jax.errors import UserError
@@ -103,13 +103,14 @@ def expected_shapes(cfg):
 
 def _our_tree(path):
   """FolderTree or WorkdirTree when `path` is one of ours, else None."""
+  path = pathlib.Path(path)
+  converted = is_converted(path)
+  trained = (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
+  if not converted and not trained and path.name != "checkpoints":
+    return None
   from miras_jax.convert import store  # orbax: seconds, and only needed here
 
-  path = pathlib.Path(path)
-  if store.is_converted(path):
-    return store.FolderTree(path)
-  trained = (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
-  return store.WorkdirTree(path) if trained or path.name == "checkpoints" else None
+  return store.FolderTree(path) if converted else store.WorkdirTree(path)
 
 
 def _open_published(paths, kinds, plan):
@@ -166,7 +167,7 @@ def _new_paths(shapes, parts):
 
 
 class Random:
-  """Leaves that start from the model's own random values, made when the first is read."""
+  """Leaves with the model's own random values, made when the first one is read."""
 
   def __init__(self, cfg, paths, seed):
     self.cfg, self.paths, self.seed = cfg, paths, seed

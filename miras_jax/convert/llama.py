@@ -13,8 +13,7 @@ RULES = (
   *(Rule(a + "weight", b + "kernel[{i}]", swap, swap) for a, b in _PROJECTIONS),
   Rule(_LAYER + "self_attn.{p:q|k|v}_proj.bias", _OURS + "attn/{p}_proj/bias[{i}]"),
   Rule(_LAYER + "input_layernorm.weight", _OURS + "input_norm/scale[{i}]"),
-  Rule(
-    _LAYER + "post_attention_layernorm.weight", _OURS + "post_attn_norm/scale[{i}]"),
+  Rule(_LAYER + "post_attention_layernorm.weight", _OURS + "post_attn_norm/scale[{i}]"),
   Rule("model.norm.weight", "llm/final_norm/scale"),
   Rule("lm_head.weight", "llm/lm_head/kernel", swap, swap),
 )
@@ -30,4 +29,6 @@ def lora_rules(suffix):
   "" in PEFT's adapter files."""
   return tuple(
     Rule(f"{a}lora_{x}{suffix}.weight", f"{b}lora_{x.lower()}[{{i}}]", swap, swap)
-    for a, b in _PROJECTIONS for x in "AB")
+    for a, b in _PROJECTIONS
+    for x in "AB"
+  )

@@ -181,14 +181,18 @@ def plan(sources: Iterable, expected: Mapping, *, grows: Mapping = None) -> Plan
       taken = pieces.setdefault(place.path, {})
       if place.layer in taken:
         raise UserError(
-          f"{key!r} and {taken[place.layer].key!r} are both our {str(place)!r}")
+          f"{key!r} and {taken[place.layer].key!r} are both our {str(place)!r}"
+        )
       taken[place.layer] = piece
   missing = [
     Place(path, layer)
-    for path, shape in expected.items() for layer in _absent(pieces.get(path), shape)]
+    for path, shape in expected.items()
+    for layer in _absent(pieces.get(path), shape)
+  ]
   ordered = {
     path: [taken[i] for i in sorted(taken, key=lambda i: -1 if i is None else i)]
-    for path, taken in pieces.items()}
+    for path, taken in pieces.items()
+  }
   return Plan(ordered, missing, ignored)
 
 
@@ -220,7 +224,8 @@ def _check_shape(piece, place, published, shape, grows):
       return
   raise UserError(
     f"{piece.key!r} has shape {tuple(published)}, which makes {piece.shape}; our"
-    f" {str(place)!r} wants {want}")
+    f" {str(place)!r} wants {want}"
+  )
 
 
 # -- whole trees in memory ------------------------------------------------------------
@@ -245,7 +250,9 @@ def convert(source, table, expected, *, partial=False):
     raise UserError(f"no key for our {str(first)!r}{more}{_wanted(table, first)}")
   flat = {
     path: assemble(pieces, lambda piece: source[piece.key])
-    for path, pieces in made.pieces.items() if not _gaps(path, made.missing)}
+    for path, pieces in made.pieces.items()
+    if not _gaps(path, made.missing)
+  }
   return unflatten_dict(flat, sep="/")
 
 
@@ -254,7 +261,7 @@ def _gaps(path, missing):
 
 
 def _wanted(table, place):
-  """"; looked for 'key'" where this table can say so."""
+  """ "; looked for 'key'" where this table can say so."""
   if place.layer is None and table.stacked(place.path):
     place = place._replace(layer=0)
   return f"; looked for {table.origin(place)[0]!r}"
@@ -273,7 +280,8 @@ def export(params, table):
   origins = table.origins({k: tuple(x.shape) for k, x in flat.items()})
   return {
     key: published(origin, functools.partial(_leaf_of, flat))
-    for key, origin in origins.items()}
+    for key, origin in origins.items()
+  }
 
 
 def published(origin, leaf):

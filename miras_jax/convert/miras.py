@@ -15,28 +15,40 @@ from miras_jax.convert.rules import (
 )
 
 _PROJECTOR = tuple(
-  rule for theirs, ours in (("0", "fc1"), ("2", "fc2"))
-  for rule in linear(f"model.mm_projector.{theirs}", f"projector/{ours}"))
+  rule
+  for theirs, ours in (("0", "fc1"), ("2", "fc2"))
+  for rule in linear(f"model.mm_projector.{theirs}", f"projector/{ours}")
+)
 _MINING = tuple(
-  rule for theirs, ours in (("query", "query"), ("aux", "key"), ("val", "value"))
+  rule
+  for theirs, ours in (("query", "query"), ("aux", "key"), ("val", "value"))
   for rule in (
     *norm(f"model.vlm_uni_{theirs}_projector.0", f"mining/{ours}_norm"),
-    *linear(f"model.vlm_uni_{theirs}_projector.1", f"mining/{ours}_proj")))
+    *linear(f"model.vlm_uni_{theirs}_projector.1", f"mining/{ours}_proj"),
+  )
+)
 _TEXT = (
   *linear("model.text_hidden_fcs.0.0", "seg_prompt/text_fc1"),
-  *linear("model.text_hidden_fcs.0.2", "seg_prompt/text_fc2"))
+  *linear("model.text_hidden_fcs.0.2", "seg_prompt/text_fc2"),
+)
 
 # torch's MultiheadAttention. The published code draws it anew in every pass and saves
 # it nowhere: below `model.` the name `obj_cross_attention` is ours.
 _ALIGN = "seg_prompt/align/"
 _QKV = tuple(f"{_ALIGN}{p}_proj/" for p in "qkv")
 ALIGN_RULES = (
-  Rule("multihead_attn.in_proj_weight", tuple(q + "kernel" for q in _QKV), thirds,
-       join_thirds),
-  Rule("multihead_attn.in_proj_bias", tuple(q + "bias" for q in _QKV), thirds,
-       join_thirds),
+  Rule(
+    "multihead_attn.in_proj_weight",
+    tuple(q + "kernel" for q in _QKV),
+    thirds,
+    join_thirds,
+  ),
+  Rule(
+    "multihead_attn.in_proj_bias", tuple(q + "bias" for q in _QKV), thirds, join_thirds
+  ),
   *linear("multihead_attn.out_proj", _ALIGN + "out_proj"),
-  *linear("linear", _ALIGN + "linear"))
+  *linear("linear", _ALIGN + "linear"),
+)
 ALIGN = Table(ALIGN_RULES, prefixes=("", "obj_cross_attention."))
 
 CLIP_PREFIX = "model.vision_tower.vision_tower.vision_model."
@@ -44,13 +56,17 @@ RULES = (
   *llama.RULES,
   *moved(clip.RULES, src=("", CLIP_PREFIX)),
   *moved(convnext.TOWER_RULES, src=("", "model.vision_tower_aux.")),
-  *_MINING, *_PROJECTOR, *_TEXT,
+  *_MINING,
+  *_PROJECTOR,
+  *_TEXT,
   *moved(ALIGN_RULES, src=("", "model.obj_cross_attention.")),
   *moved(sam.RULES, src=("", "model.visual_model.")),
 )
 IGNORED = (
-  *llama.IGNORED, r"model\.vision_tower\..*\.position_ids",
-  r"model\.visual_model\.pixel_(mean|std)")
+  *llama.IGNORED,
+  r"model\.vision_tower\..*\.position_ids",
+  r"model\.visual_model\.pixel_(mean|std)",
+)
 # PEFT's spellings in its newer versions, and of modules that train beside the adapters.
 _ALIASES = ((r"\.base_layer\.", "."), (r"\.modules_to_save(\.default)?\.", "."))
 _COPIES = r".*\.original_module\..*"  # what modules_to_save replaces
@@ -77,5 +93,13 @@ LLAVA_HF = Table(
   ),
   ignored=(
     r"language_model\.model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
-    r"vision_tower\..*\.position_ids"),
+    r"vision_tower\..*\.position_ids",
+  ),
+  # transformers 5 writes the tower without `vision_model.`, and may put `model.` first.
+  aliases=(
+    (r"^model\.(?=(language_model|vision_tower|multi_modal_projector)\.)", ""),
+    (r"^language_model\.(?!model\.|lm_head\.)", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+    (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
+  ),
 )

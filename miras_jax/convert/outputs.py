@@ -24,7 +24,7 @@ from miras_jax.convert.tree import published_targets
 from miras_jax.errors import UserError
 from miras_jax.run_config import ModelChoice, RunConfig
 
-FORMAT = "miras_jax params 1"
+FORMAT, INDEX = "miras_jax params 1", "params/index.json"
 LORA = re.compile(r"/lora_[ab]$")
 # What a tokenizer's folder may hold; copied as it is.
 _TOKENIZER_FILES = (
@@ -43,12 +43,18 @@ class Output(NamedTuple):
   note: dict = {}
 
 
+def is_converted(path):
+  """Whether `path` is a folder that `miras convert` wrote in our format."""
+  path = pathlib.Path(path)
+  return (path / stream.MANIFEST).is_file() and (path / INDEX).is_file()
+
+
 def _ours(job, shard_bytes):
   targets = job.tree.targets()
   shards = stream.plan_shards(targets, folder="params/", shard_bytes=shard_bytes)
   texts = {
     "config.json": run_config(job).to_json(),
-    "params/index.json": stream.index_text(shards),
+    INDEX: stream.index_text(shards),
     "language_model.json": json.dumps(job.settings, indent=2, default=str) + "\n",
   }
 

@@ -179,7 +179,8 @@ class CompiledRule:
     fields = _numbers(fields)
     return [
       Place(_fill(body, fields), int(_fill(index[1:-1], fields)) if index else None)
-      for body, index in self.dsts]
+      for body, index in self.dsts
+    ]
 
   def origin(self, place):
     """(published key, all places that the key fills) of one of our places, or None."""

@@ -22,7 +22,8 @@ def _shared(block, layer):
     *linear(layer + "mlp.lin{n:1|2}", _OUR_LAYER + "mlp/fc{n}"),
     *linear(
       f"mask_decoder.transformer.{final}.{{p:q|k|v|out}}_proj",
-      f"{_DEC}transformer/{final}/{{p}}_proj"),
+      f"{_DEC}transformer/{final}/{{p}}_proj",
+    ),
   )
 
 
@@ -38,7 +39,8 @@ RULES = (
   *norm("image_encoder.neck.3", _ENC + "neck/norm2"),
   Rule(
     "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
-    _PROMPT + "pe/gaussian"),
+    _PROMPT + "pe/gaussian",
+  ),
   Rule("prompt_encoder.point_embeddings.{i}.weight", _PROMPT + "point_embeddings_{i}"),
   *conv("prompt_encoder.mask_downscaling.0", _DOWN + "conv1"),
   *norm("prompt_encoder.mask_downscaling.1", _DOWN + "norm1"),
@@ -47,17 +49,19 @@ RULES = (
   *conv("prompt_encoder.mask_downscaling.6", _DOWN + "conv3"),
   *norm(_LAYER + "norm{n:1|2|3|4}", _OUR_LAYER + "norm{n}"),
   *norm(
-    "mask_decoder.transformer.norm_final_attn",
-    _DEC + "transformer/norm_final_attn"),
+    "mask_decoder.transformer.norm_final_attn", _DEC + "transformer/norm_final_attn"
+  ),
   *deconv("mask_decoder.output_upscaling.0", _UP + "conv1"),
   *norm("mask_decoder.output_upscaling.1", _UP + "norm"),
   *deconv("mask_decoder.output_upscaling.3", _UP + "conv2"),
   *linear(
     "mask_decoder.output_hypernetworks_mlps.{m}.layers.{i}",
-    _DEC + "output_hypernetworks_{m}/layers_{i}"),
+    _DEC + "output_hypernetworks_{m}/layers_{i}",
+  ),
   *linear(
     "mask_decoder.iou_prediction_head.layers.{i}",
-    _DEC + "iou_prediction_head/layers_{i}"),
+    _DEC + "iou_prediction_head/layers_{i}",
+  ),
 )
 ORIGINAL = Table(RULES, ignored=(r"pixel_(mean|std)",))
 
@@ -78,16 +82,27 @@ HF_RULES = (
   *norm(_LAYER + "layer_norm{n:1|2|3|4}", _OUR_LAYER + "norm{n}"),
   *norm(
     "mask_decoder.transformer.layer_norm_final_attn",
-    _DEC + "transformer/norm_final_attn"),
+    _DEC + "transformer/norm_final_attn",
+  ),
   *deconv("mask_decoder.upscale_conv{n:1|2}", _UP + "conv{n}"),
   *norm("mask_decoder.upscale_layer_norm", _UP + "norm"),
-  *(rule for theirs, ours in _MLP for rule in linear(
-    f"mask_decoder.output_hypernetworks_mlps.{{m}}.{theirs}",
-    f"{_DEC}output_hypernetworks_{{m}}/{ours}")),
-  *(rule for theirs, ours in _MLP for rule in linear(
-    f"mask_decoder.iou_prediction_head.{theirs}",
-    f"{_DEC}iou_prediction_head/{ours}")),
+  *(
+    rule
+    for theirs, ours in _MLP
+    for rule in linear(
+      f"mask_decoder.output_hypernetworks_mlps.{{m}}.{theirs}",
+      f"{_DEC}output_hypernetworks_{{m}}/{ours}",
+    )
+  ),
+  *(
+    rule
+    for theirs, ours in _MLP
+    for rule in linear(
+      f"mask_decoder.iou_prediction_head.{theirs}", f"{_DEC}iou_prediction_head/{ours}"
+    )
+  ),
 )
 # The same matrix as shared_image_embedding, which some files store twice.
 HF = Table(
-  HF_RULES, ignored=(r"prompt_encoder\.shared_embedding\.positional_embedding",))
+  HF_RULES, ignored=(r"prompt_encoder\.shared_embedding\.positional_embedding",)
+)

@@ -16,22 +16,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from miras_jax import checkpoint as checkpoints
 from miras_jax import workdir
-from miras_jax.convert.outputs import FORMAT
+from miras_jax.convert.outputs import FORMAT, INDEX
 from miras_jax.convert.safetensors_file import SafetensorsFile, read_index
 from miras_jax.convert.sources import read_settings
-from miras_jax.convert.stream import MANIFEST, read_manifest
+from miras_jax.convert.stream import read_manifest
 from miras_jax.convert.tensors import TensorInfo
 from miras_jax.convert.tree import STACKED, Tree
 from miras_jax.errors import UserError
 from miras_jax.run_config import RunConfig
-
-INDEX = "params/index.json"
-
-
-def is_converted(path):
-  """Whether `path` is a folder that `miras convert` wrote in our format."""
-  path = pathlib.Path(path)
-  return (path / MANIFEST).is_file() and (path / INDEX).is_file()
 
 
 class FolderTree(Tree):

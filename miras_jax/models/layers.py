@@ -3,7 +3,8 @@
 B batch, T tokens, D width, F mlp width, R LoRA rank. Leading axes are free.
 """
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -116,7 +117,7 @@ def quick_gelu(x):
 
 
 def exact_gelu(x):
-  """GELU by the error function, as PyTorch's default; jax's default is the tanh form."""
+  """GELU by the error function, PyTorch's default; jax's default is the tanh form."""
   return jax.nn.gelu(x, approximate=False)
 
 

@@ -20,7 +20,7 @@ from miras_jax.models.llama import Llama
 from miras_jax.models.sam import Sam
 from miras_jax.models.seg_prompt import SegPrompt
 
-# Published pixel statistics, 0..255. CLIP: OpenAI's; SAM: ImageNet's as SAM rounds them.
+# Published pixel statistics, 0..255. CLIP: OpenAI's; SAM: ImageNet's, rounded.
 CLIP_MEAN = (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255)
 CLIP_STD = (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255)
 SAM_MEAN = (123.675, 116.28, 103.53)
@@ -35,8 +35,9 @@ def normalise(image_BHWC, mean, std):
 def zero_padding(image_BHWC, valid_hw_B2):
   """Zeros beyond the valid rows and columns: SAM pads after it normalises."""
   rows_H, cols_W = (jnp.arange(n) for n in image_BHWC.shape[1:3])
-  inside_BHW = ((rows_H[:, None] < valid_hw_B2[:, 0, None, None])
-                & (cols_W[None, :] < valid_hw_B2[:, 1, None, None]))
+  inside_BHW = (rows_H[:, None] < valid_hw_B2[:, 0, None, None]) & (
+    cols_W[None, :] < valid_hw_B2[:, 1, None, None]
+  )
   return jnp.where(inside_BHW[..., None], image_BHWC, 0.0)
 
 
@@ -70,10 +71,14 @@ class Miras(nn.Module):
     image_tokens_BND = self.image_tokens(batch["image_aux"])
     x_BTD = self.embed(batch["tokens"], batch["image_slot"], image_tokens_BND)
     hidden_BTD = self.llm(
-      x_BTD, batch["positions"], segment_mask(batch["segments"]),
-      deterministic=deterministic)
+      x_BTD,
+      batch["positions"],
+      segment_mask(batch["segments"]),
+      deterministic=deterministic,
+    )
     prompt_BMC = self.seg_prompt(
-      hidden_BTD, batch["seg_pos"], batch["obj_pos"], batch["seg_valid"])
+      hidden_BTD, batch["seg_pos"], batch["obj_pos"], batch["seg_valid"]
+    )
     sam_BHWC = self.sam_features(batch["image_sam"], batch["valid_hw"])
     mask_logits_BMHW, iou_BM = self.masks(sam_BHWC, prompt_BMC)
     return {"hidden": hidden_BTD, "mask_logits": mask_logits_BMHW, "iou": iou_BM}
@@ -127,8 +132,10 @@ def dummy_batch(cfg, *, batch_size=1, length=8, max_masks=1):
     "image_aux": ((B, aux, aux, 3), jnp.uint8),
     "masks": ((B, M, sam, sam), jnp.uint8),
   }
-  shapes |= {k: ((B, T), jnp.int32) for k in (
-    "tokens", "loss_mask", "positions", "segments", "image_slot")}
+  shapes |= {
+    k: ((B, T), jnp.int32)
+    for k in ("tokens", "loss_mask", "positions", "segments", "image_slot")
+  }
   shapes |= {k: ((B, M), jnp.int32) for k in ("seg_pos", "obj_pos", "seg_valid")}
   shapes |= {k: ((B, 2), jnp.int32) for k in ("valid_hw", "original_hw")}
   shapes |= {"record": ((B,), jnp.int32)}
@@ -136,7 +143,7 @@ def dummy_batch(cfg, *, batch_size=1, length=8, max_masks=1):
 
 
 def init_params(cfg, rng, dtype=jnp.float32):
-  """Random parameters of `Miras(cfg)`, a nested dict. Trace it under jit or eval_shape."""
+  """Random parameters of `Miras(cfg)`, a nested dict; for jit or eval_shape."""
   return Miras(cfg, dtype).init(rng, dummy_batch(cfg))["params"]
 
 

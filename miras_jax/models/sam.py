@@ -26,7 +26,8 @@ class Sam(nn.Module):
     cfg = self.encoder_cfg
     self.encoder = SamEncoder(cfg, self.dtype)
     self.prompt_encoder = PromptEncoder(
-      self.decoder_cfg, cfg.grid, cfg.image_size, self.dtype)
+      self.decoder_cfg, cfg.grid, cfg.image_size, self.dtype
+    )
     self.decoder = MaskDecoder(self.decoder_cfg, self.dtype)
 
   def encode(self, image_BHWC):
@@ -34,14 +35,14 @@ class Sam(nn.Module):
     return self.encoder(image_BHWC)
 
   def decode(self, features_BHWC, prompts, *, multimask=False):
-    """`prompts`: keyword arguments of PromptEncoder. Returns (logits_BMKhw, iou_BMK)."""
+    """`prompts`: arguments of PromptEncoder. Returns (logits_BMKhw, iou_BMK)."""
     sparse_BMPC, dense_BMHWC = self.prompt_encoder(**prompts)
     dense_pe_1HWC = self.prompt_encoder.dense_pe()
     return self.decoder(
-      features_BHWC, dense_pe_1HWC, sparse_BMPC, dense_BMHWC, multimask=multimask)
+      features_BHWC, dense_pe_1HWC, sparse_BMPC, dense_BMHWC, multimask=multimask
+    )
 
   def masks_from_text(self, features_BHWC, prompt_BMC):
     """One mask a prompt embedding: (logits [B, M, h, w], predicted IoU [B, M])."""
-    logits_BMKhw, iou_BMK = self.decode(
-      features_BHWC, {"text": prompt_BMC[:, :, None]})
+    logits_BMKhw, iou_BMK = self.decode(features_BHWC, {"text": prompt_BMC[:, :, None]})
     return logits_BMKhw[:, :, 0], iou_BMK[:, :, 0]

@@ -18,8 +18,7 @@ def compare(port, table):
   cfg, params = port.aligned_params()
   rows = port.spliced("input_ids_obj")
   segs = port.located(rows, "input_ids_obj")
-  out, terms, grads = with_gradients(
-    port, rows, segs, "stage1", cfg=cfg, params=params)
+  out, terms, grads = with_gradients(port, rows, segs, "stage1", cfg=cfg, params=params)
   spans(port, table, out["hidden"], segs, out["prompt"])
   table.tensor("obj/prompt_sparse", out["prompt"][:, None])
   table.tensor("obj/logits", out["logits"])
@@ -41,7 +40,8 @@ def spans(port, table, hidden_BTD, segs, prompt_KC):
   projected_BTC = run(module, params, hidden_BTD, method="project")
   state = {"seg_state": port.cfg.seg_prompt.seg_state}
   span_BMT = np.asarray(
-    span_mask(segs.seg_BM, segs.obj_BM, hidden_BTD.shape[1], **state))
+    span_mask(segs.seg_BM, segs.obj_BM, hidden_BTD.shape[1], **state)
+  )
   seg_BMC = select_states(projected_BTC, segs.seg_BM, segs.valid_BM, **state)
   n = 0
   for k, (b, m) in enumerate(np.argwhere(segs.valid_BM)):

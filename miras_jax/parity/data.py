@@ -21,14 +21,15 @@ TOKENIZER = "tokenizer/tokenizer.model"
 
 def compare(folder, table):
   for case, files in (
-      (prompts, ("prompts.json", TOKENIZER)),
-      (tokens, ("tokenizer/examples.json", TOKENIZER)),
-      (collate, ("collate.json", "collate.npz", TOKENIZER)),
-      (views, ("preprocess.npz",)),
-      (items, ("dataset_items.npz", "prompts.json", "preprocess.npz")),
-      (raster, ("raster.json", "raster.npz")),
-      (mask_losses, ("losses.npz",)),
-      (numbers, ("metrics.json", "metrics.npz"))):
+    (prompts, ("prompts.json", TOKENIZER)),
+    (tokens, ("tokenizer/examples.json", TOKENIZER)),
+    (collate, ("collate.json", "collate.npz", TOKENIZER)),
+    (views, ("preprocess.npz",)),
+    (items, ("dataset_items.npz", "prompts.json", "preprocess.npz")),
+    (raster, ("raster.json", "raster.npz")),
+    (mask_losses, ("losses.npz",)),
+    (numbers, ("metrics.json", "metrics.npz")),
+  ):
     lacking = [name for name in files if not folder.has(name)]
     if lacking:
       table.skip(case.__name__, f"no {', '.join(lacking)}")
@@ -37,7 +38,8 @@ def compare(folder, table):
       case(folder, table)
     except (KeyError, TypeError, IndexError) as error:
       raise UserError(
-        f"{folder.path}: {' or '.join(files)} lacks or garbles {error}") from None
+        f"{folder.path}: {' or '.join(files)} lacks or garbles {error}"
+      ) from None
 
 
 # -- text -----------------------------------------------------------------------------
@@ -62,7 +64,9 @@ def prompts(folder, table):
     with_image = with_image.replace("<im_start><image><im_end>", "<image>")
     ours = {
       "prompt_train_no_image": text(encode_conversation(turns, tokenizer)),
-      "prompt_train_image_first": with_image, "prompt_train_image_last": with_image}
+      "prompt_train_image_first": with_image,
+      "prompt_train_image_last": with_image,
+    }
     for key, value in ours.items():
       table.text(f"prompts/{n}/{key}", value, item[key])
     for k, golden in enumerate(item["prompts_chat"]):
@@ -87,7 +91,8 @@ def collate(folder, table):
   for name, case in folder.json("collate.json")["cases"].items():
     tokenizer = _tokenizer(folder, legacy=name == "legacy_true")
     ours = published.collate(
-      case["conversations"], tokenizer, model_max_length=case["model_max_length"])
+      case["conversations"], tokenizer, model_max_length=case["model_max_length"]
+    )
     for key, value in ours.items():
       table.tensor(f"{name}/{key}", value, EXACT, file="collate.npz")
 
@@ -112,8 +117,10 @@ def _float_views(image, sizes):
   sam, aux, clip = sizes
   aux_view = image_ops.aux_center_crop_float(image, aux)
   return (
-    _chw(image_ops.sam_input_float(image, sam)), _chw(aux_view),
-    _chw(image_ops.clip_view_float(aux_view, clip)))
+    _chw(image_ops.sam_input_float(image, sam)),
+    _chw(aux_view),
+    _chw(image_ops.clip_view_float(aux_view, clip)),
+  )
 
 
 def views(folder, table):
@@ -127,8 +134,9 @@ def views(folder, table):
     resized = canvas[:height, :width]
     table.tensor(f"{case}/resized_uint8", resized, EXACT, file=file)
     table.tensor(f"{case}/target_size", np.array([height, width]), EXACT, file=file)
-    for name, view in zip(("sam", "aux", "clip"), _float_views(image, sizes),
-                          strict=True):
+    for name, view in zip(
+      ("sam", "aux", "clip"), _float_views(image, sizes), strict=True
+    ):
       table.tensor(f"{case}/{name}_input", view, file=file)
     points = image_ops.points_to_canvas(golden[f"{case}/coords_in"], hw, sizes[0])
     boxes = image_ops.boxes_to_canvas(golden[f"{case}/boxes_in"], hw, sizes[0])
@@ -160,7 +168,8 @@ def published_mask(document, target, hw=None):
   """Compatibility option: all labels that hold the target; two points are a line."""
   annotation = labelme.parse_annotation(document)
   shapes = [
-    (s.kind, s.points) for s in annotation.shapes if target.lower() in s.label.lower()]
+    (s.kind, s.points) for s in annotation.shapes if target.lower() in s.label.lower()
+  ]
   hw = hw or (annotation.height, annotation.width)
   return mask_ops.rasterise_shapes(shapes, *hw, published=True)
 
@@ -187,7 +196,8 @@ def mask_losses(folder, table):
   threshold = folder.get("loss.boundary_threshold")
   both = {
     name: jax.jit(jax.value_and_grad(functools.partial(raw_loss, name, folder.get)))
-    for name in TERMS.values()}
+    for name in TERMS.values()
+  }
   for case in _cases(golden):
     logits, targets = golden[f"{case}/logits"], golden[f"{case}/targets"]
     for name in TERMS.values():
@@ -203,8 +213,10 @@ def mask_losses(folder, table):
 def numbers(folder, table):
   """The published evaluation metrics."""
   golden, arrays = folder.json("metrics.json"), folder.npz("metrics.npz")
-  ours = {"cIoU": metrics.published_ciou,
-          "pixel_accuracy_roi": metrics.published_roi_accuracy}
+  ours = {
+    "cIoU": metrics.published_ciou,
+    "pixel_accuracy_roi": metrics.published_roi_accuracy,
+  }
   if importlib.util.find_spec("skimage"):
     ours["bIoU"] = metrics.published_biou
     edges(table, arrays)
@@ -220,7 +232,8 @@ def numbers(folder, table):
   for name, case in golden["validate"].items():
     groups = [
       [(arrays[f"{k}/pred"], arrays[f"{k}/gt"]) for k in group]
-      for group in case["groups"]]
+      for group in case["groups"]
+    ]
     for key, value in metrics.published_validate(groups).items():
       table.number(f"metrics/validate/{name}/{key}", value, case[key], LOSS)
   for name, areas in golden["intersection_union"].items():
@@ -232,7 +245,9 @@ def numbers(folder, table):
 
 def edges(table, arrays):
   for case in _cases(arrays):
-    for key, mask in (("pred_bool", arrays[f"{case}/pred"].astype(bool)),
-                      ("gt_uint8", arrays[f"{case}/gt"])):
+    for key, mask in (
+      ("pred_bool", arrays[f"{case}/pred"].astype(bool)),
+      ("gt_uint8", arrays[f"{case}/gt"]),
+    ):
       found = metrics.canny_edges(mask)
       table.tensor(f"{case}/canny_{key}", found, EXACT, file="metrics.npz")

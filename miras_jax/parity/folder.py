@@ -23,11 +23,17 @@ from miras_jax.errors import UserError
 
 # What our model computes; a folder made with anything else is refused.
 FIXED = {
-  "clip_vision.hidden_act": "quick_gelu", "clip_vision.select_feature": "patch",
-  "convnext.act": "gelu (erf)", "convnext.layer_scale": True,
+  "clip_vision.hidden_act": "quick_gelu",
+  "clip_vision.select_feature": "patch",
+  "convnext.act": "gelu (erf)",
+  "convnext.layer_scale": True,
   "convnext.conv_mlp": False,
-  "llm.hidden_act": "silu", "llm.mlp_bias": False, "mm.image_grid": 1,
-  "mm.mm_projector_type": "mlp2x_gelu", "sam.use_rel_pos": True, "sam.qkv_bias": True,
+  "llm.hidden_act": "silu",
+  "llm.mlp_bias": False,
+  "mm.image_grid": 1,
+  "mm.mm_projector_type": "mlp2x_gelu",
+  "sam.use_rel_pos": True,
+  "sam.qkv_bias": True,
 }
 
 
@@ -70,7 +76,8 @@ class Folder:
     """An .npz as Arrays."""
     path = self._file(name)
     try:
-      with np.load(path, allow_pickle=False) as file:
+      # Opened here: np.load leaves its own file open when the archive is damaged.
+      with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
         return Arrays(path, {key: file[key] for key in file.files})
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
       raise UserError(f"{path}: not a readable .npz: {error}") from None
@@ -114,9 +121,13 @@ def miras_config(folder, *, lora=False, alignment="none"):
       raise UserError(f"{path}: {key} is {value!r}, this model has {only!r}")
   try:
     return MirasConfig(
-      clip=_clip(folder.get), convnext=_convnext(folder.get),
-      llama=_llama(folder, lora), sam_encoder=_sam_encoder(folder.get),
-      sam_decoder=_sam_decoder(folder.get), seg_prompt=_seg_prompt(folder, alignment))
+      clip=_clip(folder.get),
+      convnext=_convnext(folder.get),
+      llama=_llama(folder, lora),
+      sam_encoder=_sam_encoder(folder.get),
+      sam_decoder=_sam_decoder(folder.get),
+      seg_prompt=_seg_prompt(folder, alignment),
+    )
   except (ValueError, TypeError) as error:
     raise UserError(f"{folder.path / 'config.json'}: {error}") from None
 
@@ -126,10 +137,15 @@ def _clip(get):
     return get(f"clip_vision.{key}", *default)
 
   return ClipConfig(
-    width=clip("hidden_size"), mlp_width=clip("intermediate_size"),
-    depth=clip("num_hidden_layers"), num_heads=clip("num_attention_heads"),
-    image_size=clip("image_size"), patch_size=clip("patch_size"),
-    norm_eps=clip("layer_norm_eps", 1e-5), select_layer=clip("select_layer", -2))
+    width=clip("hidden_size"),
+    mlp_width=clip("intermediate_size"),
+    depth=clip("num_hidden_layers"),
+    num_heads=clip("num_attention_heads"),
+    image_size=clip("image_size"),
+    patch_size=clip("patch_size"),
+    norm_eps=clip("layer_norm_eps", 1e-5),
+    select_layer=clip("select_layer", -2),
+  )
 
 
 def _convnext(get):
@@ -143,10 +159,14 @@ def _convnext(get):
   if height != width:
     raise ValueError(f"convnext.target_size {height}x{width} is not square")
   return ConvNextConfig(
-    dims=tuple(aux("dims")), depths=tuple(aux("depths")),
-    image_size=aux("image_size"), target_grid=height,
-    kernel_size=aux("kernel_size", 7), mlp_ratio=aux("mlp_ratio", 4),
-    norm_eps=aux("norm_eps", 1e-6))
+    dims=tuple(aux("dims")),
+    depths=tuple(aux("depths")),
+    image_size=aux("image_size"),
+    target_grid=height,
+    kernel_size=aux("kernel_size", 7),
+    mlp_ratio=aux("mlp_ratio", 4),
+    norm_eps=aux("norm_eps", 1e-6),
+  )
 
 
 def _llama(folder, lora):
@@ -155,14 +175,20 @@ def _llama(folder, lora):
 
   width, num_heads = llm("hidden_size"), llm("num_attention_heads")
   return LlamaConfig(
-    width=width, mlp_width=llm("intermediate_size"), depth=llm("num_hidden_layers"),
-    num_heads=num_heads, num_kv_heads=llm("num_key_value_heads", num_heads),
-    head_dim=llm("head_dim", None) or width // num_heads, vocab_size=llm("vocab_size"),
+    width=width,
+    mlp_width=llm("intermediate_size"),
+    depth=llm("num_hidden_layers"),
+    num_heads=num_heads,
+    num_kv_heads=llm("num_key_value_heads", num_heads),
+    head_dim=llm("head_dim", None) or width // num_heads,
+    vocab_size=llm("vocab_size"),
     rope_theta=float(llm("rope_theta", 10_000.0)),
     rope_scaling=_rope_scaling(llm("rope_scaling", None)),
-    norm_eps=llm("rms_norm_eps"), qkv_bias=llm("attention_bias", False),
+    norm_eps=llm("rms_norm_eps"),
+    qkv_bias=llm("attention_bias", False),
     tie_embeddings=llm("tie_word_embeddings", False),
-    **(_lora(folder) if lora else {}))
+    **(_lora(folder) if lora else {}),
+  )
 
 
 def _rope_scaling(raw):
@@ -171,11 +197,15 @@ def _rope_scaling(raw):
   if kind == "default":
     return None
   names = {
-    "low_freq_factor": "low_freq_factor", "high_freq_factor": "high_freq_factor",
-    "original_max_positions": "original_max_position_embeddings"}
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+    "original_max_positions": "original_max_position_embeddings",
+  }
   return RopeScaling(
-    kind=kind, factor=raw["factor"],
-    **{ours: raw[theirs] for ours, theirs in names.items() if theirs in raw})
+    kind=kind,
+    factor=raw["factor"],
+    **{ours: raw[theirs] for ours, theirs in names.items() if theirs in raw},
+  )
 
 
 def _lora(folder):
@@ -187,8 +217,10 @@ def _lora(folder):
   if full and len(modules) != depth * len(targets):
     raise ValueError(f"lora.target_modules differ between the {depth} layers")
   return {
-    "lora_rank": folder.get("lora.r"), "lora_alpha": float(folder.get("lora.alpha")),
-    "lora_targets": tuple(targets)}
+    "lora_rank": folder.get("lora.r"),
+    "lora_alpha": float(folder.get("lora.alpha")),
+    "lora_targets": tuple(targets),
+  }
 
 
 def _sam_encoder(get):
@@ -196,12 +228,18 @@ def _sam_encoder(get):
     return get(f"sam.{key}", *default)
 
   return SamEncoderConfig(
-    image_size=sam("img_size"), patch_size=sam("patch_size"), width=sam("embed_dim"),
-    depth=sam("depth"), num_heads=sam("num_heads"),
-    global_layers=tuple(sam("global_attn_indexes")), window_size=sam("window_size"),
-    out_width=sam("out_chans"), mlp_ratio=sam("mlp_ratio", 4),
+    image_size=sam("img_size"),
+    patch_size=sam("patch_size"),
+    width=sam("embed_dim"),
+    depth=sam("depth"),
+    num_heads=sam("num_heads"),
+    global_layers=tuple(sam("global_attn_indexes")),
+    window_size=sam("window_size"),
+    out_width=sam("out_chans"),
+    mlp_ratio=sam("mlp_ratio", 4),
     norm_eps=sam("norm_eps_encoder", 1e-6),
-    neck_norm_eps=sam("norm_eps_layernorm2d", 1e-6))
+    neck_norm_eps=sam("norm_eps_layernorm2d", 1e-6),
+  )
 
 
 def _sam_decoder(get):
@@ -209,17 +247,25 @@ def _sam_decoder(get):
     return get(f"sam.{key}", *default)
 
   return SamDecoderConfig(
-    width=sam("out_chans"), depth=sam("dec_depth"), mlp_width=sam("dec_mlp_dim"),
-    num_heads=sam("dec_num_heads"), mask_channels=sam("mask_in_chans"),
-    iou_width=sam("iou_head_hidden_dim"), iou_depth=sam("iou_head_depth", 3),
+    width=sam("out_chans"),
+    depth=sam("dec_depth"),
+    mlp_width=sam("dec_mlp_dim"),
+    num_heads=sam("dec_num_heads"),
+    mask_channels=sam("mask_in_chans"),
+    iou_width=sam("iou_head_hidden_dim"),
+    iou_depth=sam("iou_head_depth", 3),
     num_multimask=sam("num_multimask_outputs", 3),
     attention_downsample=sam("attention_downsample_rate", 2),
     norm_eps=sam("norm_eps_decoder", 1e-5),
-    upscale_norm_eps=sam("norm_eps_layernorm2d", 1e-6))
+    upscale_norm_eps=sam("norm_eps_layernorm2d", 1e-6),
+  )
 
 
 def _seg_prompt(folder, alignment):
   heads = folder.get("obj_cross_attention.num_heads") if alignment != "none" else 1
   return SegPromptConfig(
-    out_width=folder.get("text_hidden_fcs.out_dim"), num_heads=heads,
-    seg_state="predict", alignment=alignment)
+    out_width=folder.get("text_hidden_fcs.out_dim"),
+    num_heads=heads,
+    seg_state="predict",
+    alignment=alignment,
+  )

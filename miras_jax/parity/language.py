@@ -26,7 +26,8 @@ def llama(port, table, x_BTD):
   """Every layer's state and the logits; returns the final-normed states."""
   params = port.params["llm"]
   hidden_BTD, state = run(
-    port.llama(), params, x_BTD, *port.llama_inputs(port.rows), capture=True)
+    port.llama(), params, x_BTD, *port.llama_inputs(port.rows), capture=True
+  )
   # The scanned layers' carry: (states, cache), layer axis first.
   layers_LBTD = state["intermediates"]["layers"]["__call__"][0][0][0]
   table.tensor("llm/hidden_0", x_BTD)
@@ -89,8 +90,12 @@ def inference_branch(port, table, x_BTD):
   low_res, _ = port.decode(params, prompt_KC, np.zeros(len(prompt_KC), int))
   positions, mask_BTS = port.llama_inputs(port.rows)
   hidden = run(
-    port.llama(), params["llm"], x_BTD[rows_B, :length], positions[rows_B, :length],
-    mask_BTS[rows_B, :length, :length])
+    port.llama(),
+    params["llm"],
+    x_BTD[rows_B, :length],
+    positions[rows_B, :length],
+    mask_BTS[rows_B, :length, :length],
+  )
   logits = run(port.llama(), params["llm"], hidden, method="logits")
   table.tensor("inference_branch/embeddings", prompt_KC)
   table.tensor("inference_branch/pred_masks", port.full_size(low_res, 0)[:, 0])

@@ -15,24 +15,28 @@ FILE = "lora_outputs.npz"
 def compare(port, table):
   cfg, params = port.lora_params()
   out, terms, grads = with_gradients(
-    port, port.rows, port.segs, "stage2", cfg=cfg, params=params)
-  for name, key in (("logits", "logits"), ("last_hidden", "hidden"),
-                    ("low_res_masks", "low_res")):
+    port, port.rows, port.segs, "stage2", cfg=cfg, params=params
+  )
+  for name, key in (
+    ("logits", "logits"),
+    ("last_hidden", "hidden"),
+    ("low_res_masks", "low_res"),
+  ):
     table.tensor(name, out[key], file=FILE)
   report_losses(table, "loss_stage2", terms, file=FILE)
   full = by_image(port, out["low_res"], port.image_K, port.gt)
-  if full:
+  if full and not table.too_coarse("min_margin_to_boundary_threshold with adapters"):
     value = margin(port, [np.asarray(logits) for logits, _ in full])
     table.tensor("min_margin_to_boundary_threshold", value, file=FILE)
-  for name, grad in export(adapters(grads), miras.TRAINING).items():
-    table.tensor(f"grad/{name}", grad, file=FILE)
+  if not table.too_coarse("gradients of the adapters"):
+    for name, grad in export(adapters(grads), miras.TRAINING).items():
+      table.tensor(f"grad/{name}", grad, file=FILE)
   merged(port, table, cfg, params)
 
 
 def adapters(tree):
   flat = flatten_dict(tree, sep="/")
-  return unflatten_dict(
-    {k: v for k, v in flat.items() if "/lora_" in k}, sep="/")
+  return unflatten_dict({k: v for k, v in flat.items() if "/lora_" in k}, sep="/")
 
 
 def merged(port, table, cfg, params):
@@ -41,9 +45,13 @@ def merged(port, table, cfg, params):
   table.tensor("merged_logits", out["logits"], file=FILE)
   layers = {k: v for k, v in params["llm"]["layers"].items() if k in ("attn", "mlp")}
   kernels = {
-    part: {name: {"kernel": leaf["kernel"]} for name, leaf in projections.items()
-           if name in cfg.llama.lora_targets}
-    for part, projections in layers.items()}
+    part: {
+      name: {"kernel": leaf["kernel"]}
+      for name, leaf in projections.items()
+      if name in cfg.llama.lora_targets
+    }
+    for part, projections in layers.items()
+  }
   ours = export({"llm": {"layers": kernels}}, miras.MIRAS)
   for name, weight in ours.items():
     table.tensor(f"merged_weight/{name}", weight, file=FILE)

@@ -7,9 +7,14 @@ from miras_jax.models.sam_encoder import SamEncoder
 from miras_jax.parity.port import flat_captures, nchw, run
 
 KINDS = {
-  "points": ("points",), "boxes": ("boxes",), "masks": ("masks",), "text": ("text",),
-  "points_boxes": ("points", "boxes"), "all": ("points", "boxes", "masks", "text"),
-  "none": ()}
+  "points": ("points",),
+  "boxes": ("boxes",),
+  "masks": ("masks",),
+  "text": ("text",),
+  "points_boxes": ("points", "boxes"),
+  "all": ("points", "boxes", "masks", "text"),
+  "none": (),
+}
 
 
 def compare(port, table):
@@ -24,14 +29,18 @@ def compare(port, table):
 def full_size(port, low_res, image):
   """The product's own postprocessing of one image."""
   return postprocess(
-    low_res, port.inputs["resize_list"][image], port.inputs["original_sizes"][image],
-    port.cfg.sam_encoder.image_size)
+    low_res,
+    port.inputs["resize_list"][image],
+    port.inputs["original_sizes"][image],
+    port.cfg.sam_encoder.image_size,
+  )
 
 
 def encoder(port, table):
   module = SamEncoder(port.cfg.sam_encoder, port.dtype)
   features, state = run(
-    module, port.params["sam"]["encoder"], port.sam_images, capture=True)
+    module, port.params["sam"]["encoder"], port.sam_images, capture=True
+  )
   seen = flat_captures(state)
   table.tensor("sam/patch_embed", seen["patch_embed"])
   for i in range(port.cfg.sam_encoder.depth):
@@ -51,7 +60,8 @@ def _both_modes(sam, features, prompts):
   """In one program, so that the two modes share their transformer."""
   decoded = {
     mode: sam.decode(features, prompts, multimask=mode == "multi")
-    for mode in ("single", "multi")}
+    for mode in ("single", "multi")
+  }
   return *sam.prompt_encoder(**prompts), decoded
 
 
@@ -72,7 +82,8 @@ def main_masks(port, table):
   features = port.encoded["sam"][image_K]
   pe = port.sam(_dense_pe)
   (logits, iou), state = run(
-    module, port.params["sam"]["decoder"], features, pe, sparse, dense, capture=True)
+    module, port.params["sam"]["decoder"], features, pe, sparse, dense, capture=True
+  )
   seen = flat_captures(state)
   tokens, image = seen["transformer"]
   table.tensor("decoder/tokens_out", tokens[:, 0])
@@ -83,7 +94,8 @@ def main_masks(port, table):
   full = [full_size(port, logits[k, 0], i) for k, i in enumerate(image_K)]
   for k, mask in enumerate(full):
     table.tensor(f"masks/pred_logits_{k}", mask)
-  table.tensor("masks/min_margin_to_boundary_threshold", margin(port, full))
+  if not table.too_coarse("masks/min_margin_to_boundary_threshold"):
+    table.tensor("masks/min_margin_to_boundary_threshold", margin(port, full))
 
 
 def margin(port, masks):
@@ -99,11 +111,13 @@ def prompts_alone(port, table):
     "points": (inputs["prompt_points"][None], inputs["prompt_point_labels"][None]),
     "boxes": inputs["prompt_boxes"][None],
     "masks": inputs["prompt_mask_inputs"][None, :, 0],
-    "text": inputs["prompt_text_embeds"][None]}
+    "text": inputs["prompt_text_embeds"][None],
+  }
   features, low_res = port.encoded["sam"][:1], {}
   for kind, parts in KINDS.items():
     sparse, dense, decoded = port.sam(
-      _both_modes, features, {name: every[name] for name in parts})
+      _both_modes, features, {name: every[name] for name in parts}
+    )
     shape = (sparse.shape[1], *dense.shape[2:])
     table.tensor(f"prompt_alone/{kind}/sparse", sparse[0])
     table.tensor(f"prompt_alone/{kind}/dense", nchw(np.broadcast_to(dense[0], shape)))

@@ -29,8 +29,10 @@ from miras_jax.parity.folder import miras_config
 from miras_jax.parity.rows import find_segs, splice
 
 STATE, ALIGN, LORA = (
-  "state_dict.safetensors", "obj_cross_attention.safetensors",
-  "lora_adapter.safetensors")
+  "state_dict.safetensors",
+  "obj_cross_attention.safetensors",
+  "lora_adapter.safetensors",
+)
 
 
 def nhwc(x):
@@ -41,8 +43,7 @@ def nchw(x):
   return np.moveaxis(np.asarray(x), -1, -3)
 
 
-@functools.partial(
-  jax.jit, static_argnums=0, static_argnames=("method", "capture"))
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("method", "capture"))
 def run(module, params, *args, method=None, capture=False, **kwargs):
   """`module.apply` compiled; with `capture` also the outputs of all submodules."""
   options = {"capture_intermediates": True} if capture else {}
@@ -53,8 +54,10 @@ def flat_captures(state):
   """{"path/of/submodule": output} of a `capture` run."""
   flat = flatten_dict(state["intermediates"], sep="/")
   return {
-    path.removesuffix("/__call__"): value[0] for path, value in flat.items()
-    if path.endswith("__call__")}
+    path.removesuffix("/__call__"): value[0]
+    for path, value in flat.items()
+    if path.endswith("__call__")
+  }
 
 
 class Port:
@@ -93,7 +96,8 @@ class Port:
     cfg = miras_config(self.folder, alignment="published")
     hidden_BTD, index_BM = jnp.zeros((1, 2, cfg.llama.width)), jnp.zeros((1, 1), int)
     shapes = jax.eval_shape(
-      self.seg_prompt(cfg).init, jax.random.key(0), hidden_BTD, *[index_BM] * 3)
+      self.seg_prompt(cfg).init, jax.random.key(0), hidden_BTD, *[index_BM] * 3
+    )
     shapes = {"seg_prompt": shapes["params"]}
     return cfg, joined(self.params, self._load(shapes, ALIGN, miras.ALIGN, "/align/"))
 
@@ -102,7 +106,8 @@ class Port:
     cfg = miras_config(self.folder, lora=True)
     x_BTD, mask_BTS = jnp.zeros((1, 2, cfg.llama.width)), jnp.ones((1, 2, 2), bool)
     shapes = jax.eval_shape(
-      self.llama(cfg).init, jax.random.key(0), x_BTD, jnp.zeros((1, 2), int), mask_BTS)
+      self.llama(cfg).init, jax.random.key(0), x_BTD, jnp.zeros((1, 2), int), mask_BTS
+    )
     shapes = {"llm": shapes["params"]}
     return cfg, joined(self.params, self._load(shapes, LORA, miras.TRAINING, "/lora_"))
 
@@ -111,10 +116,16 @@ class Port:
   def splice(self, ids_BT, labels_BT, mask_BT, **options):
     options = {
       "side": self.folder.get("mm.tokenizer_padding_side", "right"),
-      "max_length": self.folder.get("mm.tokenizer_model_max_length", None)} | options
+      "max_length": self.folder.get("mm.tokenizer_model_max_length", None),
+    } | options
     return splice(
-      ids_BT, labels_BT, mask_BT, num_tokens=self.cfg.num_image_tokens,
-      image_token=self.folder.get("mm.image_token_index", -200), **options)
+      ids_BT,
+      labels_BT,
+      mask_BT,
+      num_tokens=self.cfg.num_image_tokens,
+      image_token=self.folder.get("mm.image_token_index", -200),
+      **options,
+    )
 
   def spliced(self, name):
     inputs = self.inputs
@@ -124,8 +135,12 @@ class Port:
     ids_BT = self.inputs[ids] if isinstance(ids, str) else ids
     tokens = self.folder.get("tokens")
     return find_segs(
-      rows, ids_BT, seg=self.folder.get("tokens.SEG"), obj=tokens.get("OBJ", -1),
-      **options)
+      rows,
+      ids_BT,
+      seg=self.folder.get("tokens.SEG"),
+      obj=tokens.get("OBJ", -1),
+      **options,
+    )
 
   def _images_of_masks(self, segs):
     """Image of each [SEG]; the caller drops those on an image without masks."""
@@ -135,27 +150,31 @@ class Port:
       if len(masks) and count != len(masks):
         raise UserError(
           f"{self.inputs.path}: image {image} has {len(masks)} gt_masks_{image} and"
-          f" {count} [SEG] in its conversations")
+          f" {count} [SEG] in its conversations"
+        )
     return image_K
 
   # -- the forward pass
 
   def clip(self, images_BHWC, **options):
-    return run(ClipVit(self.cfg.clip, self.dtype), self.params["clip"], images_BHWC,
-               **options)
+    return run(
+      ClipVit(self.cfg.clip, self.dtype), self.params["clip"], images_BHWC, **options
+    )
 
   def full_clip(self):
     """The tower without an end, so that the state of every layer is captured."""
     whole = dataclasses.replace(self.cfg.clip, select_layer=-1)
-    return run(ClipVit(whole, self.dtype), self.params["clip"], self.clip_images,
-               capture=True)
+    return run(
+      ClipVit(whole, self.dtype), self.params["clip"], self.clip_images, capture=True
+    )
 
   def convnext(self, images_BHWC, *, target_grid=None, **options):
     cfg = self.cfg.convnext
     if target_grid:
       cfg = dataclasses.replace(cfg, target_grid=target_grid)
-    return run(ConvNext(cfg, self.dtype), self.params["convnext"], images_BHWC,
-               **options)
+    return run(
+      ConvNext(cfg, self.dtype), self.params["convnext"], images_BHWC, **options
+    )
 
   @functools.cached_property
   def encoded(self):
@@ -219,18 +238,26 @@ class Port:
     """
     cfg, images = cfg or self.cfg, self.image_B if images is None else images
     tokens_IND = self.image_tokens(
-      params, self.encoded["clip"], self.encoded.get("aux"))
+      params, self.encoded["clip"], self.encoded.get("aux")
+    )
     x_BTD = self.embed(params, rows, tokens_IND[images])
     variables = {"params": params["llm"]}
     hidden = self.llama(cfg).apply(variables, x_BTD, *self.llama_inputs(rows))
     logits = self.llama(cfg).apply(variables, hidden, method="logits")
     prompt_BMC = self.seg_prompt(cfg).apply(
-      {"params": params["seg_prompt"]}, hidden, *segs)
+      {"params": params["seg_prompt"]}, hidden, *segs
+    )
     prompt_KC = prompt_BMC[np.nonzero(segs.valid_BM)]
     low_res, iou = self.decode(params, prompt_KC, images[segs.rows_K])
     return {
-      "image_tokens": tokens_IND, "embeds": x_BTD, "hidden": hidden, "logits": logits,
-      "prompt": prompt_KC, "low_res": low_res, "iou": iou}
+      "image_tokens": tokens_IND,
+      "embeds": x_BTD,
+      "hidden": hidden,
+      "logits": logits,
+      "prompt": prompt_KC,
+      "low_res": low_res,
+      "iou": iou,
+    }
 
   def decode(self, params, prompt_KC, image_K):
     """One mask a prompt: (logits [K, 1, h, w], IoU [K, 1]); differentiable."""
@@ -239,15 +266,19 @@ class Port:
       return jnp.zeros((0, 1, side, side)), jnp.zeros((0, 1))
     text = {"text": prompt_KC[:, None, None]}
     logits, iou = self.sam_module.apply(
-      {"params": params["sam"]}, self.encoded["sam"][image_K], text, method="decode")
+      {"params": params["sam"]}, self.encoded["sam"][image_K], text, method="decode"
+    )
     return logits[:, 0], iou[:, 0]
 
   def full_size(self, low_res, image):
     """Mask logits [..., h, w] at the original size of an image; differentiable."""
     valid, original = self.inputs["resize_list"], self.inputs["original_sizes"]
     rows, columns = (
-      self._resize_matrix(low_res.shape[axis - 2], valid[image][axis],
-                          original[image][axis]) for axis in (0, 1))
+      self._resize_matrix(
+        low_res.shape[axis - 2], valid[image][axis], original[image][axis]
+      )
+      for axis in (0, 1)
+    )
     return rows @ low_res @ columns.T
 
   def _resize_matrix(self, low, valid, original):

@@ -33,15 +33,17 @@ class Rows(NamedTuple):
     return np.where(self.mask_BT, counted, 0)
 
 
-def splice(ids_BT, labels_BT, mask_BT, *, image_token, num_tokens, side="right",
-           max_length=None):
+def splice(
+  ids_BT, labels_BT, mask_BT, *, image_token, num_tokens, side="right", max_length=None
+):
   """Puts `num_tokens` image slots in the place of each row's placeholder -> Rows.
 
   `side` is where the padding goes; `max_length` cuts the right end.
   """
   rows = [
     _splice_row(ids[mask], labels[mask], image_token, num_tokens)
-    for ids, labels, mask in zip(ids_BT, labels_BT, mask_BT.astype(bool), strict=True)]
+    for ids, labels, mask in zip(ids_BT, labels_BT, mask_BT.astype(bool), strict=True)
+  ]
   rows = [tuple(x[:max_length] for x in row) for row in rows]
   width = max(len(tokens) for tokens, *_ in rows)
 
@@ -55,8 +57,11 @@ def splice(ids_BT, labels_BT, mask_BT, *, image_token, num_tokens, side="right",
   filled = [(*row, np.ones(len(row[0]), bool)) for row in rows]
   rows = filled
   return Rows(
-    pad(0, 0).astype(np.int32), pad(1, -1).astype(np.int32),
-    pad(2, IGNORE), pad(3, False))
+    pad(0, 0).astype(np.int32),
+    pad(1, -1).astype(np.int32),
+    pad(2, IGNORE),
+    pad(3, False),
+  )
 
 
 def _splice_row(ids, labels, image_token, num_tokens):
@@ -72,8 +77,10 @@ def _splice_row(ids, labels, image_token, num_tokens):
     return np.concatenate([x[:cut], middle, x[cut + 1 :]])
 
   return (
-    put(ids, np.zeros(num_tokens, ids.dtype)), put(slots, np.arange(num_tokens)),
-    put(labels, np.full(num_tokens, IGNORE, labels.dtype)))
+    put(ids, np.zeros(num_tokens, ids.dtype)),
+    put(slots, np.arange(num_tokens)),
+    put(labels, np.full(num_tokens, IGNORE, labels.dtype)),
+  )
 
 
 class Segs(NamedTuple):

@@ -33,6 +33,7 @@ class Table:
 
   def __init__(self, folder, dtype="float32"):
     self.folder, self.relative = folder, dtype != "float32"
+    self.measure = "relative error" if self.relative else "max abs error"
     self.rows, self.skipped, self.computed = [], [], {}
 
   def tensor(self, name, ours, tolerance=ACTIVATION, *, file="outputs.npz"):
@@ -53,6 +54,8 @@ class Table:
 
   def tensors(self, ours, file, *, bare=str):
     """Compares every tensor of a file with `ours[bare(name)]`; a lacking one fails."""
+    if self.too_coarse(file):
+      return
     for name in self.folder.tensors(file):
       if bare(name) in ours:
         self.tensor(name, ours[bare(name)], file=file)
@@ -71,6 +74,12 @@ class Table:
     length = abs(len(ours) - len(theirs))
     differing = sum(a != b for a, b in zip(ours, theirs, strict=False)) + length
     self.rows.append(Row(label, float(differing), EXACT, "characters"))
+
+  def too_coarse(self, what):
+    """Whether `what`, a small difference of large numbers, is left out in bfloat16."""
+    if self.relative:
+      self.skip(what, "compared in float32 only")
+    return self.relative
 
   def skip(self, what, why):
     self.skipped.append((what, why))
@@ -91,16 +100,17 @@ class Table:
 
   def print(self):
     """The table, what was left out, and one line of summary."""
-    error = "relative error" if self.relative else "max abs error"
-    print(f"{'verdict':<7}  {error:>14}  {'tolerance':>9}  tensor")
+    print(f"{'verdict':<7}  {self.measure:>14}  {'tolerance':>9}  tensor")
     for row in self.rows:
       print(_line(row))
     for what, why in self.skipped:
       print(f"not reproduced: {what}: {why}")
     failed = self.failures
     checked = sum(row.error is not None for row in self.rows)
-    print(f"{checked - len(failed)} of {checked} within tolerance"
-          + (f"; past it: {', '.join(row.name for row in failed)}" if failed else ""))
+    print(
+      f"{checked - len(failed)} of {checked} within tolerance"
+      + (f"; past it: {', '.join(row.name for row in failed)}" if failed else "")
+    )
 
   def save(self, path):
     try:

@@ -54,17 +54,22 @@ def mining(port, table):
   seen = flat_captures(state)
   plain = jax.jit(functools.partial(mining_tensors, grid=cfg.grid))(params, *inputs)
   weights_BNP = cell_weights(
-    seen["key_proj"], seen["key_norm"], scale=module.width**-0.5)
+    seen["key_proj"], seen["key_norm"], scale=module.width**-0.5
+  )
   tensors = {
-    "query": seen["query_proj"], "key": plain["key"], "value": plain["value"],
-    "attention": weights_BNP[:, :, None], "mined": seen["value_proj"],
-    "fused_features": fused}
+    "query": seen["query_proj"],
+    "key": plain["key"],
+    "value": plain["value"],
+    "attention": weights_BNP[:, :, None],
+    "mined": seen["value_proj"],
+    "fused_features": fused,
+  }
   for name, value in tensors.items():
     table.tensor(f"mining/{name}", np.asarray(value)[port.image_B])
 
 
 def grid(port, table):
-  """The first images shown to CLIP as crops and as a whole (Mini-Gemini's grid mode)."""
+  """The first images shown to CLIP as crops and whole (Mini-Gemini's grid mode)."""
   views = port.inputs["grid_images_clip"]
   V = views.shape[1]
   # The golden inputs have the whole view last, its tokens come first.
@@ -76,7 +81,10 @@ def grid(port, table):
   cells = grid_views(features, math.isqrt(V - 1))
   cfg = port.cfg
   fused = run(
-    PatchMining(cfg.clip.width, cfg.clip.grid, port.dtype), port.params["mining"],
-    tokens, cells.reshape(-1, *cells.shape[2:]))
+    PatchMining(cfg.clip.width, cfg.clip.grid, port.dtype),
+    port.params["mining"],
+    tokens,
+    cells.reshape(-1, *cells.shape[2:]),
+  )
   out = run(Projector(cfg.llama.width, port.dtype), port.params["projector"], fused)
   table.tensor("grid/image_tokens", out.reshape(len(views), -1, out.shape[-1]))

@@ -16,8 +16,12 @@ from miras_jax.parity.rows import IGNORE
 from miras_jax.parity.table import LOSS
 
 # Our names of the terms by those of config.json, in the published form.
-TERMS = {"bce": "sigmoid_ce_loss", "dice": "dice_loss", "focal": "focal_loss",
-         "boundary": "boundary_loss"}
+TERMS = {
+  "bce": "sigmoid_ce_loss",
+  "dice": "dice_loss",
+  "focal": "focal_loss",
+  "boundary": "boundary_loss",
+}
 ENCODERS = ("clip", "convnext")  # run without gradient, as SAM's encoder
 
 
@@ -39,8 +43,12 @@ def compare(port, table):
 def report_losses(table, prefix, terms, *, file="outputs.npz"):
   for name, value in terms.items():
     if not name.startswith("raw_"):
-      table.tensor(f"{prefix}{name}" if prefix.endswith("_") else f"{prefix}/{name}",
-                   np.float32(value), LOSS, file=file)
+      table.tensor(
+        f"{prefix}{name}" if prefix.endswith("_") else f"{prefix}/{name}",
+        np.float32(value),
+        LOSS,
+        file=file,
+      )
 
 
 # -- the four mask losses -------------------------------------------------------------
@@ -56,15 +64,29 @@ def raw_loss(name, get, logits_MHW, targets_MHW):
     return losses.mask_bce(*args, **options, normaliser=count)
   if name == "dice_loss":
     return losses.dice(
-      *args, **options, normaliser=count, scale=get("loss.dice_scale"),
-      eps=get("loss.dice_eps"))
+      *args,
+      **options,
+      normaliser=count,
+      scale=get("loss.dice_scale"),
+      eps=get("loss.dice_eps"),
+    )
   if name == "focal_loss":
     return losses.focal(
-      *args, **options, normaliser=M, form="published", alpha=get("loss.focal_alpha"),
-      gamma=get("loss.focal_gamma"))
+      *args,
+      **options,
+      normaliser=M,
+      form="published",
+      alpha=get("loss.focal_alpha"),
+      gamma=get("loss.focal_gamma"),
+    )
   return losses.boundary(
-    *args, **options, normaliser=M + get("loss.boundary_eps"), form="published",
-    scale=get("loss.boundary_scale"), threshold=get("loss.boundary_threshold"))
+    *args,
+    **options,
+    normaliser=M + get("loss.boundary_eps"),
+    form="published",
+    scale=get("loss.boundary_scale"),
+    threshold=get("loss.boundary_threshold"),
+  )
 
 
 def raw_losses(port, table):
@@ -95,7 +117,8 @@ def total(port, out, labels_BT, image_K, stage, targets):
   valid_BT = labels_BT != IGNORE
   tokens_BT = np.where(valid_BT, labels_BT, 0)
   ce = losses.token_ce(
-    out["logits"], tokens_BT, valid_BT, normaliser=valid_BT[:, 1:].sum())
+    out["logits"], tokens_BT, valid_BT, normaliser=valid_BT[:, 1:].sum()
+  )
   terms = {"ce_loss": get(f"loss.{stage}.ce") * ce}
   groups = by_image(port, out["low_res"], image_K, targets)
   num_masks = sum(len(targets_MHW) for _, targets_MHW in groups)
@@ -109,8 +132,12 @@ def total(port, out, labels_BT, image_K, stage, targets):
     value = sum(values) / (num_masks + get("loss.num_masks_eps", 1e-8)) * weight
     terms[f"mask_{short}_loss"] = value
     mask_loss += value
-  return {"loss": terms["ce_loss"] + mask_loss, **terms, "mask_loss": mask_loss,
-          "raw_ce": ce}
+  return {
+    "loss": terms["ce_loss"] + mask_loss,
+    **terms,
+    "mask_loss": mask_loss,
+    "raw_ce": ce,
+  }
 
 
 def trainable(params):
@@ -157,8 +184,9 @@ def wrong_offsets(port, table):
 
 def _offset_case(port, table, name, rows, segs, images, targets):
   # `segs` and `rows` are constants of the program: plain numpy.
-  out = jax.jit(functools.partial(
-    port.forward, rows=rows, segs=segs, images=images))(port.params)
+  out = jax.jit(functools.partial(port.forward, rows=rows, segs=segs, images=images))(
+    port.params
+  )
   table.tensor(f"{name}/embeddings", out["prompt"])
   table.tensor(f"{name}/low_res_masks", out["low_res"])
   terms = total(port, out, rows.labels_BT, images[segs.rows_K], "stage2", targets)

@@ -82,7 +82,7 @@ def _save(path, arrays):
 
 
 def tokenizer(folder, *, control=(), size=295):
-  """A byte-level `tokenizer.json` of `size` ids, the control tokens given among them."""
+  """A byte-level `tokenizer.json` of `size` ids with the given control tokens."""
   from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
   from input_pipeline.codecs import fast_class

@@ -7,7 +7,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from miras_jax.config import with_overrides
@@ -126,8 +126,6 @@ def test_leaves_are_placed_on_a_mesh_in_another_dtype(ours, flat):
     )
     for k, x in flat.items()
   }
-  from flax.traverse_util import unflatten_dict
-
   params, _ = store.load_params(ours, unflatten_dict(shapes, sep="/"))
   leaf = flatten_dict(params, sep="/")[path]
   assert leaf.sharding == sharding and leaf.dtype == np.float32
@@ -158,6 +156,24 @@ def test_another_dtype_on_request(ours, flat, tmp_path):
   convert(f"--src={ours}", f"--dst={tmp_path / 'f32'}", "--dtype=float32")
   found = flatten_dict(store.load_params(tmp_path / "f32")[0], sep="/")
   assert_same(found, {k: x.astype(np.float32) for k, x in flat.items()})
+
+
+def test_a_training_folder_becomes_published_names(tmp_path, ours, published, flat):
+  import jax.numpy as jnp
+  import optax
+
+  from miras_jax import checkpoint, train_step, trees
+
+  params = unflatten_dict({k: jnp.asarray(x) for k, x in flat.items()}, sep="/")
+  trainable, frozen = trees.split_by_name(params, "lora_heads")
+  state = train_step.create_state(trainable, frozen, optax.sgd(0.1), seed=0)
+  run = tmp_path / "run"
+  with checkpoint.Checkpoints(run, keep=1) as checkpoints:
+    checkpoints.save_frozen(frozen)
+    checkpoints.save(4, state, data_state={}, metrics={})
+  shutil.copyfile(ours / "config.json", run / "config.json")
+  convert(f"--src={run}", f"--dst={tmp_path / 'out'}", "--to=miras")
+  assert_same(read_folder(tmp_path / "out"), read_folder(published))
 
 
 # -- a union of parts -----------------------------------------------------------------
@@ -357,7 +373,8 @@ def test_a_checkpoint_of_another_width_names_both_shapes(published, tmp_path):
   folder = copy(published, tmp_path)
   settings = json.loads((folder / "config.json").read_text())
   (folder / "config.json").write_text(json.dumps(settings | {"intermediate_size": 24}))
-  assert_refused(tmp_path, rf"copy/model-0000.*'model\.layers\.\d\.mlp\..*{MLP_WIDTH}.*24",
+  message = rf"copy/model-0000.*'model\.layers\.\d\.mlp\..*{MLP_WIDTH}.*24"
+  assert_refused(tmp_path, message,
                  f"--src={folder}")  # fmt: skip
 
 
@@ -386,7 +403,8 @@ def test_damage_that_shows_late_leaves_nothing(parts, flat, tmp_path):
   data[data.index(weight) + 5] ^= 1
   sam.write_bytes(data)
   assert_refused(tmp_path, r"sam.pth: mask_decoder.mask_tokens.weight: .*CRC-32",
-                 union([*parts[:3], sam]), "--new=projector,mining,seg_prompt")  # fmt: skip
+                 union([*parts[:3], sam]),
+                 "--new=projector,mining,seg_prompt")  # fmt: skip
 
 
 def test_a_tokenizer_that_splits_seg_is_an_error(published, tmp_path):

@@ -64,6 +64,24 @@ def test_clip_without_its_prefix_is_the_same_tower(tmp_path, flat):
   source.close()
 
 
+def test_llava_of_transformers_five_has_other_beginnings(tmp_path, flat):
+  state = checkpoints.state_dict("llava-hf", flat)
+  renamed = {
+    key.replace("vision_tower.vision_model.", "model.vision_tower.")
+    .replace("language_model.model.", "model.language_model.")
+    .replace("language_model.lm_head", "lm_head")
+    .replace("multi_modal_projector", "model.multi_modal_projector"): x
+    for key, x in state.items()
+  }
+  source = Source(checkpoints.write(tmp_path / "llava", renamed))
+  parts = ("llm/", "clip/", "projector/")
+  assert source.kind == "llava-hf"
+  assert infer.our_shapes([source]) == {
+    k: x.shape for k, x in flat.items() if k.startswith(parts)
+  }
+  source.close()
+
+
 def test_an_unknown_key_is_named_with_its_file(tmp_path, flat):
   state = checkpoints.state_dict("sam", flat) | {"model.teacher": np.zeros(3, "f4")}
   folder = checkpoints.write(tmp_path / "sam", state)

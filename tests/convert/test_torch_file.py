@@ -127,7 +127,7 @@ def touch(tmp_path):
 HOSTILE = {
   "os.system": lambda p: pickle.dumps(Call(os.system, touch(p)), 2),
   "eval": lambda p: pickle.dumps(Call(eval, f"open({str(p / 'executed')!r}, 'w')"), 2),
-  "getattr chain": lambda p: pickle.dumps(Call(getattr, Call(getattr, "", "join"), "x")),
+  "getattr chain": lambda p: pickle.dumps(Call(getattr, Call(getattr, "", "x"), "y")),
   "protocol 4": lambda p: pickle.dumps(Call(os.system, touch(p)), 4),
   "protocol 0": lambda p: pickle.dumps(Call(os.system, touch(p)), 0),
   "INST": lambda p: b"(" + b"S'x'\n" + b"ios\nsystem\n.",
@@ -138,7 +138,7 @@ HOSTILE = {
   "dunder": lambda p: b"\x80\x02" + name("torch._utils", "__builtins__") + b".",
   "dotted": lambda p: b"\x80\x04" + text("torch._utils") + text("os.system") + b"\x93.",
   "call a made value": lambda p: b"\x80\x02" + text("x") + b")R.",
-  "call a storage class": lambda p: b"\x80\x02" + name("torch", "FloatStorage") + b")R.",
+  "call a storage": lambda p: b"\x80\x02" + name("torch", "FloatStorage") + b")R.",
   "BUILD a name": lambda p: b"\x80\x02" + name("collections", "OrderedDict") + b"}b.",
   "torch.load": lambda p: b"\x80\x02" + name("torch", "load") + text("x") + b"\x85R.",
   "OrderedDict of args": lambda p: (

@@ -1,9 +1,8 @@
 """Reference language models in our parameter tree: golden weights, adapters, [OBJ]
 attention, and stories260K.
-
-Published linear weights are (out, in); ours are (in, out).
 """
 
+import dataclasses
 import functools
 import json
 import struct
@@ -12,13 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
-from miras_jax.config import LlamaConfig, SegPromptConfig
+from miras_jax.config import LlamaConfig
+from miras_jax.parity.folder import Folder, miras_config
+from miras_jax.parity.port import Port
 from tests.shared_data import DATA, GOLDEN
-
-ATTENTION = {
-  "q_proj": "self_attn.q_proj", "k_proj": "self_attn.k_proj",
-  "v_proj": "self_attn.v_proj", "o_proj": "self_attn.o_proj"}
-MLP = {name: f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")}
 
 
 @functools.cache
@@ -38,95 +34,31 @@ def weights(name="state_dict"):
   return load_file(GOLDEN / f"{name}.safetensors")
 
 
+@functools.cache
+def port():
+  """The golden folder under our names: `cfg`, `params` and what trains beside them."""
+  return Port(Folder(GOLDEN))
+
+
 def llama_config(*, lora=False):
-  llm, adapter = config()["llm"], config()["lora"]
-  options = {}
-  if lora:
-    targets = {t.rsplit(".", 1)[-1] for t in adapter["target_modules"]}
-    options = {
-      "lora_rank": adapter["r"], "lora_alpha": adapter["alpha"],
-      "lora_dropout": adapter["dropout"], "lora_targets": tuple(sorted(targets))}
-  return LlamaConfig(
-    width=llm["hidden_size"], mlp_width=llm["intermediate_size"],
-    depth=llm["num_hidden_layers"], num_heads=llm["num_attention_heads"],
-    num_kv_heads=llm["num_key_value_heads"], head_dim=llm["head_dim"],
-    vocab_size=llm["vocab_size"], rope_theta=llm["rope_theta"],
-    norm_eps=llm["rms_norm_eps"], qkv_bias=llm["attention_bias"],
-    tie_embeddings=llm["tie_word_embeddings"], **options)
-
-
-def _stack(source, pattern):
-  depth = config()["llm"]["num_hidden_layers"]
-  stacked = np.stack([source[pattern.format(i)] for i in range(depth)])
-  return stacked.swapaxes(1, 2) if stacked.ndim == 3 else stacked
+  return miras_config(port().folder, lora=lora).llama
 
 
 def llama_params(*, lora=False):
   """Our `llm/...` subtree, with adapters on request."""
-  source = weights()
-
-  def layer(name):
-    return _stack(source, "model.layers.{}." + name + ".weight")
-
-  layers = {
-    "attn": {ours: {"kernel": layer(name)} for ours, name in ATTENTION.items()},
-    "mlp": {ours: {"kernel": layer(name)} for ours, name in MLP.items()},
-    "input_norm": {"scale": layer("input_layernorm")},
-    "post_attn_norm": {"scale": layer("post_attention_layernorm")},
-  }
-  if lora:
-    for name in llama_config(lora=True).lora_targets:
-      layers["attn"][name] |= _adapter(name)
-  return {
-    "embed": {"embedding": source["model.embed_tokens.weight"]},
-    "layers": layers,
-    "final_norm": {"scale": source["model.norm.weight"]},
-    "lm_head": {"kernel": source["lm_head.weight"].T},
-  }
-
-
-def _adapter(name):
-  path = "base_model.model.model.layers.{}.self_attn." + name
-  source = weights("lora_adapter")
-  return {
-    "lora_a": _stack(source, path + ".lora_A.default.weight"),
-    "lora_b": _stack(source, path + ".lora_B.default.weight"),
-  }
+  params = port().lora_params()[1] if lora else port().params
+  return params["llm"]
 
 
 def seg_prompt_config(alignment):
-  return SegPromptConfig(
-    out_width=config()["text_hidden_fcs"]["out_dim"],
-    num_heads=config()["obj_cross_attention"]["num_heads"],
-    seg_state="predict", alignment=alignment)
-
-
-def _linear(source, prefix):
-  return {"kernel": source[prefix + ".weight"].T, "bias": source[prefix + ".bias"]}
+  cfg = miras_config(port().folder, alignment="published").seg_prompt
+  return dataclasses.replace(cfg, alignment=alignment)
 
 
 def seg_prompt_params(alignment):
   """Our `seg_prompt/...` subtree."""
-  source = weights()
-  params = {
-    "text_fc1": _linear(source, "model.text_hidden_fcs.0.0"),
-    "text_fc2": _linear(source, "model.text_hidden_fcs.0.2")}
-  if alignment != "none":
-    params["align"] = align_params()
-  return params
-
-
-def align_params():
-  """torch's MultiheadAttention stacks q, k, v rows in one weight."""
-  source = weights("obj_cross_attention")
-  kernels = np.split(source["multihead_attn.in_proj_weight"], 3)
-  biases = np.split(source["multihead_attn.in_proj_bias"], 3)
-  params = {
-    f"{name}_proj": {"kernel": kernel.T, "bias": bias}
-    for name, kernel, bias in zip("qkv", kernels, biases, strict=True)}
-  params["out_proj"] = _linear(source, "multihead_attn.out_proj")
-  params["linear"] = _linear(source, "linear")
-  return params
+  params = port().params if alignment == "none" else port().aligned_params()[1]
+  return params["seg_prompt"]
 
 
 def llama_inputs(name="splice/inputs_embeds"):
@@ -145,10 +77,11 @@ def spliced_obj():
   table_VD = weights()["model.embed_tokens.weight"]
   rows = []
   for ids, mask, image_ND in zip(
-      ids_BT, mask_BT, arrays("outputs.npz")["image_tokens"], strict=True):
+    ids_BT, mask_BT, arrays("outputs.npz")["image_tokens"], strict=True
+  ):
     ids = ids[mask]
     at = placeholder(ids)
-    rows.append(np.concatenate([table_VD[ids[:at]], image_ND, table_VD[ids[at + 1:]]]))
+    rows.append(np.concatenate([table_VD[ids[:at]], image_ND, table_VD[ids[at + 1 :]]]))
   length = arrays("outputs.npz")["splice/attention_mask"].shape[1]
   return np.stack([np.pad(r, ((0, length - len(r)), (0, 0))) for r in rows])
 
@@ -196,11 +129,24 @@ def stories():
   norm2 = take(L, D)
   mlp = {"gate_proj": linear(F, D), "down_proj": linear(D, F), "up_proj": linear(F, D)}
   layers = {
-    "attn": attn, "mlp": mlp, "input_norm": {"scale": norm1},
-    "post_attn_norm": {"scale": norm2}}
+    "attn": attn,
+    "mlp": mlp,
+    "input_norm": {"scale": norm1},
+    "post_attn_norm": {"scale": norm2},
+  }
   params = {
-    "embed": {"embedding": embed}, "layers": layers, "final_norm": {"scale": take(D)}}
+    "embed": {"embedding": embed},
+    "layers": layers,
+    "final_norm": {"scale": take(D)},
+  }
   cfg = LlamaConfig(
-    width=D, mlp_width=F, depth=L, num_heads=N, num_kv_heads=K, head_dim=H,
-    vocab_size=V, tie_embeddings=True)
+    width=D,
+    mlp_width=F,
+    depth=L,
+    num_heads=N,
+    num_kv_heads=K,
+    head_dim=H,
+    vocab_size=V,
+    tie_embeddings=True,
+  )
   return cfg, params

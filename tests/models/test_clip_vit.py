@@ -10,7 +10,7 @@ import pytest
 
 from miras_jax.config import CLIP_L_336, TINY
 from miras_jax.models.clip_vit import ClipVit
-from tests.models.golden_llm import arrays, weights
+from tests.models.golden_llm import arrays
 from tests.models.golden_params import clip_config, clip_params, images, output_of
 from tests.shared_data import needs_golden
 
@@ -31,7 +31,7 @@ def count(params):
 
 @needs_golden
 def test_patch_features_agree_with_the_reference():
-  params = clip_params(weights())
+  params = clip_params()
   apply = jax.jit(ClipVit(clip_config()).apply)
   out_BND = apply({"params": params}, images("images_clip"))
   want = arrays("outputs.npz")["clip/patch_features"]
@@ -42,7 +42,7 @@ def test_patch_features_agree_with_the_reference():
 def test_every_hidden_state_agrees_with_the_reference():
   cfg = dataclasses.replace(clip_config(), select_layer=-1)
   apply = jax.jit(functools.partial(ClipVit(cfg).apply, capture_intermediates=True))
-  _, seen = apply({"params": clip_params(weights())}, images("images_clip"))
+  _, seen = apply({"params": clip_params()}, images("images_clip"))
   names = ["pre_norm"] + [f"layer_{i:02d}" for i in range(cfg.depth)]
   for i, name in enumerate(names):
     want = arrays("outputs.npz")[f"clip/hidden_{i}"]
@@ -53,7 +53,7 @@ def test_every_hidden_state_agrees_with_the_reference():
 def test_published_weights_are_our_whole_tree():
   cfg = clip_config()
   ours = jax.eval_shape(ClipVit(cfg).init, jax.random.key(0), image_of(cfg))["params"]
-  theirs = clip_params(weights())
+  theirs = clip_params()
   assert jax.tree.map(jnp.shape, theirs) == jax.tree.map(jnp.shape, ours)
 
 

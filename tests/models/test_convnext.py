@@ -9,7 +9,6 @@ import pytest
 
 from miras_jax.config import CONVNEXT_L_768, TINY
 from miras_jax.models.convnext import Block, ConvNext, DepthwiseConv, depthwise_conv
-from tests.models.golden_llm import weights
 from tests.models.golden_params import (
   convnext_config,
   convnext_params,
@@ -54,7 +53,7 @@ def conv_inputs(height, width, dtype=jnp.float32):
 def test_every_stage_agrees_with_the_reference():
   module = ConvNext(convnext_config())
   apply = jax.jit(functools.partial(module.apply, capture_intermediates=True))
-  params = convnext_params(weights())
+  params = convnext_params()
   out_BHWC, seen = apply({"params": params}, images("images_aux"))
   for name in ("stem", "stage_0", "stage_1", "stage_2", "stage_3"):
     np.testing.assert_allclose(
@@ -66,7 +65,7 @@ def test_every_stage_agrees_with_the_reference():
 def test_published_weights_are_our_whole_tree():
   cfg = convnext_config()
   ours = jax.eval_shape(ConvNext(cfg).init, jax.random.key(0), image_of(cfg))["params"]
-  theirs = convnext_params(weights())
+  theirs = convnext_params()
   assert jax.tree.map(jnp.shape, theirs) == jax.tree.map(jnp.shape, ours)
 
 

@@ -19,7 +19,7 @@ from miras_jax.models.fusion import (
   mine_patches,
   mining_tensors,
 )
-from tests.models.golden_llm import arrays, weights
+from tests.models.golden_llm import arrays
 from tests.models.golden_params import (
   clip_config,
   clip_params,
@@ -38,7 +38,7 @@ def golden(name):
 
 def golden_mining():
   cfg = clip_config()
-  return PatchMining(cfg.width, cfg.grid), fusion_params(weights())["mining"]
+  return PatchMining(cfg.width, cfg.grid), fusion_params()["mining"]
 
 
 def random_mining():
@@ -84,7 +84,7 @@ def test_the_module_agrees_with_the_reference():
 
 @needs_golden
 def test_image_tokens_agree_with_the_reference():
-  params = fusion_params(weights())["projector"]
+  params = fusion_params()["projector"]
   want = golden("image_tokens")
   out_BND = Projector(want.shape[-1]).apply(
     {"params": params}, golden("mining/fused_features"))
@@ -93,12 +93,12 @@ def test_image_tokens_agree_with_the_reference():
 
 @needs_golden
 def test_grid_mode_agrees_with_the_reference():
-  cfg, params = clip_config(), fusion_params(weights())
+  cfg, params = clip_config(), fusion_params()
   # The golden CLIP inputs have the global view last, the image tokens have it first.
   views = np.roll(arrays("inputs.npz")["grid_images_clip"], 1, axis=1)
   B, V = views.shape[:2]
   views = views.reshape(-1, *views.shape[2:]).transpose(0, 2, 3, 1)
-  tokens = jax.jit(ClipVit(cfg).apply)({"params": clip_params(weights())}, views)
+  tokens = jax.jit(ClipVit(cfg).apply)({"params": clip_params()}, views)
   first_row_of_image = arrays("inputs.npz")["offset"][:B]
   features = grid_views(nhwc("aux/concat")[first_row_of_image], math.isqrt(V - 1))
   fused = PatchMining(cfg.width, cfg.grid).apply(
