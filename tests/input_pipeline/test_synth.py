@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 
 import numpy as np
 import pytest
@@ -85,10 +86,10 @@ def test_objects_of_a_scene_do_not_overlap():
   for _ in range(20):
     picture = scene.sample_scene(rng)
     gaps = [
-      np.hypot(a.centre[0] - b.centre[0], a.centre[1] - b.centre[1]) - a.radius - b.radius
+      math.dist(a.centre, b.centre) - a.radius - b.radius
       for i, a in enumerate(picture.objects)
       for b in picture.objects[:i]
-    ]  # fmt: skip
+    ]
     assert min(gaps, default=1) > 0
 
 
