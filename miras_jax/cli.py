@@ -24,6 +24,8 @@ COMMANDS = {
              "miras chat --checkpoint=runs/first --image=photo.jpg"),
     "data": ("miras_jax.data", "make, check, count and show data",
              "miras data synth --out=data/synth --conversations=2000 --seed=0"),
+    "bench": ("miras_jax.bench", "measure examples/s, tokens/s, compile time",
+              "miras bench quickstart"),
     "convert": ("miras_jax.convert.command", "published weights in, ours out",
                 "miras convert --from=miras --src=published --dst=ours"),
     "parity": ("miras_jax.parity", "compare with golden numbers, tensor by tensor",

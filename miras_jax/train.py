@@ -96,7 +96,7 @@ def train(task, folder, mesh):
   """Trains `task` in `folder` until its config's last step or SIGTERM; returns 0."""
   config = task.config
   with jax.set_mesh(mesh), Checkpoints(folder.path, keep=config.keep) as checkpoints:
-    shapes, parts = _plan(task, mesh)
+    shapes, parts = plan(task, mesh)
     state, start = _start(task, folder, checkpoints, shapes, parts.tx)
     log_file = logs.Logs(
       folder,
@@ -249,7 +249,7 @@ class _Sigterm(threading.Event):
       signal.signal(signal.SIGTERM, self._before)
 
 
-def _plan(task, mesh):
+def plan(task, mesh):
   """(TrainState of shapes with shardings, Parts): what is known before any value."""
   config = task.config
   schedule = optim.make_schedule(config.optim, config.steps)
@@ -260,7 +260,7 @@ def _plan(task, mesh):
     accumulation=config.optim.accumulation,
     ema=config.optim.ema,
   )
-  shapes = jax.eval_shape(functools.partial(_make_state, task, parts.tx))
+  shapes = jax.eval_shape(functools.partial(make_state, task, parts.tx))
   placed = sharding.state_shardings(shapes, mesh, task.rules)
   logs.log.info("%s", trees.summary(shapes.trainable, shapes.frozen))
   whole = sharding.replicated(shapes.trainable, mesh, task.rules)
@@ -283,7 +283,7 @@ def _start(task, folder, checkpoints, shapes, tx):
     task.batches.set_state(data_state)
     logs.log.info("resumed %s from step %d", folder.path, step)
     return state, step
-  make = functools.partial(_make_state, task, tx)
+  make = functools.partial(make_state, task, tx)
   placed = jax.tree.map(lambda x: x.sharding, shapes)
   # Runs once: optimising hundreds of random generators costs more than it gives.
   on_cpu = jax.default_backend() == "cpu"
@@ -298,7 +298,7 @@ def _start(task, folder, checkpoints, shapes, tx):
   return state, 0
 
 
-def _make_state(task, tx):
+def make_state(task, tx):
   """A fresh TrainState from the seed (traced)."""
   config = task.config
   params = task.init(jax.random.key(config.seed))

@@ -1,0 +1,32 @@
+"""Benchmarks, each run by name.
+
+  miras bench quickstart            # a training step: examples/s, tokens/s, compile time
+  miras bench convert --scale=0.05  # converting a large checkpoint against copying it
+
+miras bench NAME --help tells what a benchmark measures and takes.
+"""
+
+import importlib
+
+from miras_jax import cli
+from miras_jax.errors import UserError
+
+BENCHMARKS = {
+  "quickstart": "miras_jax.benchmarks.quickstart",
+  "convert": "miras_jax.benchmarks.convert",
+}
+
+
+def main(argv):
+  """`miras bench NAME [options]`."""
+  if not argv or argv[0] in ("-h", "--help"):
+    print(__doc__)
+    return 0
+  name, *rest = argv
+  if name not in BENCHMARKS:
+    raise UserError(f"no benchmark {name!r}{cli.nearest(name, BENCHMARKS)}")
+  return importlib.import_module(BENCHMARKS[name]).main(rest)
+
+
+if __name__ == "__main__":
+  cli.run(main)
