@@ -1,6 +1,6 @@
 """Benchmarks, each run by name.
 
-  miras bench quickstart            # a training step: examples/s, tokens/s, compile time
+  miras bench quickstart            # a step: examples/s, tokens/s, compile time
   miras bench convert --scale=0.05  # converting a large checkpoint against copying it
 
 miras bench NAME --help tells what a benchmark measures and takes.
