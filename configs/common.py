@@ -57,12 +57,16 @@ def base_config():
     name_targets=True,  # answers read "[OBJ]name[SEG]"
     view="letterbox",  # or "center_crop", as published
     max_len=0,  # tokens in a row, image slots included; 0: as the longest needs
-    max_masks=2,
+    max_masks=2,  # [SEG]s in a row
+    pack=1,  # conversations about one image that share a row, at most
+    talk_len=0,  # tokens of one conversation in eval and chat; 0: as the longest needs
     threads=0,  # that prepare examples ahead; 0: the training thread itself
     in_memory=False,  # keeps prepared examples: quickest for a small data set
     cache="",
   )
   c.mesh = dict(dcn_data=1, data=-1, fsdp=1, tensor=1, sequence=1)
+  # Other processes; empty: the environment tells (miras_jax/distributed.py).
+  c.distributed = dict(coordinator="", processes=0, process=-1, heartbeat_s=20)
   c.optim = dict(
     name="adamw",  # or "muon": matrices by Muon at muon_lr, the rest by AdamW at lr
     lr=3e-4,
@@ -96,5 +100,38 @@ def base_config():
   c.keep = 3
   c.log_every = 20
   c.probe_every = 100
+  c.max_skipped = 10  # steps without a finite loss or gradient, in a row, end the run
   c.compile_cache = ""  # folder of compiled programs, kept between runs
+  return c
+
+
+# Side of the loss canvas where it is not 256: it divides the SAM canvas.
+_LOSS_CANVAS = {"tiny": 32, "small": 128}
+SIZES = ("7b", "13b", "34b", "70b", "1b", "small", "tiny")
+
+
+def lora_config(size, attention):
+  """What both published stages share: LoRA on q and v, trained heads, batch 8 x 10.
+
+  From size 1b on: bfloat16, everything rematerialised, weights sharded over all devices
+  (`mesh.data=-1 mesh.fsdp=1` is faster where the frozen weights fit whole).
+  """
+  if size not in SIZES:
+    raise UserError(f"config option size={size!r}: there are {', '.join(SIZES)}")
+  large = size not in _LOSS_CANVAS
+  c = base_config()
+  c.model.variant = size
+  lora = dict(lora_rank=8, lora_alpha=16.0, lora_dropout=0.05)
+  c.model.overrides = {"llama": lora}
+  c.loss.loss_resolution = _LOSS_CANVAS.get(size, 256)
+  c.trainable = "lora_heads"
+  c.optim.update(name="adamw", lr=3e-4, warmup_steps=100, b1=0.9, b2=0.95)
+  c.optim.update(weight_decay=0.0, clip_norm=1.0, schedule="linear", accumulation=10)
+  c.batch_size = 8 * c.optim.accumulation
+  if large:
+    c.model.dtype = "bfloat16"
+    c.model.overrides.llama.update(remat="full", attention=attention)
+    c.mesh.update(data=1, fsdp=-1)
+    c.data.tokenizer = "tokenizer.model"  # of the language model
+    c.data.threads = 8
   return c

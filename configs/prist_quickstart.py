@@ -1,6 +1,6 @@
 """The main job on the embedded data: every part of MIRAS, tiny, trained from scratch.
 
-  miras data synth --out=data/quickstart --conversations=12000 --seed=0
+  miras data synth --out=data/quickstart --conversations=18000 --seed=0
   miras train --config=configs/prist_quickstart.py --workdir=runs/quickstart
 
 `--config.data.dir=DIR` trains the same model on any data in PRIST's layout;
@@ -18,8 +18,9 @@ def get_config(arg: str = ""):
   c.model.variant = opts["size"]
   c.data.dir = "data/quickstart"
   c.data.system = "Chat."  # the published system text would be a third of every row
-  c.data.max_masks = 2
-  c.data.max_len = 0  # as long as the longest conversation
+  c.data.pack = 3  # as many as the rendered data have of an image
+  c.data.max_len = 248  # holds three in nine cases out of ten
+  c.data.max_masks = 6
   c.data.in_memory = True
   c.optim.update(
     name="muon", lr=3e-3, muon_lr=7e-3, schedule="cosine", warmup_steps=100, b2=0.99
@@ -28,7 +29,7 @@ def get_config(arg: str = ""):
     token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0, loss_resolution=32
   )
   c.trainable = "full"  # nothing is pretrained here
-  c.steps = 2500
+  c.steps = 1700
   c.batch_size = 16
   c.checkpoint_every = 500
   c.keep = 1

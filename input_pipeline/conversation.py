@@ -32,6 +32,7 @@ class Encoded(NamedTuple):
   `image_slot_L` -1 on text; `obj_pos_K` -1 where a [SEG] has no [OBJ]. The oldest
   `dropped_rounds` rounds, with `dropped_targets` [SEG] in them, did not fit. The
   first `prefix_length` tokens, up to <im_end>, do not depend on the turns.
+  `segments_L` is None for one conversation; `packing.join` sets it.
   """
 
   tokens_L: np.ndarray
@@ -43,6 +44,7 @@ class Encoded(NamedTuple):
   dropped_rounds: int = 0
   dropped_targets: int = 0
   prefix_length: int = 0
+  segments_L: np.ndarray | None = None
 
 
 def encode_conversation(turns, tokenizer, *, names=None, **options):

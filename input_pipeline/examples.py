@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 
-from input_pipeline import image_ops, mask_ops
+from input_pipeline import image_ops, mask_ops, packing
 from input_pipeline.conversation import ConversationError, encode_conversation
 from input_pipeline.records import Problem, RecordError
 from input_pipeline.templates import TEMPLATES
@@ -72,6 +72,12 @@ def make_views(image, cfg):
 
 def make_row(record, tokenizer, cfg):
   """SegConversation -> (token arrays (T,) and target arrays (M,), masks kept)."""
+  row, targets = encode_record(record, tokenizer, cfg)
+  return pad_row(row, tokenizer, cfg), targets
+
+
+def encode_record(record, tokenizer, cfg):
+  """SegConversation -> (Encoded, targets kept); ConversationError where it is unfit."""
   names = [name for name, _ in record.targets]
   row = encode_conversation(record.turns, tokenizer, names=names, **cfg.text_options())
   count = len(row.seg_pos_K)
@@ -79,17 +85,20 @@ def make_row(record, tokenizer, cfg):
     raise ConversationError(
       f"holds {count} [SEG], the limit is max_masks={cfg.max_masks}"
     )
-  return pad_row(row, tokenizer, cfg), record.targets[row.dropped_targets :]
+  return row, record.targets[row.dropped_targets :]
 
 
 def pad_row(row, tokenizer, cfg):
   """Encoded -> the int32 arrays of a Batch row, padded to (T,) and (M,)."""
   pad, T, M = tokenizer.ids.pad, cfg.max_len, cfg.max_masks
+  segments_L = row.segments_L
+  if segments_L is None:
+    segments_L = np.ones_like(row.tokens_L)
   return {
     "tokens": _pad(row.tokens_L, T, pad),
     "loss_mask": _pad(row.loss_mask_L, T, 0),
     "positions": _pad(row.positions_L, T, 0),
-    "segments": _pad(np.ones_like(row.tokens_L), T, 0),
+    "segments": _pad(segments_L, T, 0),
     "image_slot": _pad(row.image_slot_L, T, -1),
     "seg_pos": _pad(row.seg_pos_K, M, 0),
     "obj_pos": _pad(row.obj_pos_K, M, -1),
@@ -166,10 +175,11 @@ class Problems:
 class Examples:
   """Prepared examples of a data set by index; a defect gives `empty_example`.
 
-  dataset: has `__len__` and `load(i) -> SegConversation | RecordError`.
+  dataset: has `__len__` and `load(i) -> SegConversation | RecordError`, or a tuple of
+    those, on one image, that share a row (`packing.PackedDataset`).
   cache: keeps every row and every view in memory, uint8 and masks as bits, so that an
     image is decoded and a conversation tokenised once: about S*S*3 + A*A*3 bytes an
-    image and K*S*S/8 + 20*T a conversation.
+    image and K*S*S/8 + 20*T a row.
   """
 
   def __init__(self, dataset, tokenizer, cfg, *, cache=False, report=None):
@@ -184,7 +194,7 @@ class Examples:
     return len(self.dataset)
 
   def __getitem__(self, index):
-    """Example of record `index`; -1 is the filler of a last batch."""
+    """Example `index`; -1 is the filler of a last batch."""
     index = int(index)
     if index < 0:
       return empty_example(self.tokenizer, self.cfg, record=-1)
@@ -196,29 +206,52 @@ class Examples:
       )
     return self._assemble(index, *parts)
 
+  def members(self, index):
+    """Indices of the records that example `index` is made of."""
+    members = getattr(self.dataset, "members", None)
+    return members(index) if members else (index,)
+
   def _prepare(self, index):
-    """(views, row, packed masks), or (None, None, None) for a defective record."""
-    record = self.dataset.load(index)
-    if isinstance(record, RecordError):
-      self.problems.add(index, record.problem)
+    """(views, row, packed masks), or (None, None, None) where no record is sound."""
+    records = self.dataset.load(index)
+    if not isinstance(records, tuple):
+      records = (records,)
+    known = {} if self._rows is None else self._views
+    made = [
+      self._parts(number, record, known)
+      for number, record in zip(self.members(index), records, strict=True)
+    ]
+    made = [parts for parts in made if parts]
+    if not made:
       return None, None, None
+    views, rows, masks = zip(*made, strict=True)
+    row = rows[0] if len(records) == 1 else packing.join(rows)
+    row = pad_row(row, self.tokenizer, self.cfg)
+    return views[0], row, np.packbits(np.concatenate(masks))
+
+  def _parts(self, number, record, known):
+    """(views, Encoded, masks_KSS) of one record, or None after reporting its defect.
+
+    known: views by image, to which this record's are added.
+    """
+    if isinstance(record, RecordError):
+      self.problems.add(number, record.problem)
+      return None
     try:
-      row, targets = make_row(record, self.tokenizer, self.cfg)
-      views = self._views_of(record)
-      masks_KSS = make_masks(targets, views["original_hw"], self.cfg)
+      row, targets = encode_record(record, self.tokenizer, self.cfg)
+      views = self._views_of(record, known)
+      return views, row, make_masks(targets, views["original_hw"], self.cfg)
     except (ConversationError, image_ops.ImageError) as e:
       file = getattr(self.dataset, "file", record.source)
-      self.problems.add(index, Problem(file, _record_number(record, index), str(e)))
-      return None, None, None
-    return views, row, np.packbits(masks_KSS)
+      problem = Problem(file, _record_number(record, number), str(e))
+      self.problems.add(number, problem)
+      return None
 
-  def _views_of(self, record):
-    if self._rows is None:
-      return make_views(record.image, self.cfg)
+  def _views_of(self, record, known):
     key = (record.source, record.image_id or record.id)
-    if key not in self._views:
-      self._views[key] = make_views(record.image, self.cfg)
-    return self._views[key]
+    if key not in known:
+      known[key] = make_views(record.image, self.cfg)
+    return known[key]
 
   def _assemble(self, index, views, row, packed):
     if row is None:

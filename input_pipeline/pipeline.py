@@ -77,8 +77,8 @@ def make_pipeline(
 class Pipeline:
   """Iterator over Batch dicts (DESIGN section 3) of numpy arrays, rows of this host.
 
-  problems: defective records met so far by index; `zero_weight` counts the rows that
-  were handed out for such records, so an epoch later the same one counts again.
+  problems: defective records met so far by index; `zero_weight` counts how often such
+  a record was due, so an epoch later the same one counts again.
   """
 
   def __init__(self, *, examples, order, batch_size, host, num_threads):
@@ -108,9 +108,15 @@ class Pipeline:
       self._iterator = iter(self._open())
     batch = next(self._iterator)
     self._next_index += self.batch_size
-    no_loss_B = ~batch["loss_mask"].any(axis=1)
-    self.zero_weight += int((no_loss_B & (batch["record"] >= 0)).sum())
+    self.zero_weight += sum(
+      record in self.problems.by_index for record in self.records(batch)
+    )
     return batch
+
+  def records(self, batch):
+    """Indices in the data set of the records that a batch holds, fillers left out."""
+    rows = (int(row) for row in batch["record"] if row >= 0)
+    return [record for row in rows for record in self.examples.members(row)]
 
   def get_state(self):
     """JSON-able; equal on every host, independent of hosts, threads and batch size."""
@@ -278,6 +284,17 @@ class Mixture:
       if i < len(source):
         return source.load(i)
       i -= len(source)
+    raise IndexError(i)
+
+  def members(self, i):
+    """Indices of example i's records, counted through all sources."""
+    first = 0
+    for source in self.sources:
+      packed = hasattr(source, "members")
+      if i < len(source):
+        return tuple(first + k for k in (source.members(i) if packed else (i,)))
+      i -= len(source)
+      first += sum(map(len, source.rows)) if packed else len(source)
     raise IndexError(i)
 
 

@@ -19,7 +19,7 @@ from miras_jax import decode, workdir
 from miras_jax.checkpoint import load_for_inference
 from miras_jax.models.miras import Miras
 from miras_jax.models.sam_decoder import postprocess
-from miras_jax.task import pipeline_config
+from miras_jax.task import talk_config
 
 THRESHOLD = 0.0  # a mask logit above it is inside, as SAM's mask_threshold
 ANSWER_KEYS = ("tokens", "num_tokens", "ended", "num_seg", "seg_valid", "mask_logits")
@@ -57,7 +57,7 @@ def load(checkpoint):
     model=Miras(config.model.build(), jnp.dtype(config.model.dtype)),
     params=params,
     tokenizer=load_tokenizer(tokenizer_dir),
-    data=pipeline_config(config),
+    data=talk_config(config),
     config=config,
     step=step,
     log=folder.metrics,

@@ -7,12 +7,11 @@ fast one within, `fsdp` shards parameters and batch, `tensor` splits matrix prod
 
 import dataclasses
 import math
-import os
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from miras_jax.errors import UserError
 
@@ -87,21 +86,38 @@ def check_batch(batch_size, mesh, *, accumulation=1):
   )
 
 
-def start_distributed():
-  """Joins the other processes when the environment says that there are any.
+def data_host(mesh):
+  """(index, count): which share of every batch this process feeds, of how many.
 
-  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
+  Processes whose devices hold the same rows (an axis that does not cut the batch spans
+  them) feed the same share. Raises UserError when two shares overlap in part.
   """
-  if os.environ.get("JAX_COORDINATOR_ADDRESS") and not jax.distributed.is_initialized():
-    jax.distributed.initialize()
+  shards = batch_shards(mesh)
+  placed = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+  rows = {}
+  for device, (index,) in placed.devices_indices_map((shards,)).items():
+    rows.setdefault(device.process_index, set()).update(range(*index.indices(shards)))
+  shares = sorted({tuple(sorted(part)) for part in rows.values()})
+  if sum(map(len, shares)) != shards or len(set(map(len, shares))) > 1:
+    raise UserError(
+      f"mesh {_text(dict(mesh.shape))} cuts the batch across {len(rows)} processes in"
+      " overlapping parts; take sizes of tensor and sequence that divide, or are a"
+      " multiple of, the devices of a process"
+    )
+  return shares.index(tuple(sorted(rows[jax.process_index()]))), len(shares)
 
 
 def _device_grid(sizes, devices):
   shape = tuple(sizes[name] for name in AXES)
-  slices = {getattr(d, "slice_index", 0) for d in devices}
-  if len(slices) > 1 and sizes["dcn_data"] == len(slices):
-    inner = (1,) + shape[1:]
-    outer = (shape[0],) + (1,) * (len(AXES) - 1)
+  slices = len({getattr(d, "slice_index", 0) for d in devices})
+  if slices > 1:
+    if sizes["dcn_data"] % slices:
+      raise UserError(
+        f"the devices are in {slices} slices, mesh.dcn_data={sizes['dcn_data']} is no"
+        f" multiple of that; set mesh.dcn_data={slices}"
+      )
+    inner = (shape[0] // slices,) + shape[1:]
+    outer = (slices,) + (1,) * (len(AXES) - 1)
     return mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices)
   if devices[0].platform == "cpu":
     return np.asarray(devices).reshape(shape)

@@ -9,11 +9,16 @@ import json
 
 from miras_jax import config as model_config
 from miras_jax import losses
+from miras_jax.distributed import DistributedConfig
 from miras_jax.errors import UserError
 from miras_jax.mesh import MeshConfig
 from miras_jax.optim import OptimConfig
 
 DTYPES = ("float32", "bfloat16")
+
+_POSITIVE = (
+  "steps", "batch_size", "checkpoint_every", "keep", "log_every", "max_skipped"
+)  # fmt: skip
 
 # What may differ between a run and its resumption: length, place and bookkeeping.
 MAY_CHANGE = (
@@ -23,7 +28,9 @@ MAY_CHANGE = (
   "log_every",
   "probe_every",
   "compile_cache",
+  "max_skipped",
   "mesh.",
+  "distributed.",
   "data.dir",
   "data.images_dir",
   "data.masks_dir",
@@ -78,6 +85,8 @@ class DataChoice:
   view: str = "letterbox"
   max_len: int = 0
   max_masks: int = 2
+  pack: int = 1
+  talk_len: int = 0
   threads: int = 0
   in_memory: bool = False
   cache: str = ""
@@ -102,9 +111,11 @@ class RunConfig:
   log_every: int
   probe_every: int
   compile_cache: str = ""
+  max_skipped: int = 10
+  distributed: DistributedConfig = DistributedConfig()
 
   def __post_init__(self):
-    for name in ("steps", "batch_size", "checkpoint_every", "keep", "log_every"):
+    for name in _POSITIVE:
       if getattr(self, name) < 1:
         raise UserError(f"{name}={getattr(self, name)} must be at least 1")
 
@@ -120,6 +131,7 @@ class RunConfig:
       data=DataChoice(**plain.pop("data")),
       mesh=MeshConfig(**plain.pop("mesh")),
       optim=OptimConfig(**plain.pop("optim")),
+      distributed=DistributedConfig(**plain.pop("distributed")),
       loss=loss_config(**loss),
       loss_resolution=resolution,
       **plain,
@@ -134,18 +146,23 @@ class RunConfig:
       "mesh": MeshConfig,
       "optim": OptimConfig,
       "loss": losses.LossConfig,
+      "distributed": DistributedConfig,
     }
-    return cls(**plain | {k: kind(**plain[k]) for k, kind in parts.items()})
+    # Runs of an earlier version have no `distributed`.
+    made = {k: kind(**plain[k]) for k, kind in parts.items() if k in plain}
+    return cls(**plain | made)
 
   def to_json(self):
     return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
 
-  def fitted(self, *, vocab_size, max_len):
+  def fitted(self, *, vocab_size, max_len, talk_len=0):
     """The same run with what the data decide filled in, where the user left it open."""
     found = {} if vocab_size is None else {"llama.vocab_size": vocab_size}
     overrides = found | self.model.overrides
     model = dataclasses.replace(self.model, overrides=overrides)
-    data = dataclasses.replace(self.data, max_len=self.data.max_len or max_len)
+    max_len = self.data.max_len or max_len
+    talk_len = self.data.talk_len or talk_len or max_len
+    data = dataclasses.replace(self.data, max_len=max_len, talk_len=talk_len)
     return dataclasses.replace(self, model=model, data=data)
 
 

@@ -1,12 +1,14 @@
 """What a run trains: tokenizer, data, model and objective, built from a RunConfig."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from input_pipeline.conversation import encode_conversation, plain_texts
+from input_pipeline import packing
+from input_pipeline.conversation import plain_texts
 from input_pipeline.pipeline import DataConfig, make_pipeline
 from input_pipeline.prist import read_dataset
 from input_pipeline.tokenizer import load_tokenizer, train_bpe
@@ -50,7 +52,8 @@ def make_task(config, folder):
     dataset = _First(dataset, data.limit)
   held_out = open_split(data, data.split_eval) if data.split_eval else None
   tokenizer = open_tokenizer(data, folder.tokenizer, dataset)
-  config = fit(config, tokenizer, [d for d in (dataset, held_out) if d])
+  parts = [_measured(config, tokenizer, d) for d in (dataset, held_out) if d]
+  config = fit(config, tokenizer, parts)
   cfg = config.model.build()
   try:
     model = Miras(cfg, jnp.dtype(config.model.dtype))
@@ -61,9 +64,21 @@ def make_task(config, folder):
     config=config,
     init=lambda key: init_params(cfg, key),
     objective=objective,
-    batches=open_batches(config, dataset, tokenizer, shuffle=True),
-    probe=held_out and next(open_batches(config, held_out, tokenizer, shuffle=False)),
+    batches=open_batches(config, parts[0], tokenizer, shuffle=True),
+    probe=held_out and next(open_batches(config, parts[1], tokenizer, shuffle=False)),
   )
+
+
+class _Measured(NamedTuple):
+  """A data set and the packing.Size of each of its records."""
+
+  dataset: Any
+  sizes: tuple
+
+
+def _measured(config, tokenizer, dataset):
+  options = pipeline_config(config, max_len=UNLIMITED).text_options()
+  return _Measured(dataset, packing.measure(dataset, tokenizer, options))
 
 
 def open_split(data, split):
@@ -94,14 +109,12 @@ def open_tokenizer(data, folder, dataset):
   return tokenizer
 
 
-def fit(config, tokenizer, datasets):
+def fit(config, tokenizer, parts):
   """The config with an embedding row for each id and room for each conversation."""
   rows = -(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-  longest = 0
-  if not config.data.max_len:
-    needed = max(_longest(config, tokenizer, dataset) for dataset in datasets)
-    longest = -(-needed // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-  config = config.fitted(vocab_size=rows, max_len=longest)
+  row = config.data.max_len or _longest(parts, config.data.pack, config.data.max_masks)
+  talk = config.data.talk_len or min(row, _longest(parts, 1, config.data.max_masks))
+  config = config.fitted(vocab_size=rows, max_len=row, talk_len=talk)
   given = config.model.overrides["llama.vocab_size"]
   if given < tokenizer.vocab_size:
     raise UserError(
@@ -109,6 +122,23 @@ def fit(config, tokenizer, datasets):
       f" {tokenizer.vocab_size} ids; leave it out"
     )
   return config
+
+
+def _longest(parts, pack, max_masks):
+  """Tokens of the longest row of at most `pack` conversations, rounded up."""
+  limits = {"limit": pack, "max_len": UNLIMITED, "max_masks": max_masks}
+  needed = max(
+    packing.longest(packing.group(d.image_ids, sizes, **limits), sizes)
+    for d, sizes in parts
+  )
+  return -(-needed // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+
+
+def talk_config(config):
+  """The DataConfig of one conversation: for evaluation and chat."""
+  cfg, data = pipeline_config(config), config.data
+  masks = max(1, data.max_masks // data.pack)
+  return dataclasses.replace(cfg, max_len=data.talk_len, max_masks=masks)
 
 
 def pipeline_config(config, *, max_len=None):
@@ -130,12 +160,18 @@ def pipeline_config(config, *, max_len=None):
     raise UserError(f"config.data: {error}") from error
 
 
-def open_batches(config, dataset, tokenizer, *, shuffle):
+def open_batches(config, measured, tokenizer, *, shuffle):
   """Iterator of this host's batches: for ever when shuffled, else one pass."""
+  cfg, limit = pipeline_config(config), config.data.pack
+  dataset, sizes = measured
+  if limit > 1:
+    limits = {"limit": limit, "max_len": cfg.max_len, "max_masks": cfg.max_masks}
+    rows = packing.group(dataset.image_ids, sizes, **limits)
+    dataset = packing.PackedDataset(dataset, rows)
   return make_pipeline(
     dataset,
     tokenizer,
-    pipeline_config(config),
+    cfg,
     batch_size=config.batch_size,
     seed=config.seed,
     shuffle=shuffle,
@@ -154,6 +190,7 @@ class _First:
     self.dataset = dataset
     self.file = dataset.file
     self.entries = dataset.entries[:limit]
+    self.image_ids = dataset.image_ids[:limit]
 
   def __len__(self):
     return len(self.entries)
@@ -163,16 +200,6 @@ class _First:
 
   def fingerprint(self):
     return [self.dataset.fingerprint(), len(self)]
-
-
-def _longest(config, tokenizer, dataset):
-  """Tokens of the longest conversation, image included."""
-  options = pipeline_config(config, max_len=UNLIMITED).text_options()
-  lengths = [
-    len(encode_conversation(turns, tokenizer, names=names, **options).tokens_L)
-    for turns, names in _conversations(dataset)
-  ]
-  return max(lengths, default=1)
 
 
 def _texts(dataset, data):

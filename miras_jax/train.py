@@ -164,7 +164,7 @@ class _Loop:
     notes = {
       "data_wait_s": time.perf_counter() - start,
       "tokens": int((batch["segments"] > 0).sum()) if "segments" in batch else 0,
-      "record": np.asarray(batch.get("record", ())).tolist(),
+      "record": self.batches.records(batch),
     }
     return self._put(batch), notes
 
@@ -207,7 +207,7 @@ class _Loop:
         step,
         numbers
         | {
-          "examples_per_s": self.config.batch_size / seconds,
+          "examples_per_s": len(notes["record"]) * jax.process_count() / seconds,
           "tokens_per_s": notes["tokens"] * jax.process_count() / seconds,
           "data_wait_s": notes["data_wait_s"],
         },
@@ -330,7 +330,9 @@ def _compare_folder(config, folder):
     return config, 0
   saved = read_config(folder)
   vocab_size = saved.model.overrides.get("llama.vocab_size")
-  config = config.fitted(vocab_size=vocab_size, max_len=saved.data.max_len)
+  config = config.fitted(
+    vocab_size=vocab_size, max_len=saved.data.max_len, talk_len=saved.data.talk_len
+  )
   if found := run_config.first_difference(saved, config):
     name, old, new = found
     raise UserError(

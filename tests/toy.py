@@ -69,6 +69,9 @@ class ToyData:
     made["record"] = np.arange(self.size, dtype=np.int32)
     return made
 
+  def records(self, batch):
+    return batch["record"].tolist()
+
   def get_state(self):
     return {"position": self.position}
 

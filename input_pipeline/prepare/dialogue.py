@@ -13,6 +13,7 @@ from input_pipeline.prepare import wording
 from input_pipeline.prepare.scene import COLOURS, PARTS, SHAPES, TEXTURES
 
 MAX_FACTS = 3
+LONG_SHARE = 0.1  # of the conversations of four rounds that open with a fifth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,8 +205,8 @@ class _Writer:
   def write(self, plan, *, early_mask):
     rounds, targets = [], []
     last_in_request = plan.kind == "one" and self.rng.random() < 0.2
-    short = len(plan.facts) - last_in_request < 2  # three rounds are the least
-    if short or (not early_mask and self.rng.random() < 0.4):
+    count = len(plan.facts) - last_in_request + early_mask + 1
+    if count < 3 or (count == 4 and self.rng.random() < LONG_SHARE):
       rounds.append(self._opening())
     left = self.scene.objects
     spoken = plan.facts[:-1] if last_in_request else plan.facts

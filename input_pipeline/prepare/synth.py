@@ -19,7 +19,6 @@ from miras_jax.errors import UserError
 PER_IMAGE = 3
 EVAL_SHARE = 0.05  # of the images, for val and again for test
 KINDS = {"one": 0.64, "part": 0.14, "two": 0.14, "none": 0.08}
-EARLY_MASK_SHARE = 0.35
 JPEG_QUALITY = 92
 MARKER = "synth.json"
 
@@ -79,11 +78,15 @@ def _records(out, conversations, seed):
 
 
 def _talks(scene, rng, count):
-  """Up to `count` conversations about one scene, no two about the same targets."""
+  """Up to `count` conversations about one scene, no two about the same targets.
+
+  One of them, if it is not about two objects, wants a mask of a group on its way.
+  """
   talks, seen = [], set()
+  early = rng.integers(PER_IMAGE)
   for _ in range(4 * count):
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    early_mask = kind != "two" and rng.random() < EARLY_MASK_SHARE
+    early_mask = kind != "two" and len(talks) == early
     talk = sample_conversation(scene, rng, kind, early_mask=early_mask)
     key = talk and talk.targets[-1].label
     if talk is None or key in seen:

@@ -10,11 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from miras_jax.config import ATTENTIONS
+from miras_jax.models.splash import attend_splash
 
-BLOCK = 256  # queries per block of "blocked"
+MAX_BLOCKS, MIN_BLOCK = 8, 64  # of "blocked": how many, and queries in one
 
 
-def attend(q_BTNH, k_BSKH, v_BSKH, *, mask=None, implementation="xla"):
+def attend(
+  q_BTNH, k_BSKH, v_BSKH, *, mask=None, segments_BT=None, implementation="xla"
+):
   """Scaled dot-product attention with grouped queries; returns [B, T, N, H].
 
   `mask`: bool, True where a query sees a key, broadcastable to [B, 1, T, S]. A query
@@ -26,8 +29,11 @@ def attend(q_BTNH, k_BSKH, v_BSKH, *, mask=None, implementation="xla"):
              a causal mask, which it takes on trust.
     jax      `jax.nn.dot_product_attention`.
     cudnn    the same through cuDNN: half precision, only where JAX sees an NVIDIA GPU.
+    splash   Pallas kernels for TPU (elsewhere interpreted: slow). T == S; sees what
+             `segment_mask(segments_BT)` says and never looks at `mask`.
 
-  Raises ValueError for another name or for head counts that do not divide.
+  Raises ValueError for another name, for head counts that do not divide, and for
+  "splash" without `segments_BT`.
   """
   if implementation not in ATTENTIONS:
     raise ValueError(f"attention {implementation!r} is not one of {ATTENTIONS}")
@@ -36,6 +42,10 @@ def attend(q_BTNH, k_BSKH, v_BSKH, *, mask=None, implementation="xla"):
     raise ValueError(f"{num_heads=} is not a multiple of {num_kv_heads=}")
   if implementation == "xla":
     return _attend_xla(q_BTNH, k_BSKH, v_BSKH, mask)
+  if implementation == "splash":
+    if segments_BT is None or q_BTNH.shape[1] != k_BSKH.shape[1]:
+      raise ValueError("'splash' attention needs segments_BT and as many queries as keys")
+    return attend_splash(q_BTNH, k_BSKH, v_BSKH, segments_BT)
   if implementation == "blocked":
     return _attend_blocked(q_BTNH, k_BSKH, v_BSKH, mask)
   backend = {"jax": "xla", "cudnn": "cudnn"}[implementation]
@@ -68,9 +78,9 @@ def _attend_blocked(q_BTNH, k_BSKH, v_BSKH, mask):
   if T != S or mask is None:
     raise ValueError(f"'blocked' attention needs a causal mask and {T=} == {S=}")
   mask = jnp.broadcast_to(mask, (*mask.shape[:2], T, S))
-  out = []
-  for start in range(0, T, BLOCK):
-    stop = min(start + BLOCK, T)
+  out, block = [], max(MIN_BLOCK, -(-T // MAX_BLOCKS))
+  for start in range(0, T, block):
+    stop = min(start + block, T)
     out.append(_attend_xla(
       q_BTNH[:, start:stop], k_BSKH[:, :stop], v_BSKH[:, :stop],
       mask[:, :, start:stop, :stop],

@@ -25,12 +25,16 @@ PROJECTIONS = (
 
 
 class Context(NamedTuple):
-  """What every layer reads: rotary table, mask, first cache slot to write or None."""
+  """What every layer reads: rotary table, mask, first cache slot to write or None.
+
+  `segments_BT` says the same as the mask, to attention that is never given a T x T array.
+  """
 
   cos_BTF: jax.Array
   sin_BTF: jax.Array
   mask_BTS: jax.Array
   write_index_B: jax.Array | None = None
+  segments_BT: jax.Array | None = None
 
 
 def _projection(cfg, dtype, name, features, *, use_bias=False):
@@ -61,7 +65,8 @@ class Attention(nn.Module):
     q_BTNH = attention.rope(heads("q_proj", cfg.num_heads), *table)
     k_BTKH = attention.rope(heads("k_proj", cfg.num_kv_heads), *table)
     v_BTKH = heads("v_proj", cfg.num_kv_heads)
-    implementation = cfg.attention
+    # Shapes and parameters are the same in init, whose one row no mesh divides.
+    implementation = "xla" if self.is_initializing() else cfg.attention
     if cache is not None:
       cache = attention.write_cache(
         cache, layer, k_BTKH, v_BTKH, context.write_index_B)
@@ -70,7 +75,7 @@ class Attention(nn.Module):
       implementation = "xla"  # the others want as many queries as keys
     out_BTNH = attention.attend(
       q_BTNH, k_BTKH, v_BTKH, mask=context.mask_BTS[:, None],
-      implementation=implementation)
+      segments_BT=context.segments_BT, implementation=implementation)
     out_BTD = _projection(cfg, self.dtype, "o_proj", cfg.width)(
       out_BTNH.reshape(*x_BTD.shape[:2], -1), deterministic=deterministic)
     return out_BTD, cache
@@ -147,6 +152,7 @@ def _scanned_block(cfg):
     split_rngs={"params": True, "dropout": True},
     in_axes=(0, nn.broadcast, nn.broadcast),
     length=cfg.depth,
+    unroll=cfg.scan_unroll,
   )
 
 
@@ -209,13 +215,17 @@ class Llama(nn.Module):
     """Token embeddings [B, T, D]; an id outside the vocabulary gives NaN."""
     return self.embedder(tokens_BT)
 
-  def __call__(self, x_BTD, positions_BT, mask_BTS, *, deterministic=True):
+  def __call__(
+    self, x_BTD, positions_BT, mask_BTS, *, segments_BT=None, deterministic=True
+  ):
     """Final-normed hidden states [B, T, D] of a whole sequence.
 
-    `mask_BTS`: bool, True where a query sees a key (`attention.segment_mask`).
+    `mask_BTS`: bool, True where a query sees a key (`attention.segment_mask`);
+    `segments_BT`: what it was made of, for `attention="splash"`.
     `deterministic=False` turns LoRA dropout on and needs a "dropout" rng.
     """
     context = self._context(positions_BT, mask_BTS)
+    context = context._replace(segments_BT=segments_BT)
     hidden_BTD, _ = self._run(x_BTD, None, context, deterministic)
     if self.is_initializing():  # so that init makes every parameter
       self.embed(jnp.zeros((1, 1), jnp.int32))

@@ -74,6 +74,7 @@ class Miras(nn.Module):
       x_BTD,
       batch["positions"],
       segment_mask(batch["segments"]),
+      segments_BT=batch["segments"],
       deterministic=deterministic,
     )
     prompt_BMC = self.seg_prompt(

@@ -36,7 +36,7 @@ def causal_BTT():
 @pytest.mark.parametrize("implementation", ["xla", "blocked", "jax"])
 def test_attend_is_softmax_attention_with_shared_key_heads(
     implementation, causal_BTT, monkeypatch):
-  monkeypatch.setattr(attention, "BLOCK", 4)  # so that "blocked" has uneven blocks
+  monkeypatch.setattr(attention, "MIN_BLOCK", 4)  # so that "blocked" has uneven blocks
   q, k, v = qkv()
   out = attention.attend(
     q, k, v, mask=causal_BTT[:, None], implementation=implementation)
@@ -66,8 +66,8 @@ def test_softmax_runs_in_float32_under_half_precision_inputs():
 
 
 def test_unknown_implementation_error_names_the_accepted_ones():
-  with pytest.raises(ValueError, match="splash.*" + ".*".join(ATTENTIONS)):
-    attention.attend(*qkv(), implementation="splash")
+  with pytest.raises(ValueError, match="flash.*" + ".*".join(ATTENTIONS)):
+    attention.attend(*qkv(), implementation="flash")
 
 
 def test_head_counts_that_do_not_divide_are_an_error():

@@ -1,0 +1,24 @@
+"""Stage 1, as published: many kinds of segmentation and question data, 10 x 500 steps.
+
+  miras train --config=configs/miras_7b_stage1.py --workdir=runs/stage1 \\
+      --config.data.dir=DIR --config.data.tokenizer=DIR/tokenizer.model
+  miras train --config=configs/miras_7b_stage1.py:size=tiny --workdir=runs/tiny \\
+      --config.data.dir=data/synth
+"""
+
+from configs import common
+
+# Published weights of the sources, for `miras data build` to mix in this proportion.
+MIXTURE = dict(sem_seg=9, refer_seg=6, vqa=3, reason_seg=1, caption=3, vg=6)
+
+
+def get_config(arg: str = ""):
+  """`:size=7b|13b|34b|70b|1b|small|tiny,attention=splash|xla|cudnn`."""
+  opts = common.parse(arg, size="7b", attention="splash")
+  c = common.lora_config(**opts)
+  c.loss.preset = "paper"  # 1.0 tokens + 2.0 BCE + 0.5 dice
+  c.data.max_len = 2048 if c.model.dtype == "bfloat16" else 0
+  c.data.max_masks = 3
+  c.steps = 10 * 500
+  c.checkpoint_every = 500
+  return c

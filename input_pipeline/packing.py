@@ -1,0 +1,149 @@
+"""Conversations about one image share a row: system text and image once, then each talk.
+
+A row is [prefix | talk | talk | ...]. The prefix is segment 1, talk k is segment k + 2,
+and positions restart after the prefix, so that every token of a talk sees and is what it
+would see and be alone (DESIGN section 3). The image is encoded once a row.
+
+Groups are fixed when the data set is opened: a packed data set is a data set of rows and
+the pipeline shuffles rows, so it stays elastic over hosts and workers.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from input_pipeline.conversation import (
+  ConversationError,
+  Encoded,
+  encode_conversation,
+)
+
+PREFIX_SEGMENT = 1
+
+
+class Size(NamedTuple):
+  """What a conversation takes of a row: tokens up to <im_end>, tokens after, [SEG]s."""
+
+  prefix: int
+  own: int
+  segs: int
+
+
+def measure(dataset, tokenizer, text_options):
+  """Size of each record; None where it is defective or has no place in any row."""
+  return tuple(_size(entry, tokenizer, text_options) for entry in dataset.entries)
+
+
+def _size(entry, tokenizer, text_options):
+  if entry.problems:
+    return None
+  names = [focus or "" for focus in entry.focuses]
+  try:
+    row = encode_conversation(entry.turns, tokenizer, names=names, **text_options)
+  except ConversationError:
+    return None  # it is named when it is loaded
+  return Size(
+    row.prefix_length, len(row.tokens_L) - row.prefix_length, len(row.seg_pos_K)
+  )
+
+
+def group(image_ids, sizes, *, limit, max_len, max_masks):
+  """Record indices of each row: neighbours in the order of the list, one image a row.
+
+  Rows are filled first come, first served, up to `limit` conversations, `max_len` tokens
+  and `max_masks` [SEG]s. A record of size None (a defective one) and one without an
+  image prefix get a row of their own.
+  """
+  rows, open_rows = [], {}
+  for i, (image, size) in enumerate(zip(image_ids, sizes, strict=True)):
+    if size is None or not size.prefix:
+      rows.append([i])
+      continue
+    row, tokens, segs = open_rows.get(image, (None, 0, 0))
+    tokens, segs = tokens + size.own, segs + size.segs
+    full = row is not None and (
+      len(row) == limit or size.prefix + tokens > max_len or segs > max_masks
+    )
+    if row is None or full:
+      row, tokens, segs = [], size.own, size.segs
+      rows.append(row)
+    row.append(i)
+    open_rows[image] = row, tokens, segs
+  return tuple(map(tuple, rows))
+
+
+def join(rows):
+  """Encoded conversations of equal prefix -> the Encoded row that holds them all.
+
+  `segments_L` says which token belongs to which. Raises ValueError when a prefix
+  differs: then the conversations are not about one image with one system text.
+  """
+  prefix = rows[0].prefix_length
+  head = rows[0].tokens_L[:prefix]
+  for row in rows[1:]:
+    if not np.array_equal(row.tokens_L[: row.prefix_length], head):
+      raise ValueError("the conversations of a row do not share a prefix")
+  talks = [_without_prefix(row) for row in rows]
+  starts = prefix + np.cumsum([0] + [len(talk.tokens_L) for talk in talks[:-1]])
+
+  def together(name):
+    first = getattr(rows[0], name)[:prefix]
+    return np.concatenate([first, *(getattr(talk, name) for talk in talks)])
+
+  shifts = starts - prefix
+  segments = [np.full(len(t.tokens_L), k + 2, np.int32) for k, t in enumerate(talks)]
+  return Encoded(
+    tokens_L=together("tokens_L"),
+    loss_mask_L=together("loss_mask_L"),
+    positions_L=together("positions_L"),
+    image_slot_L=together("image_slot_L"),
+    seg_pos_K=_concat(row.seg_pos_K + s for row, s in zip(rows, shifts, strict=True)),
+    obj_pos_K=_concat(
+      np.where(row.obj_pos_K < 0, -1, row.obj_pos_K + s)
+      for row, s in zip(rows, shifts, strict=True)
+    ),
+    dropped_rounds=sum(row.dropped_rounds for row in rows),
+    dropped_targets=sum(row.dropped_targets for row in rows),
+    prefix_length=prefix,
+    segments_L=np.concatenate([np.full(prefix, PREFIX_SEGMENT, np.int32), *segments]),
+  )
+
+
+def _without_prefix(row):
+  cut = row.prefix_length
+  names = ("tokens_L", "loss_mask_L", "positions_L", "image_slot_L")
+  return row._replace(**{name: getattr(row, name)[cut:] for name in names})
+
+
+def _concat(parts):
+  return np.concatenate(list(parts)).astype(np.int32)
+
+
+class PackedDataset:
+  """A data set of rows: `load(i)` is the tuple of row i's records (or RecordErrors)."""
+
+  def __init__(self, dataset, rows):
+    self.dataset = dataset
+    self.rows = rows
+    self.file = dataset.file
+
+  def __len__(self):
+    return len(self.rows)
+
+  def load(self, i):
+    return tuple(self.dataset.load(k) for k in self.rows[range(len(self))[i]])
+
+  def members(self, i):
+    """Indices of row i's records in the data set below."""
+    return self.rows[i]
+
+  def fingerprint(self):
+    return [self.dataset.fingerprint(), [len(row) for row in self.rows]]
+
+
+def longest(rows, sizes):
+  """Tokens of the longest of `rows`."""
+  lengths = (
+    sizes[row[0]].prefix + sum(sizes[i].own for i in row) for row in rows if sizes[row[0]]
+  )
+  return max(lengths, default=1)

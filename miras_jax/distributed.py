@@ -1,0 +1,194 @@
+"""Several processes as one program: joining, agreeing, stopping together.
+
+A process learns of the others from, in this order: `config.distributed`; JAX_COORDINATOR_
+ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; Slurm or Open MPI (as jax reads them); a
+TPU host. Everything else here does nothing in a run of one process.
+"""
+
+import dataclasses
+import glob
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import threading
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from miras_jax.errors import UserError
+
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+# Launchers that jax.distributed.initialize() reads itself: how many tasks they started.
+LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
+# A process that fails ends within this; the others then learn of it.
+SHUTDOWN_S = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistributedConfig:
+  """Where the other processes are; all empty: see the environment.
+
+  coordinator: HOST:PORT of process 0, "auto" for what jax detects, "off" for none.
+  processes, process: how many there are and which one this is. heartbeat_s: a process
+  silent for so long is taken for dead and ends the others. join_s: how long to wait for
+  all of them at the start.
+  """
+
+  coordinator: str = ""
+  processes: int = 0
+  process: int = -1
+  heartbeat_s: int = 20
+  join_s: int = 300
+
+
+def start(cfg=None, environ=None):
+  """Joins the other processes when there are any. UserError when that fails."""
+  cfg = cfg or DistributedConfig()
+  where = address(cfg, os.environ if environ is None else environ)
+  if where is None or jax.distributed.is_initialized():
+    return
+  # Installs a SIGTERM handler that tells every process: see StopSignal.
+  jax.config.update("jax_enable_preemption_service", True)
+  try:
+    jax.distributed.initialize(
+      **where,
+      initialization_timeout=cfg.join_s,
+      heartbeat_timeout_seconds=cfg.heartbeat_s,
+      shutdown_timeout_seconds=SHUTDOWN_S,
+    )
+  except (RuntimeError, ValueError, TypeError) as error:
+    text = " ".join(str(error).split())[:200]
+    raise UserError(
+      f"cannot join the other processes ({where or 'detected by jax'}): {text}; set"
+      " --config.distributed.coordinator=HOST:PORT, .processes and .process, or"
+      " --config.distributed.coordinator=off"
+    ) from error
+
+
+def address(cfg, environ):
+  """Arguments of jax.distributed.initialize; {}: jax detects them; None: one process."""
+  if cfg.coordinator == "off":
+    return None
+  if cfg.coordinator == "auto":
+    return {}
+  if cfg.coordinator:
+    values = (cfg.coordinator, cfg.processes, cfg.process)
+    names = tuple(f"distributed.{n}" for n in ("coordinator", "processes", "process"))
+    return _checked(values, names)
+  if environ.get(VARIABLES[0]):
+    return _checked(tuple(environ.get(name, "") for name in VARIABLES), VARIABLES)
+  if any(_int(environ.get(name, "1")) > 1 for name in LAUNCHERS):
+    return {}
+  return {} if _on_tpu_host(environ) else None
+
+
+def _checked(values, names):
+  where, count, index = values[0], _int(values[1]), _int(values[2])
+  if ":" not in where:
+    raise UserError(f"{names[0]}={where!r}: want HOST:PORT of process 0")
+  if count < 1 or not 0 <= index < count:
+    raise UserError(
+      f"{names[1]}={values[1]!r} and {names[2]}={values[2]!r}: want the number of"
+      " processes and, from 0 on, which of them this is"
+    )
+  return {
+    "coordinator_address": where, "num_processes": count, "process_id": index
+  }  # fmt: skip
+
+
+def _int(text):
+  try:
+    return int(text)
+  except ValueError:
+    return -1
+
+
+def _on_tpu_host(environ):
+  platforms = environ.get("JAX_PLATFORMS", "")
+  if platforms and "tpu" not in platforms:
+    return False
+  has_chips = bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
+  return has_chips and importlib.util.find_spec("libtpu") is not None
+
+
+def is_first():
+  """Whether this is the process that writes files and talks to the user."""
+  return jax.process_index() == 0
+
+
+def barrier(name):
+  """Returns once every process has come here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def of_first(value):
+  """Process 0's bool or int, the same everywhere."""
+  if jax.process_count() == 1:
+    return value
+  return type(value)(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def any_of(flag):
+  """True everywhere when any process says so."""
+  if jax.process_count() == 1:
+    return bool(flag)
+  return bool(np.any(multihost_utils.process_allgather(np.int32(flag))))
+
+
+def require_same(what, values):
+  """UserError in every process unless all of them have the same {name: value}."""
+  if jax.process_count() == 1:
+    return
+  text = json.dumps(values, sort_keys=True, default=str).encode()
+  digest = np.frombuffer(hashlib.sha256(text).digest(), np.uint8)
+  digests = multihost_utils.process_allgather(digest)
+  if np.all(digests == digests[0]):
+    return
+  texts = _gather(text)
+  first = json.loads(texts[0])
+  for process, other in enumerate(map(json.loads, texts)):
+    for name in sorted(first.keys() | other.keys()):
+      if first.get(name) != other.get(name):
+        raise UserError(
+          f"the processes differ in their {what}: {name} is {first.get(name)!r} in"
+          f" process 0 and {other.get(name)!r} in process {process}; start all of them"
+          " with the same command"
+        )
+
+
+def _gather(text):
+  """Every process's bytes, in order."""
+  sizes = multihost_utils.process_allgather(np.int32(len(text)))
+  padded = np.zeros(int(sizes.max()), np.uint8)
+  padded[: len(text)] = np.frombuffer(text, np.uint8)
+  rows = multihost_utils.process_allgather(padded)
+  return [bytes(row[:size]) for row, size in zip(rows, sizes, strict=True)]
+
+
+class StopSignal(threading.Event):
+  """Whether to stop after this step: SIGTERM came, to this process or another one.
+
+  Used as a context manager; `stop(step)` is asked once a step, with the same steps in
+  every process, and is then True at the same step in all of them.
+  """
+
+  def __enter__(self):
+    self._before = None
+    here = threading.current_thread() is threading.main_thread()
+    # With several processes jax has a handler that tells the others.
+    if here and jax.process_count() == 1:
+      self._before = signal.signal(signal.SIGTERM, lambda *_: self.set())
+    return self
+
+  def __exit__(self, *_):
+    if self._before is not None:
+      signal.signal(signal.SIGTERM, self._before)
+
+  def __call__(self, step):
+    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+      self.set()
+    return self.is_set()

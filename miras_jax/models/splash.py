@@ -1,0 +1,127 @@
+"""Splash attention: Pallas kernels for TPU that never hold a T x T array.
+
+B batch, T tokens, N query heads, K key heads, H head width, E extra head width.
+
+The kernel's own segment ids know equality only, and a packed row needs more: every
+conversation sees the prefix, segment 1, too. So the segments ride in extra channels of
+queries and keys whose products push what must not be seen to -FAR: exact, since exp()
+of that is 0, with exact gradients, and one kernel call for rows of either kind. A head
+of 64 channels is padded to 128 by the hardware anyway; one of 128 pays half as much
+again for the attention products, about 2 % of a 7B step at 2,048 tokens.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention
+from jax.sharding import PartitionSpec as P
+
+LANES = 128  # of a TPU register: lengths and widths are multiples of it
+BLOCKS = (512, 384, 256, 128)  # queries and keys of a tile, the first that divides T
+FAR = 2.0**14  # exact in bfloat16; far below any logit, far above -inf
+BATCH_AXES, HEAD_AXIS = ("dcn_data", "data", "fsdp"), "tensor"
+
+
+def attend_splash(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, interpret=None):
+  """Causal attention in packed or single rows (`attention.segment_mask`), [B, T, N, H].
+
+  Under an active mesh each device works on its part: rows are cut along the data axes,
+  heads along `tensor`. `interpret` runs the kernels without a TPU, slowly; the default
+  does so wherever the devices are none. Segment numbers must stay below E, which is at
+  least 64 (`extra_width`).
+
+  Raises ValueError when the heads do not divide over `tensor`.
+  """
+  if interpret is None:
+    interpret = not _on_tpu()
+  attend = functools.partial(_attend_local, interpret=interpret)
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return attend(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+  B, _, K, _ = k_BTKH.shape
+  if K % mesh.shape.get(HEAD_AXIS, 1):
+    raise ValueError(
+      f"splash attention: {K} key heads do not divide over tensor={mesh.shape['tensor']}"
+    )
+  rows = _dividing_axes(mesh, B)
+  heads = P(rows, None, HEAD_AXIS if HEAD_AXIS in mesh.shape else None, None)
+  return jax.shard_map(
+    attend, in_specs=(heads, heads, heads, P(rows, None)), out_specs=heads,
+    check_vma=False,
+  )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+
+
+def extra_width(head_dim):
+  """E: channels up to the next multiple of 128 that leaves at least 64."""
+  width = -head_dim % LANES
+  return width if width >= LANES // 2 else width + LANES
+
+
+def _attend_local(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, interpret):
+  """One device's rows and heads."""
+  T, N, H = q_BTNH.shape[1:]
+  E = extra_width(H)
+  q_extra_BTE, k_extra_BTE = _segment_channels(segments_BT, E, q_BTNH.dtype)
+
+  def widen(x_BTNH, extra_BTE):
+    shape = (*x_BTNH.shape[:3], E)
+    extra = jnp.broadcast_to(extra_BTE[:, :, None], shape)
+    return _heads_first(jnp.concatenate([x_BTNH, extra], axis=-1))
+
+  q = widen(q_BTNH * H**-0.5, q_extra_BTE)
+  k = widen(k_BTKH, k_extra_BTE)
+  kernel = _kernel(q.shape[2], N, interpret)
+  out_BNTH = jax.vmap(kernel)(q, k, _heads_first(v_BTKH))
+  return out_BNTH[:, :, :T].transpose(0, 2, 1, 3)
+
+
+def _segment_channels(segments_BT, width, dtype):
+  """(queries', keys') channels: their product is -FAR where a segment is not to be seen.
+
+  A key of segment s has a 1 in channel s, the prefix (1) none; a query has -FAR in every
+  channel but its own, and padding (0) is nobody's own.
+  """
+  channel_E = jnp.arange(width)
+  own_BTE = segments_BT[..., None] == channel_E
+  query_BTE = jnp.where(own_BTE & (channel_E > 0), 0.0, -FAR)
+  key_BTE = own_BTE & (channel_E != 1)
+  return query_BTE.astype(dtype), key_BTE.astype(dtype)
+
+
+def _heads_first(x_BTNH):
+  """[B, T, N, H] -> [B, N, T', H], T padded to whole tiles: later keys, never seen."""
+  x_BNTH = x_BTNH.transpose(0, 2, 1, 3)
+  return jnp.pad(x_BNTH, ((0, 0), (0, 0), (0, -x_BTNH.shape[1] % LANES), (0, 0)))
+
+
+def _kernel(length, num_heads, interpret):
+  block = next(b for b in BLOCKS if length % b == 0)
+  names = (
+    "block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv",
+    "block_kv_dkv_compute", "block_q_dq", "block_kv_dq",
+  )  # fmt: skip
+  causal = splash_attention.CausalMask((length, length))
+  return splash_attention.make_splash_mha(
+    splash_attention.MultiHeadMask([causal] * num_heads),
+    head_shards=1,
+    q_seq_shards=1,
+    block_sizes=splash_attention.BlockSizes(**dict.fromkeys(names, block)),
+    interpret=interpret,
+  )
+
+
+def _dividing_axes(mesh, rows):
+  """The data axes of the mesh, unless they do not divide the rows: then all see all."""
+  axes = tuple(a for a in BATCH_AXES if a in mesh.shape)
+  shards = math.prod(mesh.shape[a] for a in axes)
+  return axes if axes and rows % shards == 0 else None
+
+
+def _on_tpu():
+  """Whether the program being traced is for TPUs: those of the mesh, else our own."""
+  device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+  if device is not None:
+    return device.device_kind.upper().startswith("TPU")
+  return jax.default_backend() == "tpu"
