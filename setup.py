@@ -30,6 +30,8 @@ REQUIRES = [
   "scikit-image>=0.25,<1",
   "matplotlib>=3.9,<4",
   "tensorboardX>=2.6,<3",
+  "sacrebleu>=2.4,<3",
+  "rouge-score>=0.1.2,<1",
   "tqdm>=4.66,<5",
   "absl-py>=2.1,<3",
 ]
@@ -37,6 +39,8 @@ REQUIRES = [
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.10,<0.13"],
   "gpu": ["jax[cuda13]>=0.10,<0.13"],
+  # The TPU compiler alone, for `miras scale` on any Linux machine.
+  "scale": ["libtpu>=0.0.42,<0.1"],
   "serve": ["fastapi>=0.115,<1", "uvicorn>=0.34,<1"],
   "test": [
     "pytest>=8.3,<10",

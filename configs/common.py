@@ -93,6 +93,7 @@ def base_config():
     loss_resolution=64,  # pixels of the square canvas on which masks are compared
   )
   c.trainable = "lora_heads"
+  c.init_from = ""  # folder of `miras convert`: its weights, model and tokenizer
   c.steps = 1000
   c.batch_size = 16
   c.seed = 0

@@ -15,6 +15,8 @@ from input_pipeline.records import Problem, RecordError
 from input_pipeline.templates import TEMPLATES
 
 VIEWS = ("letterbox", "center_crop")
+# Which pixels a cached feature takes the place of.
+FEATURE_VIEWS = {"sam_features": "image_sam", "image_tokens": "image_aux"}
 _IMAGE_KEYS = ("image_sam", "image_aux", "valid_hw", "original_hw")
 
 
@@ -180,12 +182,16 @@ class Examples:
   cache: keeps every row and every view in memory, uint8 and masks as bits, so that an
     image is decoded and a conversation tokenised once: about S*S*3 + A*A*3 bytes an
     image and K*S*S/8 + 20*T a row.
+  features: FeatureCache; `views` says what is in its place.
   """
 
-  def __init__(self, dataset, tokenizer, cfg, *, cache=False, report=None):
+  def __init__(
+    self, dataset, tokenizer, cfg, *, cache=False, features=None, report=None
+  ):
     self.dataset = dataset
     self.tokenizer = tokenizer
     self.cfg = cfg
+    self.features = features
     self.problems = Problems(report)
     self._rows = {} if cache else None
     self._views = {}  # image id -> views
@@ -197,7 +203,7 @@ class Examples:
     """Example `index`; -1 is the filler of a last batch."""
     index = int(index)
     if index < 0:
-      return empty_example(self.tokenizer, self.cfg, record=-1)
+      return self._empty(-1)
     if self._rows is None:
       parts = self._prepare(index)
     else:
@@ -250,12 +256,39 @@ class Examples:
   def _views_of(self, record, known):
     key = (record.source, record.image_id or record.id)
     if key not in known:
-      known[key] = make_views(record.image, self.cfg)
+      known[key] = self._make_views(record)
     return known[key]
+
+  def _make_views(self, record):
+    """Views of a record's image, or the cached features that stand for them."""
+    if not self.features:
+      return make_views(record.image, self.cfg)
+    name = record.image_id or record.id
+    views = self.features.views(record.image, name)
+    if not (pixels := self._uncached()):
+      return views
+    made = make_views(record.image, self.cfg)
+    return views | {name: made[name] for name in pixels}
+
+  def _uncached(self):
+    """Pixels that are still needed beside the cached features."""
+    return [
+      view
+      for feature, view in FEATURE_VIEWS.items()
+      if not self.features or feature not in self.features.shapes
+    ]
+
+  def _empty(self, index):
+    example = empty_example(self.tokenizer, self.cfg, record=index)
+    if not self.features:
+      return example
+    gone = set(FEATURE_VIEWS.values()) - set(self._uncached())
+    kept = {k: v for k, v in example.items() if k not in gone}
+    return kept | self.features.empty()
 
   def _assemble(self, index, views, row, packed):
     if row is None:
-      return empty_example(self.tokenizer, self.cfg, record=index)
+      return self._empty(index)
     cfg = self.cfg
     masks = np.zeros((cfg.max_masks, cfg.sam_size, cfg.sam_size), np.uint8)
     bits = int(row["seg_valid"].sum()) * cfg.sam_size**2

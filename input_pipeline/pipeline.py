@@ -35,6 +35,7 @@ def make_pipeline(
   host_count=1,
   num_threads=0,
   cache=False,
+  features=None,
   state=None,
   report=None,
 ):
@@ -50,6 +51,7 @@ def make_pipeline(
     num_threads: threads that decode ahead; 0 works in the caller's thread, which is
       quickest once `cache` holds everything.
     cache: keeps prepared examples in memory.
+    features: FeatureCache, whose features take the place of pixels.
     state: what `get_state` of a pipeline on the same data and seed gave.
     report: called with one line for each defective record; default: logging.
   """
@@ -63,7 +65,9 @@ def make_pipeline(
   if not len(dataset):
     raise UserError("the data set holds no record")
   pipeline = Pipeline(
-    examples=Examples(dataset, tokenizer, data_cfg, cache=cache, report=report),
+    examples=Examples(
+      dataset, tokenizer, data_cfg, cache=cache, features=features, report=report
+    ),
     order=_Order(dataset, seed=seed, shuffle=shuffle, repeat=repeat),
     batch_size=batch_size,
     host=(host_index, host_count),

@@ -7,6 +7,7 @@ from miras_jax.errors import UserError
 WHOLE_FILE = "-"  # the RECORD of a defect that concerns the whole file
 SEG_TOKEN = "[SEG]"
 OBJ_TOKEN = "[OBJ]"
+EMPTY_NAME = "nothing"  # how an answer names an empty target, whose own name is ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

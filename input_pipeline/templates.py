@@ -8,7 +8,7 @@ import functools
 import re
 from typing import NamedTuple
 
-from input_pipeline.records import OBJ_TOKEN, SEG_TOKEN
+from input_pipeline.records import EMPTY_NAME, OBJ_TOKEN, SEG_TOKEN
 from miras_jax.errors import UserError
 
 SYSTEM = (
@@ -68,9 +68,9 @@ def answer_pieces(text, ids, *, names=(), name_targets=False):
       has_obj = True
       yield Piece(ids.obj, loss=True)
     elif part == SEG_TOKEN:
-      name = next(iter(names), "") if name_targets else ""
-      if name and not has_obj:
-        yield from (Piece(ids.obj, loss=True), Piece(name, loss=True))
+      name = next(iter(names), None) if name_targets else None
+      if name is not None and not has_obj:
+        yield from (Piece(ids.obj, loss=True), Piece(name or EMPTY_NAME, loss=True))
       has_obj = False
       yield Piece(ids.seg, loss=True)
     elif part:

@@ -1,6 +1,7 @@
 """Benchmarks, each run by name.
 
   miras bench quickstart            # a step: examples/s, tokens/s, compile time
+  miras bench faults                # kills, flipped bits, full disks: what is survived
   miras bench convert --scale=0.05  # converting a large checkpoint against copying it
 
 miras bench NAME --help tells what a benchmark measures and takes.
@@ -13,6 +14,7 @@ from miras_jax.errors import UserError
 
 BENCHMARKS = {
   "quickstart": "miras_jax.benchmarks.quickstart",
+  "faults": "miras_jax.benchmarks.faults",
   "convert": "miras_jax.benchmarks.convert",
 }
 

@@ -1,20 +1,22 @@
 """Checkpoints: the only file that imports orbax.
 
-`miras checkpoint list DIR`             steps, sizes, losses
-`miras checkpoint verify DIR`           reads every step, compares every fingerprint
-`miras checkpoint prune DIR --keep=2`   deletes all but the newest steps
+With several processes every method is called by all of them; files that are no arrays
+are written, renamed and deleted by the first, and what one finds damaged all leave.
 """
 
 import contextlib
-import errno
+import functools
 import json
+import re
 import shutil
+import sys
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
-from miras_jax import fingerprint, trees, workdir
+from miras_jax import disk, distributed, fingerprint, trees, workdir
 from miras_jax.errors import UserError
 from miras_jax.logs import log
 from miras_jax.run_config import RunConfig
@@ -35,8 +37,10 @@ class Checkpoints:
 
   def __init__(self, folder, *, keep):
     self.dir = workdir.Workdir(folder)
-    self.dir.checkpoints.mkdir(parents=True, exist_ok=True)
-    workdir.remove_temporary(self.dir.checkpoints)
+    if distributed.is_first():
+      self.dir.checkpoints.mkdir(parents=True, exist_ok=True)
+      workdir.remove_temporary(self.dir.checkpoints)
+    distributed.barrier("checkpoints")
     self.manager = _manager(self.dir.checkpoints, keep)
     self.last_step = None
 
@@ -52,14 +56,19 @@ class Checkpoints:
     """Starts writing `state` as `step`; returns once its arrays are copied.
 
     data_state: JSON-ready state of the batch iterator; metrics: {name: float}.
-    Raises UserError when the disk is full; nothing half-written is left.
+    The log names an earlier save that failed in the background for lack of space.
+    Raises DiskFull when this one does not fit; nothing half-written is left.
     """
+    try:
+      with self._full_disk_is_one_line(self.last_step):
+        self.manager.check_for_errors()
+    except disk.DiskFull as error:
+      self.last_step = None
+      log.error("%s", error)
     if step == self.last_step:
       return
     saved = _saved_part(state)
     self._check_space(step, trees.num_bytes(saved))
-    with self._full_disk_is_one_line(self.last_step):
-      self.manager.check_for_errors()
     with self._full_disk_is_one_line(step):
       body = {
         "step": step,
@@ -75,18 +84,24 @@ class Checkpoints:
   def save_frozen(self, frozen):
     """Writes the parameters that never change, unless the same ones are there."""
     leaves = fingerprint.table({"params": frozen})
-    if self.dir.frozen.is_dir():
-      with contextlib.suppress(Damaged):
-        if _read_meta(self.dir.frozen)["leaves"] == leaves:
-          return
+    if distributed.of_first(self._has_frozen(leaves)):
+      return
+    if distributed.is_first() and self.dir.frozen.is_dir():
       shutil.rmtree(self.dir.frozen)
+    distributed.barrier("frozen")
     self._check_space("frozen", trees.num_bytes(frozen))
     with self._full_disk_is_one_line("frozen"), _checkpointer() as checkpointer:
       args = _save_args({"params": frozen}, workdir.seal({"leaves": leaves}))
       checkpointer.save(self.dir.frozen.absolute(), args=args)
 
+  def _has_frozen(self, leaves):
+    if self.dir.frozen.is_dir():
+      with contextlib.suppress(Damaged):
+        return _read_meta(self.dir.frozen)["leaves"] == leaves
+    return False
+
   def wait(self):
-    """Returns when the save under way is complete; UserError when it failed."""
+    """Returns when the save under way is complete; DiskFull when it did not fit."""
     with self._full_disk_is_one_line(self.last_step):
       self.manager.wait_until_finished()
       self.manager.check_for_errors()
@@ -98,16 +113,15 @@ class Checkpoints:
     step is named in the log, renamed to `<step>.damaged` and the one before it is used.
     Raises UserError for a checkpoint of another architecture, or when all are damaged.
     """
+    for step in self.dir.incomplete_steps():
+      self._set_aside(step, "it is incomplete")
     if not (steps := self.dir.steps()):
       return None
     for step in reversed(steps):
       try:
         found = self._restore_step(step, shapes)
       except Damaged as damage:
-        log.error("checkpoint step %d is damaged: %s", step, damage)
-        path = self.dir.step(step)
-        path.rename(path.with_name(path.name + workdir.DAMAGED))
-        self.manager.reload()
+        self._set_aside(step, damage)
         continue
       self.last_step = step
       return found
@@ -116,9 +130,21 @@ class Checkpoints:
       " --workdir or put a good copy back"
     )
 
+  def _set_aside(self, step, why):
+    """Renames a step that is of no use, so that it can be saved again."""
+    log.error("checkpoint step %d is damaged: %s", step, why)
+    if distributed.is_first():
+      path = self.dir.step(step)
+      aside = path.with_name(path.name + workdir.DAMAGED)
+      shutil.rmtree(aside, ignore_errors=True)
+      path.rename(aside)
+    distributed.barrier("set aside")
+    self.manager.reload()
+
   def _restore_step(self, step, shapes):
     folder = self.dir.step(step)
-    meta = _read_meta(folder)
+    with _together(folder):
+      meta = _read_meta(folder)
     wanted = _saved_part(shapes)
     _check_architecture(folder, meta["leaves"], wanted)
     saved = _read_arrays(folder, wanted, meta["leaves"])
@@ -127,41 +153,47 @@ class Checkpoints:
 
   def _check_space(self, step, num_bytes):
     free = shutil.disk_usage(self.dir.checkpoints).free
-    if free < num_bytes + OVERHEAD_BYTES:
+    if distributed.of_first(free < num_bytes + OVERHEAD_BYTES):
       self._drain()
-      raise UserError(_full(self.dir.checkpoints, step, num_bytes, free))
+      raise disk.DiskFull(disk.message(self.dir.checkpoints, step, num_bytes, free))
 
   def _drain(self):
     """Lets a save that is under way finish, whatever becomes of it."""
     with contextlib.suppress(Exception):
       self.manager.wait_until_finished()
-    workdir.remove_temporary(self.dir.checkpoints)
+    if distributed.is_first():
+      workdir.remove_temporary(self.dir.checkpoints)
+    self.manager.reload()  # or it counts the failed step among those to keep
 
   @contextlib.contextmanager
   def _full_disk_is_one_line(self, step):
     try:
       yield
     except Exception as error:
-      if not _is_full_disk(error):
+      if not disk.is_full(error):
         raise
       self._drain()
       free = shutil.disk_usage(self.dir.checkpoints).free
-      raise UserError(_full(self.dir.checkpoints, step, None, free)) from error
+      text = disk.message(self.dir.checkpoints, step, None, free)
+      raise disk.DiskFull(text) from error
 
 
 def load_for_inference(checkpoint, *, sharding=None):
   """(RunConfig, params, tokenizer folder, step) of a workdir or a step folder.
 
   params: the whole nested dict, trained ones from their moving average if there is one.
-  Optimizer slots are not read. `sharding` defaults to the first device.
+  Optimizer slots are not read. `sharding` defaults to the first device. A folder that
+  `miras convert` wrote will do as well; its step is 0.
   """
+  from miras_jax.convert import outputs, store  # the latter imports this module
+
+  if outputs.is_converted(checkpoint):
+    return store.load_for_inference(checkpoint, sharding=sharding)
   folder, step = workdir.locate(checkpoint)
   config = read_config(folder)
   sharding = sharding or _first_device()
   try:
-    leaves = _read_meta(folder.step(step))["leaves"]
-    part = "ema" if any(p.startswith("ema/") for p in leaves) else "trainable"
-    picked = {p: e for p, e in leaves.items() if p.split("/")[0] == part}
+    part, picked = _trained(_read_meta(folder.step(step))["leaves"])
     shapes = _shapes_of(picked, sharding)
     trainable = _read_arrays(folder.step(step), shapes, picked)[part]
     frozen = read_frozen(folder, None, sharding=sharding)
@@ -190,7 +222,8 @@ def read_frozen(folder, shapes, *, sharding=None):
   if not folder.frozen.is_dir():
     raise UserError(f"{folder.frozen}: missing; put a copy of that folder back")
   try:
-    leaves = _read_meta(folder.frozen)["leaves"]
+    with _together(folder.frozen):
+      leaves = _read_meta(folder.frozen)["leaves"]
     if shapes is None:
       wanted = _shapes_of(leaves, sharding)
     else:
@@ -203,18 +236,66 @@ def read_frozen(folder, shapes, *, sharding=None):
     ) from damage
 
 
-def verify(folder, step):
-  """Reads a whole step on the host and compares every fingerprint; raises Damaged."""
-  path = folder.step(step)
-  leaves = _read_meta(path)["leaves"]
+def read_table(folder):
+  """{leaf: (shape, dtype, fingerprint)} of a step folder or `frozen/`.
+
+  Raises Damaged when what describes them is not what was saved.
+  """
+  return _read_meta(folder)["leaves"]
+
+
+def read_leaf(folder, name):
+  """One leaf of a step folder or `frozen/` as a numpy array; Damaged if it changed."""
+  leaves = {name: read_table(folder)[name]}
+  found = _read_arrays(folder, _shapes_of(leaves, _first_device()), leaves)
+  return np.asarray(jax.tree.leaves(found)[0])
+
+
+def load_part(checkpoint, patterns, *, sharding=None):
+  """(params, step): only the trained parameters whose path has one of `patterns`.
+
+  Reads nothing else, so that adapters (`r"/lora_[ab]$"`) of a large run load at once.
+  Of the moving average if there is one. Raises UserError when nothing matches.
+  """
+  folder, step = workdir.locate(checkpoint)
+  part, picked = _trained(_read_meta(folder.step(step))["leaves"])
+  picked = {p: e for p, e in picked.items() if any(re.search(x, p) for x in patterns)}
+  if not picked:
+    raise UserError(f"{folder.step(step)}: no trained parameter has {list(patterns)}")
+  shapes = _shapes_of(picked, sharding or _first_device())
   try:
-    with _checkpointer() as checkpointer:
-      saved = checkpointer.metadata(path.absolute()).item_metadata["state"].tree
+    return _read_arrays(folder.step(step), shapes, picked)[part], step
+  except Damaged as damage:
+    raise UserError(f"checkpoint step {step} is damaged: {damage}") from damage
+
+
+def _trained(leaves):
+  """("ema" or "trainable", its entries of a table of leaves)."""
+  part = "ema" if any(p.startswith("ema/") for p in leaves) else "trainable"
+  return part, {p: e for p, e in leaves.items() if p.split("/")[0] == part}
+
+
+def verify(folder):
+  """Reads a step (or frozen/) on the host, compares fingerprints; raises Damaged."""
+  leaves = _read_meta(folder)["leaves"]
+  try:
+    handler = ocp.PyTreeCheckpointHandler()
+    saved = handler.metadata(epath.Path((folder / "state").absolute())).tree
     args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-    found = _restore(path, ocp.args.PyTreeRestore(restore_args=args))
+    found = _restore(folder, ocp.args.PyTreeRestore(restore_args=args))
   except Exception as error:  # whatever tensorstore makes of damaged bytes
-    raise Damaged(f"{path}/state: {_first_line(error)}") from error
-  _compare(path, leaves, found)
+    raise Damaged(f"{folder}/state: {_first_line(error)}") from error
+  _compare(folder, leaves, found)
+
+
+def read_leaves(folder):
+  """{path: [shape, dtype, fingerprint]} of a step; raises Damaged."""
+  return _read_meta(folder)["leaves"]
+
+
+def read_metrics(folder):
+  """{name: number} saved with a step; raises Damaged."""
+  return _read_meta(folder)["metrics"]
 
 
 def _first_device():
@@ -257,10 +338,12 @@ def _read_meta(folder):
 
 
 def _restore(folder, args):
-  with _checkpointer() as checkpointer:
-    return checkpointer.restore(folder.absolute(), args=ocp.args.Composite(state=args))[
-      "state"
-    ]
+  # Not through a Checkpointer: it waits for all processes, and one that met damage
+  # would leave the others waiting.
+  _hush_closed_loops()
+  return ocp.PyTreeCheckpointHandler().restore(
+    epath.Path((folder / "state").absolute()), args=args
+  )
 
 
 def _read_arrays(folder, shapes, leaves):
@@ -270,12 +353,37 @@ def _read_arrays(folder, shapes, leaves):
     restore_args=ocp.checkpoint_utils.construct_restore_args(shapes),
     partial_restore=True,
   )
-  try:
+  with _together(folder):
     found = _restore(folder, restore)
-  except Exception as error:  # whatever tensorstore makes of damaged bytes
-    raise Damaged(f"{folder}/state: {_first_line(error)}") from error
   _compare(folder, leaves, found)
   return found
+
+
+@functools.cache
+def _hush_closed_loops():
+  """Once one read has failed, tensorstore prints a traceback for each of the others."""
+  before = sys.unraisablehook
+
+  def hook(what):
+    if "Event loop is closed" not in str(what.exc_value):
+      before(what)
+
+  sys.unraisablehook = hook
+
+
+@contextlib.contextmanager
+def _together(folder):
+  """What one process cannot read is Damaged for all: none goes on alone."""
+  damage = None
+  try:
+    yield
+  except Damaged as error:
+    damage = error
+  except Exception as error:  # whatever tensorstore makes of damaged bytes
+    damage = Damaged(f"{folder}/state: {_first_line(error)}")
+    damage.__cause__ = error
+  if distributed.any_of(damage is not None):
+    raise damage or Damaged(f"{folder}: another process cannot read its part")
 
 
 def _compare(folder, leaves, found):
@@ -314,68 +422,11 @@ def _first_line(error):
   return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def _is_full_disk(error):
-  """Whether an error, or what caused it, says that nothing more fits."""
-  while error:
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-      return True
-    text = str(error)
-    if any(s in text for s in ("No space left", "Disk quota", "File too large")):
-      return True
-    error = error.__cause__ or error.__context__
-  return False
-
-
-def _full(folder, step, num_bytes, free):
-  need = f", {num_bytes / 1e6:,.1f} MB needed" if num_bytes else ""
-  return (
-    f"disk full: checkpoint {step} was not written to {folder} ({free / 1e6:,.1f} MB"
-    f" free{need}); free some space or lower --config.keep, then run the same command"
-    " again"
-  )
-
-
 def main(argv):
   """`miras checkpoint ACTION DIR`."""
-  from miras_jax import cli
+  from miras_jax import checkpoint_command
 
-  parser = cli.Parser(prog="miras checkpoint", description=__doc__)
-  parser.add_argument("action", choices=("list", "verify", "prune"))
-  parser.add_argument("dir", help="a --workdir of `miras train`")
-  parser.add_argument("--keep", type=int, default=1, help="steps that prune leaves")
-  args = parser.parse_args(argv)
-  folder, _ = workdir.locate(args.dir)
-  return {"list": _list, "verify": _verify, "prune": _prune}[args.action](folder, args)
-
-
-def _list(folder, _args):
-  for step in folder.steps():
-    size = sum(p.stat().st_size for p in folder.step(step).rglob("*") if p.is_file())
-    loss = _read_meta(folder.step(step))["metrics"].get("loss", float("nan"))
-    print(f"{step:>8}  {size / 1e6:>10,.1f} MB  loss {loss:.4f}  {folder.step(step)}")
-
-
-def _verify(folder, _args):
-  """Status 1 when any step is damaged; each one is named."""
-  damaged = 0
-  for step in folder.steps():
-    try:
-      verify(folder, step)
-      print(f"{step:>8}  whole")
-    except Damaged as damage:
-      damaged += 1
-      print(f"{step:>8}  DAMAGED: {damage}")
-  read_frozen(folder, None, sharding=_first_device())
-  print("  frozen  whole")
-  return int(damaged > 0)
-
-
-def _prune(folder, args):
-  if args.keep < 1:
-    raise UserError(f"--keep={args.keep}: keep at least one step")
-  for step in folder.steps()[: -args.keep]:
-    shutil.rmtree(folder.step(step))
-    print(f"deleted {folder.step(step)}")
+  return checkpoint_command.main(argv)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ COMMANDS = {
               "miras bench quickstart"),
     "convert": ("miras_jax.convert.command", "published weights in, ours out",
                 "miras convert --from=miras --src=published --dst=ours"),
+    "scale": ("miras_jax.scale.command", "weigh a program for TPUs that are not there",
+              "miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 "
+              "--out=scale"),
     "parity": ("miras_jax.parity", "compare with golden numbers, tensor by tensor",
                "miras parity --golden=golden --out=ours.npz"),
     "checkpoint": ("miras_jax.checkpoint", "list, verify and prune checkpoints",

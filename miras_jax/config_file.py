@@ -68,6 +68,18 @@ def override(config, path, text):
   node[last] = convert(text, node.get_type(last), f"--config.{path}")
 
 
+def split_fields(argv):
+  """(argv without `--config.a.b=VALUE`, [(a.b, VALUE)] of these)."""
+  rest, fields = [], []
+  for option in argv:
+    name, equals, value = option.partition("=")
+    if name.startswith("--config.") and equals:
+      fields.append((name.removeprefix("--config."), value))
+    else:
+      rest.append(option)
+  return rest, fields
+
+
 def convert(text, kind, name):
   """`text` as a value of type `kind`; UserError otherwise."""
   try:

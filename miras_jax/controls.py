@@ -16,7 +16,7 @@ import dataclasses
 import numpy as np
 
 from input_pipeline.conversation import count_segs
-from input_pipeline.records import OBJ_TOKEN, SEG_TOKEN
+from input_pipeline.records import EMPTY_NAME, OBJ_TOKEN, SEG_TOKEN
 from miras_jax import inference
 from miras_jax.rollout import Job
 
@@ -31,8 +31,9 @@ def with_names(text, names):
   """An answer as training writes it, [OBJ]name[SEG]; takes a name for each [SEG]."""
   out = []
   for part in text.split(SEG_TOKEN)[:-1]:
-    name = next(names, "")
-    out.append(part + (f"{OBJ_TOKEN}{name}" if name and OBJ_TOKEN not in part else ""))
+    name = next(names, None)
+    named = name is not None and OBJ_TOKEN not in part
+    out.append(part + (f"{OBJ_TOKEN}{name or EMPTY_NAME}" if named else ""))
   return SEG_TOKEN.join([*out, text.split(SEG_TOKEN)[-1]])
 
 

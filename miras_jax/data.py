@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from input_pipeline import mask_ops, prist
 from input_pipeline.records import SEG_TOKEN, RecordError
-from miras_jax import cli
+from miras_jax import cli, config_file
 from miras_jax.errors import UserError
 
 _EXAMPLES = """examples:
@@ -21,6 +21,7 @@ _EXAMPLES = """examples:
   miras data check PRIST --images-dir /photos/textcaps --split test
   miras data stats data/synth --json
   miras data show data/synth --split val --index 3 --out record.png
+  miras data cache --config=configs/miras_7b_stage2.py --out=cache/prist
 
 A data set is a folder with train.json, val.json, ... (lists of {img_id, dialogue,
 focus}), photographs in images/ or <split>/ and labelme files in masks/ or
@@ -30,7 +31,12 @@ million pixels. A record equal to an earlier one is kept, with a warning."""
 
 def main(argv=None):
   """Runs `miras data ...`; returns the exit status, raises UserError."""
+  argv, fields = config_file.split_fields(sys.argv[1:] if argv is None else argv)
   args = _parser().parse_args(argv)
+  if fields and args.command != "cache":
+    name = f"--config.{fields[0][0]}"
+    raise UserError(f"miras data {args.command}: unknown option {name}")
+  args.fields = fields
   if hasattr(sys.stdout, "reconfigure"):
     sys.stdout.reconfigure(errors="backslashreplace")  # names in any script
   return args.run(args)
@@ -44,6 +50,7 @@ def _parser():
   )
   commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
   _add_synth(commands)
+  _add_cache(commands)
   check = _add(commands, "check", run_check, "print every defect, exit 1 if any")
   stats = _add(commands, "stats", run_stats, "count what is there")
   show = _add(commands, "show", run_show, "draw one record with masks and dialogue")
@@ -76,6 +83,21 @@ def _add_synth(commands):
   synth.add_argument("--out", required=True, help="folder to make")
   synth.add_argument("--conversations", type=int, default=2000, help="how many")
   synth.add_argument("--seed", type=int, default=0, help="same seed, same data")
+
+
+def _add_cache(commands):
+  cache = _add(commands, "cache", run_cache, "run frozen encoders once over the images")
+  cache.add_argument("--config", required=True, help="of the run that will read it")
+  cache.add_argument("--out", required=True, help="folder of the cache")
+  cache.add_argument("--batch_size", type=int, default=8, help="images at a time")
+  cache.add_argument("--part_size", type=int, default=128, help="images in a file")
+
+
+def run_cache(args):
+  """Writes the features of every image of a run."""
+  from miras_jax import data_cache  # starts jax
+
+  return data_cache.main(args)
 
 
 def run_synth(args):

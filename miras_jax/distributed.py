@@ -1,8 +1,8 @@
 """Several processes as one program: joining, agreeing, stopping together.
 
-A process learns of the others from, in this order: `config.distributed`; JAX_COORDINATOR_
-ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; Slurm or Open MPI (as jax reads them); a
-TPU host. Everything else here does nothing in a run of one process.
+A process learns of the others from, in this order: `config.distributed`; the variables
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID; Slurm or Open MPI (as jax
+reads them); a TPU host. All else here does nothing in a run of one process.
 """
 
 import dataclasses
@@ -69,7 +69,7 @@ def start(cfg=None, environ=None):
 
 
 def address(cfg, environ):
-  """Arguments of jax.distributed.initialize; {}: jax detects them; None: one process."""
+  """Arguments of jax.distributed.initialize; {}: jax's choice; None: one process."""
   if cfg.coordinator == "off":
     return None
   if cfg.coordinator == "auto":

@@ -1,7 +1,7 @@
 """A checkpoint ready to talk: model, tokenizer and data settings in one place.
 
-`load` opens what `miras train` wrote; `Conversation` keeps the turns about one image
-and answers with text and masks at the image's own size.
+`load` opens what `miras train` or `miras convert` wrote; `Conversation` keeps the turns
+about one image and answers with text and masks at the image's own size.
 
 B rows, T prompt tokens, H W image rows and columns, h w low-resolution mask sides.
 """
@@ -17,6 +17,8 @@ from input_pipeline.conversation import encode_prompt
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax import decode, workdir
 from miras_jax.checkpoint import load_for_inference
+from miras_jax.convert.outputs import is_converted
+from miras_jax.errors import UserError
 from miras_jax.models.miras import Miras
 from miras_jax.models.sam_decoder import postprocess
 from miras_jax.task import talk_config
@@ -50,9 +52,12 @@ class Loaded(NamedTuple):
 
 
 def load(checkpoint):
-  """Opens a `miras train` folder or one of its step folders -> Loaded."""
+  """Opens a `miras train` folder, one of its step folders or a converted one."""
   config, params, tokenizer_dir, step = load_for_inference(checkpoint)
-  folder, _ = workdir.locate(checkpoint)
+  if not tokenizer_dir.is_dir():
+    raise UserError(
+      f"{tokenizer_dir}: missing; convert the weights with --tokenizer=PATH to talk"
+    )
   return Loaded(
     model=Miras(config.model.build(), jnp.dtype(config.model.dtype)),
     params=params,
@@ -60,7 +65,7 @@ def load(checkpoint):
     data=talk_config(config),
     config=config,
     step=step,
-    log=folder.metrics,
+    log=None if is_converted(checkpoint) else workdir.locate(checkpoint)[0].metrics,
   )
 
 

@@ -1,5 +1,6 @@
 """Numbers of a run: metrics.jsonl, TensorBoard and a progress bar."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -28,6 +29,17 @@ def to_stderr():
       logger.addHandler(_AboveBar())
 
 
+def of_process(index):
+  """Processes other than the first say only what is wrong, and which one they are."""
+  if not index:
+    return
+  for name in ("miras_jax", "input_pipeline"):
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.WARNING)
+    for handler in logger.handlers:
+      handler.setFormatter(logging.Formatter(f"process {index}: %(message)s"))
+
+
 class _AboveBar(logging.Handler):
   def emit(self, record):
     tqdm.tqdm.write(self.format(record), file=sys.stderr)
@@ -48,6 +60,7 @@ class Logs:
     self._file = open(folder.metrics, "a", encoding="utf-8")
     self._board = _tensorboard(folder.path / "tensorboard", start_step)
     self._bar = None
+    self._told = False
     self._make_bar = functools.partial(
       _progress_bar, folder.path.name, start_step, total
     )
@@ -60,7 +73,9 @@ class Logs:
     if self._enabled:
       if self._bar is not None:
         self._bar.close()
-      self._file.close()
+      self._flush()
+      with contextlib.suppress(OSError):
+        self._file.close()
       self._board.close()
 
   def write(self, step, numbers):
@@ -71,11 +86,21 @@ class Logs:
       k: v if math.isfinite(v) else None for k, v in numbers.items()
     }
     self._file.write(json.dumps(row) + "\n")
-    self._file.flush()
+    self._flush()
     if step % self._every == 0 or any(k.startswith("probe_") for k in numbers):
       for name, value in numbers.items():
         self._board.add_scalar(name, value, step)
     self._show(numbers)
+
+  def _flush(self):
+    """Rows that do not fit on the disk stay in memory until they do."""
+    try:
+      self._file.flush()
+      self._told = False
+    except OSError as error:
+      if not self._told:
+        log.error("ALARM %s: %s; training goes on", self._file.name, error)
+      self._told = True
 
   def _show(self, numbers):
     self._shown["loss"] = f"{numbers['loss']:.4f}"

@@ -111,6 +111,7 @@ class RunConfig:
   log_every: int
   probe_every: int
   compile_cache: str = ""
+  init_from: str = ""
   max_skipped: int = 10
   distributed: DistributedConfig = DistributedConfig()
 
@@ -187,6 +188,12 @@ def first_difference(old, new):
     if not free and old.get(name) != new.get(name):
       return name, old.get(name), new.get(name)
   return None
+
+
+def shared_by_processes(config):
+  """{name: value} of what every process of a run must have alike."""
+  flat = dict(_flatten(dataclasses.asdict(config)))
+  return {k: v for k, v in flat.items() if k != "distributed.process"}
 
 
 def _flatten(tree, prefix=""):

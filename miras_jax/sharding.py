@@ -49,6 +49,10 @@ PARAM_RULES = (
 )
 # fmt: on
 BATCH_SPEC = P(BATCH_AXES)
+# Where activations are told how to lie; everything else follows from these.
+ACTIVATION_RULES = {
+  "decoder": P(BATCH_AXES, "sequence"),  # [B, T, D] into the decoder and out of it
+}
 
 
 def spec_for(path, rules=PARAM_RULES):
@@ -117,6 +121,20 @@ def state_shardings(state_shapes, mesh, rules=PARAM_RULES):
     return whole
 
   return jax.tree.map_with_path(place, state_shapes)
+
+
+def constrain(x, name):
+  """`x` laid out as the table says; as it is where no mesh is set.
+
+  Raises ValueError for a name that is not in the table.
+  """
+  if name not in ACTIVATION_RULES:
+    raise ValueError(f"no activation {name!r}; there are {sorted(ACTIVATION_RULES)}")
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return x
+  spec = fit(ACTIVATION_RULES[name], x.shape, mesh)
+  return jax.lax.with_sharding_constraint(x, spec)
 
 
 def batch_sharding(mesh):

@@ -1,18 +1,20 @@
 """What a run trains: tokenizer, data, model and objective, built from a RunConfig."""
 
 import dataclasses
+import functools
+import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from input_pipeline import packing
 from input_pipeline.conversation import plain_texts
+from input_pipeline.feature_cache import FeatureCache
 from input_pipeline.pipeline import DataConfig, make_pipeline
 from input_pipeline.prist import read_dataset
 from input_pipeline.tokenizer import load_tokenizer, train_bpe
-from miras_jax import sharding
+from miras_jax import distributed, flops, sharding
 from miras_jax.errors import UserError
 from miras_jax.models.miras import Miras, init_params
 from miras_jax.objective import MirasObjective
@@ -30,7 +32,8 @@ class Task(NamedTuple):
   """All that the loop needs and does not make itself.
 
   init: key -> nested dict of parameters (traced). batches: iterator of numpy dicts with
-  get_state, set_state, close. probe: one held-out batch, or None.
+  get_state, set_state, close. probe: one held-out batch, or None. features: the
+  FeatureCache that batches are made with, or None. flops: of one step, where known.
   """
 
   config: RunConfig
@@ -39,21 +42,51 @@ class Task(NamedTuple):
   batches: Any
   probe: dict | None
   rules: tuple = sharding.PARAM_RULES
+  features: Any = None
+  flops: float | None = None
 
 
-def make_task(config, folder):
+def make_task(config, folder, *, host=(0, 1)):
   """Task of the MIRAS model; trains and saves the tokenizer on the first run.
 
-  folder: workdir.Workdir. Raises UserError for missing or unfit data.
+  folder: workdir.Workdir. host: which share of every batch this process feeds, of how
+  many (`mesh.data_host`). Raises UserError for missing or unfit data.
   """
   data = config.data
   dataset = open_split(data, data.split_train)
   if data.limit:
-    dataset = _First(dataset, data.limit)
+    dataset = first_records(dataset, data.limit)
   held_out = open_split(data, data.split_eval) if data.split_eval else None
   tokenizer = open_tokenizer(data, folder.tokenizer, dataset)
   parts = [_measured(config, tokenizer, d) for d in (dataset, held_out) if d]
   config = fit(config, tokenizer, parts)
+  features = FeatureCache(data.cache) if data.cache else None
+  if features:
+    for part in parts:
+      features.check_images(part.dataset.image_ids)
+  open_part = functools.partial(
+    open_batches, config, tokenizer=tokenizer, host=host, features=features
+  )
+  return model_task(config)._replace(
+    batches=open_part(measured=parts[0], shuffle=True),
+    probe=next(open_part(measured=parts[1], shuffle=False)) if held_out else None,
+    features=features,
+    flops=step_flops(config, features),
+  )
+
+
+def step_flops(config, features):
+  """Floating-point operations of a step, what is cached left out (see flops.py)."""
+  found = flops.example(config)
+  cached = {"sam_features": ("sam/encoder",)}
+  cached["image_tokens"] = ("clip", "convnext", "mining", "projector")
+  groups = sum((cached[name] for name in features.shapes), ()) if features else ()
+  saved = sum(found.parts.get(group, 0.0) for group in groups)
+  return (found.useful - saved) * config.batch_size
+
+
+def model_task(config):
+  """The Task of a fitted config, without data."""
   cfg = config.model.build()
   try:
     model = Miras(cfg, jnp.dtype(config.model.dtype))
@@ -64,8 +97,8 @@ def make_task(config, folder):
     config=config,
     init=lambda key: init_params(cfg, key),
     objective=objective,
-    batches=open_batches(config, parts[0], tokenizer, shuffle=True),
-    probe=held_out and next(open_batches(config, parts[1], tokenizer, shuffle=False)),
+    batches=None,
+    probe=None,
   )
 
 
@@ -98,15 +131,17 @@ def open_split(data, split):
 
 def open_tokenizer(data, folder, dataset):
   """The run's tokenizer: the one in `folder`, else trained or read, and saved there."""
-  if folder.is_dir():
-    return load_tokenizer(folder)
-  if data.tokenizer == "bpe":
-    tokenizer = train_bpe(_texts(dataset, data), data.vocab_size)
-  else:
-    tokenizer = load_tokenizer(data.tokenizer)
-  if jax.process_index() == 0:
-    tokenizer.save(folder)
-  return tokenizer
+  if distributed.is_first() and not folder.is_dir():
+    if data.tokenizer == "bpe":
+      tokenizer = train_bpe(_texts(dataset, data), data.vocab_size)
+    else:
+      tokenizer = load_tokenizer(data.tokenizer)
+    half = folder.with_name(folder.name + ".tmp")  # a kill leaves no half tokenizer
+    shutil.rmtree(half, ignore_errors=True)
+    tokenizer.save(half)
+    half.rename(folder)
+  distributed.barrier("tokenizer")
+  return load_tokenizer(folder)
 
 
 def fit(config, tokenizer, parts):
@@ -138,7 +173,8 @@ def talk_config(config):
   """The DataConfig of one conversation: for evaluation and chat."""
   cfg, data = pipeline_config(config), config.data
   masks = max(1, data.max_masks // data.pack)
-  return dataclasses.replace(cfg, max_len=data.talk_len, max_masks=masks)
+  length = data.talk_len or data.max_len
+  return dataclasses.replace(cfg, max_len=length, max_masks=masks)
 
 
 def pipeline_config(config, *, max_len=None):
@@ -160,7 +196,7 @@ def pipeline_config(config, *, max_len=None):
     raise UserError(f"config.data: {error}") from error
 
 
-def open_batches(config, measured, tokenizer, *, shuffle):
+def open_batches(config, measured, tokenizer, *, shuffle, host=(0, 1), features=None):
   """Iterator of this host's batches: for ever when shuffled, else one pass."""
   cfg, limit = pipeline_config(config), config.data.pack
   dataset, sizes = measured
@@ -176,11 +212,17 @@ def open_batches(config, measured, tokenizer, *, shuffle):
     seed=config.seed,
     shuffle=shuffle,
     repeat=shuffle,
-    host_index=jax.process_index(),
-    host_count=jax.process_count(),
+    host_index=host[0],
+    host_count=host[1],
     num_threads=config.data.threads,
     cache=config.data.in_memory,
+    features=features,
   )
+
+
+def first_records(dataset, limit):
+  """The first `limit` records of a data set, a data set itself."""
+  return _First(dataset, limit)
 
 
 class _First:

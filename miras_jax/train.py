@@ -7,34 +7,39 @@
 --config=FILE[:options]   your config, or the name of one that comes with the package
 --workdir=DIR             gets checkpoints/, metrics.jsonl, tensorboard/, tokenizer/
 --config.a.b=VALUE        changes one field; configs/common.py lists all of them
+--profile=STEP:COUNT      writes a trace of so many steps to WORKDIR/profile
 
-SIGTERM saves and ends with status 0.
+SIGTERM saves and ends with status 0. With several processes every one runs the same
+command; how they find each other is in miras_jax/distributed.py.
 """
 
 import collections
 import functools
 import math
-import signal
-import threading
 import time
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from miras_jax import (
   cli,
   config_file,
+  data_cache,
+  disk,
+  distributed,
+  fresh,
   logs,
+  meters,
   optim,
   run_config,
   sharding,
   train_step,
   trees,
+  watch,
   workdir,
 )
 from miras_jax import mesh as mesh_lib
 from miras_jax.checkpoint import Checkpoints, read_config
+from miras_jax.convert import init_from
 from miras_jax.errors import UserError
 from miras_jax.program import Program
 from miras_jax.run_config import RunConfig
@@ -42,10 +47,9 @@ from miras_jax.task import make_task
 
 # The loop reads a step's numbers this many steps later: the device never waits for it.
 LAG = 2
-MAX_SKIPPED = 10
-# Frozen leaves that keep float32 in a bfloat16 run: they are small and the rounding is
-# not (SAM's Fourier matrix is multiplied by 2 pi, norms scale every activation).
-KEEP_FLOAT32 = ("scale", "bias", "gamma", "gaussian")
+# A batch that cannot be made is tried again so many times, with new threads.
+DATA_RETRIES = 2
+STARTED = time.perf_counter()
 
 
 def main(argv):
@@ -55,69 +59,90 @@ def main(argv):
     print(__doc__)
     return 0
   logs.to_stderr()
-  config, folder = arguments
+  config, folder, profile = arguments
+  distributed.start(config.distributed)
+  logs.of_process(jax.process_index() if jax.distributed.is_initialized() else 0)
+  distributed.require_same("config", run_config.shared_by_processes(config))
   config, done = _compare_folder(config, folder)
   if done >= config.steps:
-    print(
+    _say(
       f"{folder.path} is already trained to step {done};"
       f" --config.steps={2 * done} would train on"
     )
     return 0
-  _start_jax(config)
+  if config.compile_cache:
+    jax.config.update("jax_compilation_cache_dir", config.compile_cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   devices = mesh_lib.make_mesh(config.mesh)
   mesh_lib.check_batch(
     config.batch_size, devices, accumulation=config.optim.accumulation
   )
-  return train(make_task(config, folder), folder, devices)
+  task = make_task(config, folder, host=mesh_lib.data_host(devices))
+  return train(task, folder, devices, profile=profile)
 
 
 def parse(argv):
-  """(RunConfig, Workdir) of the command line, or None for --help. Raises UserError."""
+  """(RunConfig, Workdir, profile) of the command line, or None for --help.
+
+  profile: (first step, count) or None. Raises UserError.
+  """
   options = list(_options(argv))
   names = [name for name, _ in options]
   if "--help" in names or "-h" in names:
     return None
-  known = ("--config", "--workdir")
+  known = ("--config", "--workdir", "--profile")
   for name in names:
     if name not in known and not name.startswith("--config."):
       raise UserError(f"miras train: unknown option {name}{cli.nearest(name, known)}")
   values = dict(options)
-  for name in known:
+  for name in known[:2]:
     if not values.get(name):
       raise UserError(f"miras train: {name}=... is missing (see miras train --help)")
   config = config_file.load(values["--config"])
   for name, value in options:
     if name.startswith("--config."):
       config_file.override(config, name.removeprefix("--config."), value)
-  return RunConfig.from_config_dict(config), workdir.Workdir(values["--workdir"])
+  profile = values.get("--profile")
+  profile = meters.parse_profile(profile) if profile is not None else None
+  folder = workdir.Workdir(values["--workdir"])
+  return RunConfig.from_config_dict(config), folder, profile
 
 
-def train(task, folder, mesh):
+def train(task, folder, mesh, *, profile=None):
   """Trains `task` in `folder` until its config's last step or SIGTERM; returns 0."""
   config = task.config
+  distributed.require_same("data", task.batches.get_state())
   with jax.set_mesh(mesh), Checkpoints(folder.path, keep=config.keep) as checkpoints:
     shapes, parts = plan(task, mesh)
     state, start = _start(task, folder, checkpoints, shapes, parts.tx)
+    if task.features:
+      data_cache.check(task.features, config, state.frozen)
     log_file = logs.Logs(
       folder,
       start_step=start,
       total=config.steps,
       tensorboard_every=config.log_every,
-      enabled=jax.process_index() == 0,
+      enabled=distributed.is_first(),
     )
-    with log_file, _Sigterm() as stop:
-      loop = _Loop(task, mesh, parts, checkpoints, log_file)
+    with log_file, distributed.StopSignal() as stop:
+      loop = _Loop(task, mesh, parts, checkpoints, log_file, folder, profile)
       step = loop.run(state, start, stop)
   task.batches.close()
+  distributed.barrier("end")
   why = "done" if step >= config.steps else "stopped by SIGTERM; run it again to go on"
-  print(f"{folder.path}: step {step} of {config.steps}, {why}")
+  _say(f"{folder.path}: step {step} of {config.steps}, {why}")
   return 0
+
+
+def _say(text):
+  if distributed.is_first():
+    print(text)
 
 
 class _Loop:
   """Step, probe, log, save. What changes during a run is here or in the TrainState."""
 
-  def __init__(self, task, mesh, parts, checkpoints, log_file):
+  def __init__(self, task, mesh, parts, checkpoints, log_file, folder, profile):
     self.config = task.config
     self.batches = task.batches
     self.probe_batch = task.probe
@@ -125,9 +150,13 @@ class _Loop:
     self.checkpoints = checkpoints
     self.log_file = log_file
     self.sharding = sharding.batch_sharding(mesh)
-    self.replicated = sharding.replicated_sharding(mesh)
     self.pending = collections.deque()
-    self.skipped = 0
+    self.watch = watch.Watch(folder, max_skipped=task.config.max_skipped)
+    self.meters = meters.Meters(
+      started=STARTED, shares=mesh_lib.data_host(mesh)[1], flops=task.flops
+    )
+    first, count = profile or (0, 0)
+    self.profile = meters.Profile(folder.path / "profile", first, count)
     self.last = {}
 
   def run(self, state, step, stop):
@@ -138,10 +167,12 @@ class _Loop:
     consumed = self.batches.get_state()
     batch, notes = self._next()
     train_program, probe_program = self._compile(state, batch)
-    self.clock = time.perf_counter()
-    while step < config.steps and not stop.is_set():
-      state, metrics = train_program(state, batch)
+    self.meters.begin()
+    while step < config.steps and not stop(step):
       step += 1
+      self.profile.before(step)
+      state, metrics = train_program(state, batch)
+      self.profile.after(step, metrics)
       last = step == config.steps
       if probe_program and (last or step % config.probe_every == 0):
         probe = probe_program(state, self.probe_batch)
@@ -151,8 +182,9 @@ class _Loop:
       if not last:  # while the device works
         batch, notes = self._next()
       self._flush(LAG)
-      if step % config.checkpoint_every == 0:
-        self._save(step, state, consumed)
+      if not last and step % config.checkpoint_every == 0:
+        self._save_or_go_on(step, state, consumed)
+    self.profile.close()
     if step:
       self._save(step, state, consumed)
     return step
@@ -160,13 +192,32 @@ class _Loop:
   def _next(self):
     """(global batch on the devices, {what the log says about it})."""
     start = time.perf_counter()
-    batch = next(self.batches)
+    batch = self._next_or_again()
+    waited = time.perf_counter() - start
     notes = {
-      "data_wait_s": time.perf_counter() - start,
+      "data_wait_s": waited,
       "tokens": int((batch["segments"] > 0).sum()) if "segments" in batch else 0,
       "record": self.batches.records(batch),
     }
     return self._put(batch), notes
+
+  def _next_or_again(self):
+    """The next batch; after an error with new threads, from the same place on."""
+    place = self.batches.get_state()
+    for attempt in range(DATA_RETRIES + 1):
+      try:
+        return next(self.batches)
+      except (UserError, StopIteration):
+        raise
+      except Exception as error:  # whatever a file system or a decoder makes of it
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if attempt == DATA_RETRIES:
+          raise UserError(
+            f"the data at {place} failed {attempt + 1} times: {text}; see that"
+            " config.data.dir can be read, then run the same command again"
+          ) from error
+        logs.log.warning("the data at %s failed, trying again: %s", place, text)
+        self.batches.set_state(place)
 
   def _put(self, batch):
     return {
@@ -177,20 +228,13 @@ class _Loop:
   def _compile(self, state, batch):
     """(train program, probe program or None); moves the probe batch to the devices."""
     shapes = jax.tree.map(_shape, state)
-    train_jit = jax.jit(
-      functools.partial(train_step.train_step, parts=self.parts),
-      out_shardings=(jax.tree.map(lambda x: x.sharding, state), self.replicated),
-      donate_argnums=0,
-    )
+    train_jit = jit_train_step(self.parts, shapes)
     batch_shapes = jax.tree.map(_shape, batch)
     train_program = Program("train_step", train_jit, shapes, batch_shapes)
     if self.probe_batch is None:
       return train_program, None
     self.probe_batch = self._put(self.probe_batch)
-    probe_jit = jax.jit(
-      functools.partial(train_step.eval_step, parts=self.parts),
-      out_shardings=self.replicated,
-    )
+    probe_jit = jit_eval_step(self.parts, shapes)
     probe_shapes = jax.tree.map(_shape, self.probe_batch)
     return train_program, Program("probe_step", probe_jit, shapes, probe_shapes)
 
@@ -199,35 +243,18 @@ class _Loop:
     while len(self.pending) > lag:
       step, metrics, notes = self.pending.popleft()
       numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
-      now = time.perf_counter()
-      seconds, self.clock = max(now - self.clock, 1e-9), now
-      self._watch(step, numbers, notes["record"])
       self.last = numbers
-      self.log_file.write(
-        step,
-        numbers
-        | {
-          "examples_per_s": len(notes["record"]) * jax.process_count() / seconds,
-          "tokens_per_s": notes["tokens"] * jax.process_count() / seconds,
-          "data_wait_s": notes["data_wait_s"],
-        },
-      )
+      self.log_file.write(step, numbers | self.meters.step(notes))
+      self.watch(step, numbers, notes["record"])
 
-  def _watch(self, step, numbers, records):
-    """Names the records of a skipped batch; too many in a row end the run."""
-    if not numbers["skipped"]:
-      self.skipped = 0
-      return
-    self.skipped += 1
-    logs.log.warning(
-      "step %d skipped: loss %s, gradient norm %s; records %s",
-      step, numbers["loss"], numbers["grad_norm"], records,
-    )  # fmt: skip
-    if self.skipped >= MAX_SKIPPED:
-      raise UserError(
-        f"{self.skipped} steps in a row without a finite loss or gradient, the last is"
-        f" {step}; lower optim.lr or look at records {records[:4]}"
-      )
+  def _save_or_go_on(self, step, state, data_state):
+    """Saves; a full disk is an alarm, since the steps saved before it are whole."""
+    start = time.perf_counter()
+    try:
+      self._save(step, state, data_state)
+    except disk.DiskFull as error:
+      logs.log.error("ALARM %s; training goes on", error)
+    self.meters.idle(time.perf_counter() - start)
 
   def _save(self, step, state, data_state):
     self._flush(0)  # so that a checkpoint never lacks the rows before it
@@ -235,18 +262,25 @@ class _Loop:
     self.checkpoints.save(step, state, data_state=data_state, metrics=finite)
 
 
-class _Sigterm(threading.Event):
-  """Set by SIGTERM while the context is open."""
+def jit_train_step(parts, state_shapes):
+  """The jitted step of a TrainState with these shapes and shardings, which it donates.
 
-  def __enter__(self):
-    self._main = threading.current_thread() is threading.main_thread()
-    if self._main:
-      self._before = signal.signal(signal.SIGTERM, lambda *_: self.set())
-    return self
+  What `miras train` runs and `miras scale` weighs.
+  """
+  shardings = jax.tree.map(lambda x: x.sharding, state_shapes)
+  return jax.jit(
+    functools.partial(train_step.train_step, parts=parts),
+    out_shardings=(shardings, sharding.replicated_sharding(shardings.step.mesh)),
+    donate_argnums=0,
+  )
 
-  def __exit__(self, *_):
-    if self._main:
-      signal.signal(signal.SIGTERM, self._before)
+
+def jit_eval_step(parts, state_shapes):
+  """The jitted `train_step.eval_step`: losses and metrics without an update."""
+  whole = sharding.replicated_sharding(state_shapes.step.sharding.mesh)
+  return jax.jit(
+    functools.partial(train_step.eval_step, parts=parts), out_shardings=whole
+  )
 
 
 def plan(task, mesh):
@@ -260,7 +294,7 @@ def plan(task, mesh):
     accumulation=config.optim.accumulation,
     ema=config.optim.ema,
   )
-  shapes = jax.eval_shape(functools.partial(make_state, task, parts.tx))
+  shapes = jax.eval_shape(functools.partial(fresh.make_state, task, parts.tx))
   placed = sharding.state_shardings(shapes, mesh, task.rules)
   logs.log.info("%s", trees.summary(shapes.trainable, shapes.frozen))
   whole = sharding.replicated(shapes.trainable, mesh, task.rules)
@@ -277,43 +311,17 @@ def plan(task, mesh):
 
 
 def _start(task, folder, checkpoints, shapes, tx):
-  """(TrainState, step): from the last good checkpoint, else from the seed."""
+  """(TrainState, step): of the last good checkpoint, else a fresh one."""
   if restored := checkpoints.restore(shapes):
     state, step, data_state = restored
     task.batches.set_state(data_state)
     logs.log.info("resumed %s from step %d", folder.path, step)
     return state, step
-  make = functools.partial(make_state, task, tx)
-  placed = jax.tree.map(lambda x: x.sharding, shapes)
-  # Runs once: optimising hundreds of random generators costs more than it gives.
-  on_cpu = jax.default_backend() == "cpu"
-  options = {"xla_backend_optimization_level": 0} if on_cpu else {}
-  initial = (
-    jax.jit(make, out_shardings=placed).lower().compile(compiler_options=options)
-  )
-  state = initial()
-  if jax.process_index() == 0:
+  state = fresh.load(task, shapes, tx)
+  if distributed.is_first():
     workdir.write_atomically(folder.config, task.config.to_json())
   checkpoints.save_frozen(state.frozen)
   return state, 0
-
-
-def make_state(task, tx):
-  """A fresh TrainState from the seed (traced)."""
-  config = task.config
-  params = task.init(jax.random.key(config.seed))
-  trainable, frozen = trees.split_by_name(params, config.trainable)
-  frozen = jax.tree.map_with_path(
-    functools.partial(_frozen_dtype, jnp.dtype(config.model.dtype)), frozen
-  )
-  return train_step.create_state(
-    trainable, frozen, tx, seed=config.seed, ema=config.optim.ema
-  )
-
-
-def _frozen_dtype(dtype, path, x):
-  """What is frozen is kept in the compute type, except what is small and delicate."""
-  return x if path[-1].key in KEEP_FLOAT32 else x.astype(dtype)
 
 
 def _shape(x):
@@ -327,8 +335,9 @@ def _compare_folder(config, folder):
   """
   steps = folder.steps()
   if not steps:
-    return config, 0
+    return init_from.fitted(config), 0
   saved = read_config(folder)
+  config = init_from.resumed(config, saved)
   vocab_size = saved.model.overrides.get("llama.vocab_size")
   config = config.fitted(
     vocab_size=vocab_size, max_len=saved.data.max_len, talk_len=saved.data.talk_len
@@ -351,13 +360,6 @@ def _options(argv):
       raise UserError(f"miras train: {name!r} is no option (see miras train --help)")
     takes_next = not equals and rest and not rest[0].startswith("--")
     yield name, rest.popleft() if takes_next else value
-
-
-def _start_jax(config):
-  mesh_lib.start_distributed()
-  if config.compile_cache:
-    jax.config.update("jax_compilation_cache_dir", config.compile_cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 if __name__ == "__main__":

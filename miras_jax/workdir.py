@@ -41,6 +41,14 @@ class Workdir:
     return sorted(int(p.name) for p in found if is_complete(p))
 
 
+  def incomplete_steps(self):
+    """Steps that Orbax had committed and that have lost the mark of it, ascending."""
+    if not self.checkpoints.is_dir():
+      return []
+    found = [p for p in self.checkpoints.iterdir() if p.name.isdigit()]
+    return sorted(int(p.name) for p in found if not is_complete(p))
+
+
 def is_complete(folder):
   """Whether Orbax committed this folder."""
   try:

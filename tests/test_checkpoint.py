@@ -243,7 +243,8 @@ def test_list_shows_step_and_loss(trained, capsys):
   folder, _, _ = trained
   checkpoint.main(["list", str(folder)])
   rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-  assert [row[0] for row in rows] == ["1", "2"] and "0.5000" in rows[1]
+  assert [row[0] for row in rows] == ["1", "2", "frozen"]
+  assert "0.5000" in rows[1]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint32", "bool"])

@@ -13,6 +13,7 @@ from input_pipeline.prepare import wording
 from input_pipeline.prepare.scene import COLOURS, PARTS, SHAPES, TEXTURES
 
 MAX_FACTS = 3
+ORDER_SHARE = 0.4  # of the chains that keep their last fact for a place, if need be
 LONG_SHARE = 0.1  # of the conversations of four rounds that open with a fifth
 
 
@@ -108,14 +109,17 @@ def _chain(objects, item, rng):
   """
   left, facts = objects, []
   pool = attribute_facts(item)
+  most = MAX_FACTS - (rng.random() < ORDER_SHARE)
   for index in rng.permutation(len(pool)):
     fact = pool[index]
     narrowed = fact.pick(left)
     if len(narrowed) < len(left) and len(fact.pick(objects)) > 1:
       left, facts = narrowed, [*facts, fact]
-    if len(left) == 1 or len(facts) == MAX_FACTS - 1:
+    if len(left) == 1 or len(facts) == most:
       break
   if len(left) > 1:
+    if len(facts) == MAX_FACTS:
+      return None
     choices = [
       f
       for f in order_facts(left)

@@ -23,7 +23,8 @@ COLOURS = {
 }
 TEXTURES = ("plain", "striped", "dotted")
 # Radius of the enclosing circle as a share of the shorter image side.
-SIZES = {"small": (0.14, 0.155), "big": (0.235, 0.265)}
+SIZES = {"small": (0.14, 0.155), "big": (0.235, 0.255)}
+MAX_BIG = 2  # more would leave no room for four objects
 SHAPES = ("circle", "square", "triangle", "house", "tree", "car")
 PARTS = {
   "house": ("roof", "wall"),
@@ -76,11 +77,14 @@ def sample_scene(rng):
   combos = [
     (s, c, t, z) for s in shapes for c in colours for t in textures for z in SIZES
   ]
+  drawn = [combos[i] for i in rng.permutation(len(combos))[: 2 * count]]
+  big = [combo for combo in drawn if combo[3] == "big"][:MAX_BIG]
+  small = [combo for combo in drawn if combo[3] == "small"]
   objects = []
-  for index in rng.permutation(len(combos))[: 2 * count]:
-    placed = _place(rng, height, width, objects, str(combos[index][3]))
+  for combo in big + small:  # the big ones first, while there is room
+    placed = _place(rng, height, width, objects, str(combo[3]))
     if placed:
-      shape, colour, texture, size = map(str, combos[index])
+      shape, colour, texture, size = map(str, combo)
       centre, radius = placed
       objects.append(
         SceneObject(
@@ -99,7 +103,7 @@ def sample_scene(rng):
   return Scene(height=height, width=width, objects=tuple(objects))
 
 
-def _place(rng, height, width, objects, size, attempts=20):
+def _place(rng, height, width, objects, size, attempts=60):
   """A centre and radius clear of every object placed so far, or None."""
   for _ in range(attempts):
     radius = rng.uniform(*SIZES[size]) * min(height, width)

@@ -18,7 +18,7 @@ from miras_jax.errors import UserError
 
 PER_IMAGE = 3
 EVAL_SHARE = 0.05  # of the images, for val and again for test
-KINDS = {"one": 0.64, "part": 0.14, "two": 0.14, "none": 0.08}
+KINDS = {"one": 0.68, "part": 0.13, "two": 0.14, "none": 0.05}
 JPEG_QUALITY = 92
 MARKER = "synth.json"
 

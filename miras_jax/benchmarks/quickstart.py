@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miras_jax import cli, config_file, sharding, train, train_step
+from miras_jax import cli, config_file, fresh, sharding, train, train_step
 from miras_jax import mesh as mesh_lib
 from miras_jax.models import miras
 from miras_jax.objective import MirasObjective
@@ -57,7 +57,7 @@ def measure(config, steps):
   with jax.set_mesh(mesh):
     shapes, parts = train.plan(task, mesh)
     placed = jax.tree.map(lambda x: x.sharding, shapes)
-    make = functools.partial(train.make_state, task, parts.tx)
+    make = functools.partial(fresh.make_state, task, parts.tx)
     state = jax.jit(make, out_shardings=placed)()
     batch = jax.device_put(full_batch(cfg, config), sharding.batch_sharding(mesh))
     step = jax.jit(

@@ -98,7 +98,7 @@ class WorkdirTree(Tree):
 
   def _leaves(self, folder):
     try:
-      return checkpoints._read_meta(folder)["leaves"]
+      return checkpoints.read_table(folder)
     except checkpoints.Damaged as damage:
       raise UserError(f"{folder} is damaged: {damage}") from None
 
@@ -110,14 +110,11 @@ class WorkdirTree(Tree):
         self._where[path] = (folder, key, entry)
 
   def _read(self, path):
-    folder, key, entry = self._where[path]
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = checkpoints._shapes_of({key: entry}, sharding)
+    folder, key, _ = self._where[path]
     try:
-      found = checkpoints._read_arrays(folder, shapes, {key: entry})
+      return checkpoints.read_leaf(folder, key)
     except checkpoints.Damaged as damage:
       raise UserError(f"{folder} is damaged: {damage}") from None
-    return np.asarray(jax.tree.leaves(found)[0])
 
 
 def load_params(folder, shapes=None, *, optional=()):

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from miras_jax import sharding
 from miras_jax.config import MirasConfig
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.clip_vit import ClipVit
@@ -65,22 +66,32 @@ class Miras(nn.Module):
   def __call__(self, batch, *, deterministic=True):
     """One forward pass with known answers.
 
+    In place of pixels a batch may carry what `miras data cache` made of them:
+    `image_tokens` [B, N, D], `sam_features` [B, h, w, C].
+
     Returns a dict: `hidden [B, T, D]`, `mask_logits [B, M, h, w]` at a quarter of the
     SAM canvas, `iou [B, M]`.
     """
-    image_tokens_BND = self.image_tokens(batch["image_aux"])
+    if "image_tokens" in batch:
+      image_tokens_BND = batch["image_tokens"].astype(self.dtype)
+    else:
+      image_tokens_BND = self.image_tokens(batch["image_aux"])
     x_BTD = self.embed(batch["tokens"], batch["image_slot"], image_tokens_BND)
     hidden_BTD = self.llm(
-      x_BTD,
+      sharding.constrain(x_BTD, "decoder"),
       batch["positions"],
       segment_mask(batch["segments"]),
       segments_BT=batch["segments"],
       deterministic=deterministic,
     )
+    hidden_BTD = sharding.constrain(hidden_BTD, "decoder")
     prompt_BMC = self.seg_prompt(
       hidden_BTD, batch["seg_pos"], batch["obj_pos"], batch["seg_valid"]
     )
-    sam_BHWC = self.sam_features(batch["image_sam"], batch["valid_hw"])
+    if "sam_features" in batch:
+      sam_BHWC = batch["sam_features"].astype(self.dtype)
+    else:
+      sam_BHWC = self.sam_features(batch["image_sam"], batch["valid_hw"])
     mask_logits_BMHW, iou_BM = self.masks(sam_BHWC, prompt_BMC)
     return {"hidden": hidden_BTD, "mask_logits": mask_logits_BMHW, "iou": iou_BM}
 

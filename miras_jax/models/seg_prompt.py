@@ -38,6 +38,11 @@ def span_mask(seg_pos_BM, obj_pos_BM, length, *, seg_state):
   return (obj_pos_BM[..., None] >= 0) & (t_T >= start_BM1) & (t_T < stop_BM1)
 
 
+# As loud as SAM's own prompt embeddings are: from random weights, a mask decoder takes far
+# longer to notice a quiet prompt among its six tokens.
+LOUD = nn.initializers.variance_scaling(16.0, "fan_in", "truncated_normal")
+
+
 class Alignment(nn.Module):
   """Semantic region alignment: [SEG] attends over its [OBJ]..[SEG] span, then Linear.
 
@@ -58,9 +63,8 @@ class Alignment(nn.Module):
     k_BTNH, v_BTNH = heads(states_BTC, "k_proj"), heads(states_BTC, "v_proj")
     out_BMNH = attend(q_BMNH, k_BTNH, v_BTNH, mask=span_BMT[:, None])
     out_BMC = Linear(width, name="out_proj")(out_BMNH.reshape(seg_BMC.shape))
-    zeros = {"kernel_init": nn.initializers.zeros}
-    init = zeros if self.cfg.alignment == "residual" else {}
-    return Linear(width, name="linear", **init)(out_BMC)
+    init = nn.initializers.zeros if self.cfg.alignment == "residual" else LOUD
+    return Linear(width, name="linear", kernel_init=init)(out_BMC)
 
 
 class SegPrompt(nn.Module):
@@ -75,10 +79,11 @@ class SegPrompt(nn.Module):
 
   def setup(self):
     self.text_fc1 = Linear(self.in_width, dtype=self.dtype)
-    # As loud as SAM's own prompt embeddings are: from random weights, a mask decoder
-    # takes far longer to notice a quiet prompt among its six tokens.
-    init = nn.initializers.variance_scaling(16.0, "fan_in", "truncated_normal")
-    self.text_fc2 = Linear(self.cfg.out_width, dtype=self.dtype, kernel_init=init)
+    # Loud where the prompt leaves the module, and only there: loud keys would saturate
+    # the alignment's softmax from the start.
+    last = self.cfg.alignment != "published"
+    init = {"kernel_init": LOUD} if last else {}
+    self.text_fc2 = Linear(self.cfg.out_width, dtype=self.dtype, **init)
     if self.cfg.alignment != "none":
       self.align = Alignment(self.cfg)
 

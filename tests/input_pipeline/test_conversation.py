@@ -234,9 +234,15 @@ def test_names_go_before_their_seg(bpe):
   assert row.loss_mask_L[row.obj_pos_K].all()
 
 
-def test_an_empty_target_has_no_name_and_no_obj(bpe):
+def test_an_empty_target_is_named_nothing(bpe):
   row = encode_conversation(TURNS, bpe, names=["", "clock"], name_targets=True)
-  assert row.obj_pos_K[0] == -1 and row.obj_pos_K[1] >= 0
+  first = row.tokens_L[row.obj_pos_K[0] + 1 : row.seg_pos_K[0]]
+  assert bpe.decode(first).strip() == "nothing"
+
+
+def test_an_answer_in_the_history_without_a_name_stays_without(bpe):
+  row = encode_prompt([*TURNS, ("user", "And now?")], bpe, name_targets=True)
+  assert list(row.obj_pos_K) == [-1, -1]
 
 
 def test_names_already_in_the_answer_are_not_doubled(bpe):

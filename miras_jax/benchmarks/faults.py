@@ -1,0 +1,336 @@
+"""Harms a run in every way that is promised to be survived, and says what was.
+
+  miras bench faults                        # 50 kills, 200 flips: some minutes
+  miras bench faults --kills=4 --flips=20   # seconds
+  miras bench faults --only=flips --seed=3
+
+kills    kill -9 at random moments after the first checkpoint, most of them during a
+         save; every restart must go on from a checkpoint at most two intervals old, and
+         the finished run must have the rows and the parameters of an undisturbed one
+flips    one bit flipped, or a file cut short, in the newest checkpoint: it must be
+         named and the step before it used, or the values must not have changed
+disk     no room for a save: training goes on with an alarm, older steps stay whole
+numbers  NaN once, NaN in a row, a loss spike, data that fail once
+
+Status 1 when anything was not survived. The model is a toy, the loop is the real one.
+"""
+
+import json
+import logging
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import numpy as np
+import tqdm
+
+from miras_jax import checkpoint, cli, logs, train, workdir
+from miras_jax import mesh as mesh_lib
+from miras_jax.benchmarks import toy_run
+from miras_jax.errors import UserError
+
+TIMINGS = ("examples_per_s", "tokens_per_s", "data_wait_s", "goodput")
+EVERY = 2  # steps between checkpoints
+LOST = 2  # intervals that a kill may cost
+IN_SAVE = 0.6  # share of the kills that must hit a save
+
+
+def main(argv):
+  """`miras bench faults`; returns 1 when a target was missed."""
+  parser = cli.Parser(prog="miras bench faults", description=__doc__)
+  parser.add_argument("--kills", type=int, default=50)
+  parser.add_argument("--flips", type=int, default=200)
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--only", choices=tuple(FAULTS), help="one group of faults")
+  parser.add_argument("--out", help="JSON file for the numbers")
+  args = parser.parse_args(argv)
+  logs.to_stderr()
+  results = {}
+  for name in [args.only] if args.only else list(FAULTS):
+    with tempfile.TemporaryDirectory() as folder:
+      results[name] = FAULTS[name](pathlib.Path(folder), args)
+    _print(name, results[name])
+  if args.out:
+    pathlib.Path(args.out).write_text(json.dumps(results, indent=1) + "\n")
+  return int(any(result["missed"] for result in results.values()))
+
+
+def _print(name, result):
+  for key, value in result.items():
+    print(f"{name:<8} {key:<34} {value}")
+
+
+def kills(folder, args):
+  """Numbers of `args.kills` kills; "missed" lists what was not survived."""
+  rng, number = random.Random(args.seed), args.kills
+  options = (f"--steps={4 * EVERY * number + 10}", f"--every={EVERY}", "--width=1024")
+  whole, victim = folder / "undisturbed", workdir.Workdir(folder / "killed")
+  missed, lost, in_save = [], [], 0
+  if (end := _run(whole, *options)).returncode:
+    raise UserError(f"the undisturbed run failed: {end.stderr[-300:]}")
+  for kill in tqdm.tqdm(range(number), desc="kill -9", unit="kill"):
+    before = _last_row(victim)
+    hit, problem = _kill_once(victim, options, rng, before, lost)
+    in_save += hit
+    if problem:
+      missed.append(f"kill {kill}: {problem}")
+  if (end := _run(victim.path, *options)).returncode:
+    missed.append(f"the last restart failed: {end.stderr[-300:]}")
+  elif _rows(victim) != _rows(workdir.Workdir(whole)):
+    missed.append("the rows of the log differ")
+  elif _leaves(victim) != _leaves(workdir.Workdir(whole)):
+    missed.append("the parameters differ")
+  if in_save < IN_SAVE * number:
+    missed.append(f"only {in_save} of {number} kills hit a save")
+  if max(lost, default=0) > LOST * EVERY:
+    missed.append(f"a kill lost {max(lost)} steps")
+  return {
+    "kills": number,
+    "during a save": in_save,
+    "steps lost at most": max(lost, default=0),
+    "steps lost on average": round(float(np.mean(lost)), 2) if lost else 0,
+    "steps compared": len(_rows(victim)),
+    "missed": missed,
+  }
+
+
+def _kill_once(victim, options, rng, before, lost):
+  """Starts the run, kills it; returns (whether a save was hit, what went wrong)."""
+  known = set(victim.steps())
+  process = _start(victim.path, *options)
+  try:
+    wait = rng.randrange(3)  # checkpoints that this life may finish
+    _until(lambda: len(set(victim.steps()) - known) >= max(wait, not known), process)
+    if rng.random() < 0.8:
+      _until(lambda: _unfinished(victim), process)
+      time.sleep(rng.random() * 0.02)
+    else:
+      time.sleep(rng.random() * 0.3)
+  except EOFError:
+    text = process.stderr.read()
+    if process.wait() or "done" not in text + process.stdout.read():
+      return 0, f"the run ended by itself: {text[-300:]}"
+    return 0, None  # it had been trained to its end
+  process.send_signal(signal.SIGKILL)
+  text = process.communicate()[1]
+  if before is not None:
+    started = [t for t in text.splitlines() if " from step " in t]
+    if not started:
+      return 0, f"the restart found no checkpoint: {text[-300:]}"
+    lost.append(before - int(started[0].split()[-1]))
+  return int(bool(_unfinished(victim))), None
+
+
+def _unfinished(folder):
+  return list(folder.checkpoints.glob(f"*{workdir.TEMPORARY}*"))
+
+
+def _until(condition, process):
+  """Waits; EOFError when the process ends first."""
+  while not condition():
+    if process.poll() is not None:
+      raise EOFError
+    time.sleep(0.001)
+
+
+def flips(folder, args):
+  """Numbers of `args.flips` damaged files."""
+  task, shapes, mesh = _prepare(folder)
+  rng, counts, missed = random.Random(args.seed), {}, []
+  with jax.set_mesh(mesh):
+    good = {step: _restore(folder, shapes)[0] for step in _newest_first(folder)}
+  _undo(folder)
+  for number in tqdm.tqdm(range(args.flips), desc="flips", unit="flip"):
+    part = "frozen" if rng.random() < 0.1 else str(max(good))
+    files = [p for p in (folder / "checkpoints" / part).rglob("*") if p.is_file()]
+    path = rng.choice(sorted(p for p in files if p.stat().st_size))
+    content = path.read_bytes()
+    path.write_bytes(_harm(content, rng))
+    try:
+      with jax.set_mesh(mesh):
+        outcome = _outcome(folder, shapes, good, part)
+    except Exception as error:  # whatever it is, it is no sentence for a user
+      outcome = f"crash {type(error).__name__}"
+    _undo(folder)
+    path.write_bytes(content)
+    counts[outcome] = counts.get(outcome, 0) + 1
+    if outcome not in FINE:
+      missed.append(f"flip {number} in {path.relative_to(folder)}: {outcome}")
+  task.batches.close()
+  return {"flips": args.flips, **dict(sorted(counts.items())), "missed": missed}
+
+
+FINE = ("harmless", "named, step before it used", "frozen: named in one line")
+
+
+def _outcome(folder, shapes, good, part):
+  newest, before = sorted(good, reverse=True)
+  try:
+    state, named = _restore(folder, shapes)
+  except UserError as error:
+    return FINE[2] if part == "frozen" and "frozen" in str(error) else f"error {error}"
+  step = int(state.step)
+  if step not in good or not _equal(state, good[step]):
+    return "SILENTLY WRONG"
+  if step == newest:
+    return FINE[0]
+  return FINE[1] if step == before and named else "silently older"
+
+
+def _prepare(folder):
+  """A run of two checkpoints in `folder`; (task, shapes of its state, mesh)."""
+  args = toy_run.parser().parse_args(
+    [f"--workdir={folder}", "--steps=4", f"--every={EVERY}"]
+  )
+  config = toy_run.make_config(args)
+  mesh = mesh_lib.make_mesh(config.mesh)
+  task = toy_run.make_task(config, args, (0, 1))
+  logging.getLogger("miras_jax").setLevel(logging.ERROR)
+  train.train(task, workdir.Workdir(folder), mesh)
+  with jax.set_mesh(mesh):
+    return task, train.plan(task, mesh)[0], mesh
+
+
+def _newest_first(folder):
+  """Steps, each hidden after it was yielded, so that the one before it is the last."""
+  place = workdir.Workdir(folder)
+  for step in reversed(place.steps()):
+    yield step
+    place.step(step).rename(place.step(f"{step}{workdir.DAMAGED}"))
+
+
+def _undo(folder):
+  for path in (folder / "checkpoints").glob(f"*{workdir.DAMAGED}"):
+    path.rename(path.with_name(path.name.removesuffix(workdir.DAMAGED)))
+
+
+def _restore(folder, shapes):
+  """(state, whether the log named a damaged step)."""
+  named = []
+  handler = logging.Handler()
+  handler.emit = lambda record: named.append(record.getMessage())
+  logger = logging.getLogger("miras_jax")
+  before, logger.propagate = logger.propagate, False
+  logger.addHandler(handler)
+  try:
+    with checkpoint.Checkpoints(folder, keep=9) as checkpoints:
+      state, _, _ = checkpoints.restore(shapes)
+  finally:
+    logger.removeHandler(handler)
+    logger.propagate = before
+  return state, any("is damaged" in text for text in named)
+
+
+def _equal(a, b):
+  pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  return all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in pairs)
+
+
+def _harm(content, rng):
+  if rng.random() < 0.25:
+    return content[: rng.randrange(len(content))]
+  data = bytearray(content)
+  data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+  return bytes(data)
+
+
+def full_disk(folder, _args):
+  """A disk that is full for some steps, and one that stays so to the end."""
+  missed = []
+  options = ("--steps=16", f"--every={EVERY}", "--keep=2", "--width=256")
+  _run(folder / "roomy", *options)
+  filled = _run(folder / "filled", *options, "--full=6:12")
+  alarms = filled.stderr.count("ALARM")
+  same = _rows(workdir.Workdir(folder / "filled")) == _rows(
+    workdir.Workdir(folder / "roomy")
+  )
+  if filled.returncode or not alarms or not same:
+    missed.append(f"full for a while: {filled.stderr[-300:]}")
+  stays = _run(folder / "stays", *options, "--full=6:99")
+  place = workdir.Workdir(folder / "stays")
+  last = [line for line in stays.stderr.splitlines() if line.startswith("error:")]
+  if stays.returncode != 1 or len(last) != 1 or len(_rows(place)) != 16:
+    missed.append(f"full to the end: {stays.stderr[-300:]}")
+  try:
+    for step in place.steps():
+      checkpoint.verify(place.step(step))
+  except checkpoint.Damaged as damage:
+    missed.append(str(damage))
+  return {
+    "alarms while it was full": alarms,
+    "rows as with room": same,
+    "last whole step, full to the end": place.steps()[-1:],
+    "steps trained, full to the end": len(_rows(place)),
+    "missed": missed,
+  }
+
+
+def numbers(folder, _args):
+  """NaN, spikes and failing data."""
+  cases = {
+    # name: (options, status, what standard error must say)
+    "NaN once": (("--nan=8",), 0, "step 8 skipped"),
+    "NaN three times in a row": (("--nan=8", "--nans=3"), 1, "steps in a row"),
+    "loss spike": (("--spike=16",), 0, "times the median"),
+    "data fail once": (("--broken=8",), 0, "trying again"),
+  }
+  out, missed = {}, []
+  for name, (options, status, words) in cases.items():
+    place = workdir.Workdir(folder / name.replace(" ", "_"))
+    end = _run(place.path, "--steps=20", *options)
+    text = end.stderr.splitlines()
+    line = [t for t in text if words in t]
+    dumps = len(list(place.path.glob("abort_*.json")))
+    fine = end.returncode == status and line and dumps == status
+    out[name] = "survived" if fine and not status else "ended with a dump"
+    if not fine or "Traceback" in end.stderr:
+      missed.append(f"{name}: status {end.returncode}: {end.stderr[-300:]}")
+  return out | {"missed": missed}
+
+
+def _command(folder, *options):
+  module = "miras_jax.benchmarks.toy_run"
+  return [sys.executable, "-m", module, f"--workdir={folder}", *options]
+
+
+def _start(folder, *options):
+  command, pipe = _command(folder, *options), subprocess.PIPE
+  return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+
+
+def _run(folder, *options):
+  return subprocess.run(_command(folder, *options), capture_output=True, text=True)
+
+
+def _rows(folder):
+  """The log without what differs between equal runs."""
+  if not folder.metrics.exists():
+    return []
+  rows = []
+  for line in folder.metrics.read_text().splitlines():
+    try:
+      rows.append(json.loads(line))
+    except ValueError:  # a kill cut it short
+      continue
+  return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
+
+
+def _last_row(folder):
+  rows = _rows(folder)
+  return rows[-1]["step"] if rows else None
+
+
+def _leaves(folder):
+  return checkpoint.read_leaves(folder.step(folder.steps()[-1]))
+
+
+FAULTS = {"kills": kills, "flips": flips, "disk": full_disk, "numbers": numbers}
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,0 +1,1 @@
+"""`miras scale`: programs of the real trainer, compiled for TPUs that are not there."""

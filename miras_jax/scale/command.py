@@ -1,0 +1,191 @@
+"""Compiles a run's program for TPUs that are not there: memory, FLOPs, communication.
+
+  miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --out=scale
+  miras scale --config=configs/miras_7b_stage2.py:size=13b --topology=v5e:8x8,v5p:2x2x4 \\
+      --mesh=data=4,fsdp=-1 --per_chip=2 --out=scale
+  miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --search --out=scale
+  miras scale --config=configs/miras_7b_stage2.py --study=chips --topology=v5e:4x4 \\
+      --estimate --out=scale
+  miras scale --check          # the committed numbers of the 7B step: CI's guard
+
+--topology   slices that XLA's TPU compiler knows, e.g. v5e:4x4, v5p:4x4x4, v6e:16x16;
+             a number more is a count of slices: v5e:16x16x4. Needs libtpu, no TPU.
+--program    train (default), eval, prefill, decode; several by comma
+--mesh       sizes of mesh axes, one may be -1; default: the config's
+--cached     the encoders' features come from `miras data cache`
+--per_chip   examples of a micro-batch on each batch shard; default: the config's batch
+--search     the best meshes, remat policies and accumulations by a memory model, the
+             first --compile=N of them compiled
+--study      chips, size, resolution, length or masks: one plot and table of its own
+--estimate   by the model's formulas alone: nothing is compiled, no libtpu is needed
+--measure    times the step on this machine's devices beside the bound
+--examples, --epochs   for the chip-hours; default: the config's own steps
+--out        scale.json and scale.html are written there
+"""
+
+import json
+import pathlib
+
+import jax
+
+from miras_jax import cli, config_file, logs
+from miras_jax import mesh as mesh_lib
+from miras_jax.errors import UserError
+from miras_jax.run_config import RunConfig
+from miras_jax.scale import programs, report, roofline, topology
+
+
+def main(argv):
+  """`miras scale ...`; see the module's head."""
+  overrides = [a for a in argv if a.startswith("--config.")]
+  options = _parser().parse_args([a for a in argv if not a.startswith("--config.")])
+  logs.to_stderr()
+  if options.check:
+    from miras_jax.scale import guard
+
+    return guard.main(update=options.update)
+  if not options.config:
+    raise UserError("miras scale: --config=... is missing (see miras scale --help)")
+  config = _config(options.config, overrides)
+  entries = _entries(options, config)
+  for entry in entries:
+    examples = options.examples * options.epochs or config.steps * config.batch_size
+    entry["chip_hours"] = roofline.chip_hours(entry, examples)
+  print(report.table(entries))
+  if options.out:
+    folder = pathlib.Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(entries, indent=2, allow_nan=False)
+    (folder / "scale.json").write_text(text + "\n", encoding="utf-8")
+    report.write_html(folder / "scale.html", entries)
+    print(f"{folder}/scale.json, {folder}/scale.html")
+  return 0
+
+
+def _entries(options, config):
+  if options.measure:
+    from miras_jax.scale import measure
+
+    return [measure.measure(config, mesh=_mesh(options.mesh), steps=options.steps)]
+  names = topology.split_names(options.topology or "")
+  for name in names:
+    topology.parse(name)
+  if options.study:
+    from miras_jax.scale import study
+
+    return study.run(options.study, config, names, _one_by(options))
+  if options.search:
+    from miras_jax.scale import search
+
+    found = [search.run(config, name, compile_best=options.compile) for name in names]
+    return [entry for entries in found for entry in entries]
+  one = _one_by(options)
+  return [one(config, name, p) for name in names for p in options.program.split(",")]
+
+
+def _one_by(options):
+  """(config, topology name, program) -> entry, as the options say."""
+  mesh = _mesh(options.mesh)
+
+  def one(config, name, program="train", **changes):
+    if mesh and "mesh" not in changes:
+      changes["mesh"] = mesh
+    if options.estimate:
+      from miras_jax.scale import model
+
+      changes |= {"per_chip": options.per_chip, "cached": options.cached}
+      return model.estimate(config, name, **changes)
+    changes |= {"per_chip": options.per_chip, "cached": options.cached}
+    return compile_one(config, name, program, **changes)
+
+  return one
+
+
+def compile_one(
+  config, name, program="train", *, per_chip=0, mesh=None, cached=False
+):
+  """The entry of one program of `config` on the topology `name`, compiled."""
+  from miras_jax.scale import weigh
+
+  if program not in programs.PROGRAMS:
+    raise UserError(f"--program={program}: there are {', '.join(programs.PROGRAMS)}")
+  found = topology.describe(name)
+  config = with_mesh(config, mesh)
+  config, notes = programs.fit(
+    config, len(found.devices), num_slices=found.num_slices, per_chip=per_chip
+  )
+  try:
+    grid = mesh_lib.make_mesh(config.mesh, found.devices)
+  except (NotImplementedError, ValueError) as error:
+    raise UserError(
+      f"mesh {config.mesh.sizes} cannot be laid over {name}:"
+      f" {str(error).splitlines()[0]}; give one axis all of a torus dimension"
+    ) from error
+  logs.log.info("compiling %s for %s, some minutes at full size", program, name)
+  with jax.set_mesh(grid), without_cache():
+    build = programs.build(program, config, grid, cached=cached)._replace(notes=notes)
+    return weigh.weigh(build, found)
+
+
+def with_mesh(config, mesh):
+  import dataclasses
+
+  return dataclasses.replace(config, mesh=mesh) if mesh else config
+
+
+class without_cache:
+  """The compile cache is for programs that run."""
+
+  def __enter__(self):
+    self.enabled = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+
+  def __exit__(self, *_):
+    jax.config.update("jax_enable_compilation_cache", self.enabled)
+
+
+def _config(argument, overrides):
+  config = config_file.load(argument)
+  for item in overrides:
+    name, equals, value = item.partition("=")
+    if not equals:
+      raise UserError(f"{name}: want {name}=VALUE")
+    config_file.override(config, name.removeprefix("--config."), value)
+  return RunConfig.from_config_dict(config)
+
+
+def _mesh(text):
+  """ "data=4,fsdp=-1" -> MeshConfig, or None for an empty text."""
+  if not text:
+    return None
+  sizes = {"data": 1}
+  for item in text.split(","):
+    name, _, size = item.partition("=")
+    if name not in mesh_lib.AXES or not size.lstrip("-").isdigit():
+      raise UserError(
+        f"--mesh={text}: want AXIS=SIZE of {', '.join(mesh_lib.AXES)} by comma"
+      )
+    sizes[name] = int(size)
+  return mesh_lib.MeshConfig(**sizes)
+
+
+def _parser():
+  parser = cli.Parser(prog="miras scale", description=__doc__)
+  parser.add_argument("--config", default="")
+  parser.add_argument("--topology", default="")
+  parser.add_argument("--program", default="train")
+  parser.add_argument("--mesh", default="")
+  parser.add_argument("--out", default="")
+  parser.add_argument("--per_chip", type=int, default=0)
+  parser.add_argument("--examples", type=int, default=0)
+  parser.add_argument("--epochs", type=int, default=1)
+  parser.add_argument("--steps", type=int, default=5, help="timed by --measure")
+  parser.add_argument("--compile", type=int, default=1, help="of --search's best")
+  parser.add_argument("--study", default="")
+  for name in ("search", "estimate", "measure", "cached", "check", "update"):
+    parser.add_argument(f"--{name}", action="store_true")
+  return parser
+
+
+if __name__ == "__main__":
+  cli.run(main)

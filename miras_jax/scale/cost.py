@@ -1,0 +1,204 @@
+"""FLOPs and HBM bytes of a compiled module, loops multiplied out.
+
+The compiler's own `cost_analysis()` counts every loop body once and no Pallas kernel.
+Here each convolution (XLA:TPU's form of a matrix product) counts its multiply-adds at
+the positions that exist, and each splash kernel the tiles that it visits.
+"""
+
+import math
+import re
+
+from miras_jax.scale import hlo
+
+# Neither moves data nor reads HBM by itself, or is counted where it ends.
+FREE = frozenset(
+  "parameter constant tuple get-tuple-element bitcast while conditional call after-all"
+  " partition-id replica-id opt-barrier copy-done slice-done all-gather-done"
+  " all-reduce-done collective-permute-done send-done recv-done async-done iota"
+  " add-dependency domain".split()
+)
+SPLASH = {"fwd": (1, 1), "dq": (2, 1), "dkv": (2, 2)}  # passes over (qk, v) widths
+
+
+def flops(module):
+  """{"matmul": products outside kernels, "kernels": inside splash attention}."""
+  found = {"matmul": 0, "kernels": 0}
+  for visit in hlo.walk(module):
+    op = visit.instruction
+    scope = module.computations[visit.computation]
+    if op.opcode in ("convolution", "dot"):
+      found["matmul"] += visit.times * _product(op, scope)
+    elif op.opcode == "custom-call" and "splash_m" in op.name:
+      found["kernels"] += visit.times * _splash(op, scope)
+  return found
+
+
+def _product(op, scope):
+  operands = [scope[name].shapes[0] for name in op.operands[:2] if name in scope]
+  if len(operands) < 2:
+    return 0
+  if op.opcode == "dot":
+    dims = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", op.attributes)
+    contracted = math.prod(operands[0].dims[int(d)] for d in dims[1].split(",") if d)
+    return 2 * op.shapes[0].elements * contracted
+  return _convolution(op, *operands)
+
+
+def _convolution(op, left, right):
+  """2 x batch x features out x features in a group x pairs of positions that meet."""
+  labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", op.attributes)
+  lhs, rhs, out = labels[1], labels[2], labels[3]
+  window = _window(op.attributes)
+  pairs = 1
+  for label in (c for c in out if c.isdigit()):
+    pairs *= _meetings(
+      size=left.dims[lhs.index(label)],
+      kernel=right.dims[rhs.index(label)],
+      out=op.shapes[0].dims[out.index(label)],
+      **window(int(label)),
+    )
+  batch = op.shapes[0].dims[out.index("b")]
+  features = op.shapes[0].dims[out.index("f")]
+  return 2 * batch * features * right.dims[rhs.index("i")] * pairs
+
+
+def _window(attributes):
+  """Dimension -> its stride, padding and dilations, from `window={...}`."""
+  found = re.search(r"window=\{([^}]*)\}", attributes)
+  text = found[1] if found else ""
+
+  def values(key):
+    match = re.search(rf"\b{key}=(\S+)", text)
+    return match[1].split("x") if match else None
+
+  # fmt: off
+  stride, pad, lhs, rhs = map(values, ("stride", "pad", "lhs_dilate", "rhs_dilate"))
+  # fmt: on
+
+  def of(i):
+    low = int(pad[i].split("_")[0]) if pad else 0
+    pick = lambda v: int(v[i]) if v else 1  # noqa: E731
+    return {"stride": pick(stride), "low": low, "dilate": pick(lhs), "step": pick(rhs)}
+
+  return of
+
+
+def _meetings(*, size, kernel, out, stride, low, dilate, step):
+  """Pairs (output, kernel position) that read an input element, not padding or a hole."""
+  if kernel == 1 and dilate == 1 and low == 0:
+    return out
+  last, count = (size - 1) * dilate, 0
+  for k in range(kernel):
+    start = k * step - low
+    if dilate == 1:
+      first = max(0, -(-(-start) // stride)) if start < 0 else 0
+      stop = (last - start) // stride
+      count += max(0, min(out - 1, stop) - first + 1)
+    else:
+      places = (o * stride + start for o in range(out))
+      count += sum(0 <= p <= last and p % dilate == 0 for p in places)
+  return count
+
+
+def _splash(op, scope):
+  """A kernel of causal attention: q, k, v are its three operands of heads and width."""
+  arrays = [scope[name].shapes[0] for name in op.operands if name in scope]
+  q, k, v = [a for a in arrays if len(a.dims) >= 3 and a.dtype in ("bf16", "f32")][:3]
+  kind = next(name for name in SPLASH if f"_{name}_" in op.name or f"_{name}" in op.name)
+  passes_qk, passes_v = SPLASH[kind]
+  length = q.dims[-2]
+  heads = math.prod(q.dims[:-2])
+  width = passes_qk * q.dims[-1] + passes_v * v.dims[-1]
+  return 2 * heads * length * k.dims[-2] * width * visited(length)
+
+
+def visited(length, block=None):
+  """Share of the tiles that causal attention visits: the diagonal whole."""
+  from miras_jax.models.splash import BLOCKS
+
+  block = block or next((b for b in BLOCKS if length % b == 0), length)
+  tiles = length // block
+  return (tiles + 1) / (2 * tiles)
+
+
+def traffic(module):
+  """HBM bytes read and written in a step, as the schedule's instructions state them.
+
+  What is on-chip already (memory space S(1)) is free; a slice reads what it takes, an
+  update in place writes what it changes. Reuse of a tile within one fusion is not
+  modelled, so this is what must move, not what may.
+  """
+  total = 0
+  for visit in hlo.walk(module):
+    if not visit.fused and visit.instruction.opcode not in FREE:
+      total += visit.times * _moved(module, visit)
+  return total
+
+
+def _moved(module, visit):
+  op, scope = visit.instruction, module.computations[visit.computation]
+  operands = [scope.get(name) for name in op.operands]
+  if op.opcode == "custom-call" and "tpu_custom_call" not in op.attributes:
+    return 0
+  if op.opcode in ("dynamic-slice", "slice", "slice-start", "gather"):
+    return 2 * _hbm(op.shapes[:1]) if op.opcode != "slice-start" else _least(op)
+  if op.opcode == "copy-start":
+    return _least(op)
+  if op.opcode == "dynamic-update-slice":
+    return 2 * _hbm(operands[1].shapes) if operands[1] else 0
+  if op.opcode == "fusion":
+    return _fusion(module, op, operands)
+  read = sum(_hbm(o.shapes) for o in operands if o is not None)
+  return read + _hbm(op.shapes)
+
+
+def _least(op):
+  """A copy between memories: its bytes once for each end that is in HBM."""
+  ends = [s for s in op.shapes[:2] if s.elements]
+  small = min((s.bytes for s in ends), default=0)
+  return small * sum(s.in_hbm for s in ends)
+
+
+def _fusion(module, op, operands):
+  """Parameters that are only sliced count their slices; roots updated in place too."""
+  inside = module.computations[op.called("calls")[0]]
+  users = {}
+  for i in inside.values():
+    for name in i.operands:
+      users.setdefault(name, []).append(i)
+  total, updated = 0, 0
+  for i in inside.values():
+    if i.opcode == "dynamic-update-slice":
+      change = inside.get(i.operands[1])
+      updated += change.bytes if change else 0
+    if i.opcode != "parameter":
+      continue
+    number = int(re.search(r"literal=(\d+)", i.attributes)[1])
+    outer = operands[number] if number < len(operands) else None
+    if outer is None or not any(s.in_hbm for s in outer.shapes):
+      continue
+    total += _read(i, users, outer)
+  return total + (updated or _hbm(op.shapes))
+
+
+def _read(parameter, users, outer):
+  """Bytes of a parameter that a fusion reads."""
+  uses = list(_through(parameter.name, users))
+  slices = [u for u in uses if u.opcode in ("dynamic-slice", "slice", "gather")]
+  updates = [u for u in uses if u.opcode == "dynamic-update-slice"]
+  if uses and len(slices) + len(updates) == len(uses):
+    return sum(u.bytes for u in slices)
+  return _hbm(outer.shapes)
+
+
+def _through(name, users):
+  """Users of a value, seen through bitcasts."""
+  for user in users.get(name, ()):
+    if user.opcode == "bitcast":
+      yield from _through(user.name, users)
+    else:
+      yield user
+
+
+def _hbm(shapes):
+  return sum(s.bytes for s in shapes if s.in_hbm)

@@ -1,0 +1,97 @@
+"""`miras scale --check`: the 7B stage-2 step still fits v5e, and sends no more.
+
+Compiles it for 16 v5e chips and compares peak memory and collective bytes with the
+committed baseline.json: more than 3 % above is a failure, with the difference shown.
+`--check --update` writes the numbers of today, for a commit that explains them.
+"""
+
+import importlib.resources
+import json
+import pathlib
+from importlib import metadata
+
+from miras_jax import config_file
+from miras_jax.run_config import RunConfig
+
+CONFIG, TOPOLOGY, PROGRAM = "miras_7b_stage2", "v5e:4x4", "train"
+TOLERANCE = 0.03
+SMALL = 2**20  # bytes below which a collective is noise
+
+
+def main(*, update=False):
+  """Returns the exit status."""
+  found = numbers(compile_it())
+  path = pathlib.Path(str(importlib.resources.files("miras_jax.scale"))) / "baseline.json"
+  if update:
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(f"{path}: written")
+    return 0
+  baseline = json.loads(path.read_text(encoding="utf-8"))
+  problems = compare(baseline, found)
+  print("\n".join(problems or [summary(found)]))
+  return 1 if problems else 0
+
+
+def compile_it():
+  from miras_jax.scale.command import compile_one
+
+  config = RunConfig.from_config_dict(config_file.load(CONFIG))
+  return compile_one(config, TOPOLOGY, PROGRAM)
+
+
+def numbers(entry):
+  """What is compared, and with what it was made."""
+  sent = {}
+  for c in entry["collectives"]:
+    key = f"{c['kind']} {c['axis']}"
+    sent[key] = sent.get(key, 0) + c["bytes"]
+  return {
+    "config": CONFIG,
+    "topology": TOPOLOGY,
+    "program": PROGRAM,
+    "batch_size": entry["batch_size"],
+    "fits": entry["fits"],
+    "hbm_bytes": entry["hbm_bytes"],
+    "collectives": sent,
+    "compile_s": round(entry["compile_s"], 1),
+    "versions": {name: _version(name) for name in ("jax", "libtpu")},
+  }
+
+
+def compare(baseline, found):
+  """Lines that say what got worse than TOLERANCE, the whole difference behind; or []."""
+  rows = [("peak HBM", baseline["hbm_bytes"], found["hbm_bytes"] or 0)]
+  kinds = sorted({*baseline["collectives"], *found["collectives"]})
+  rows += [
+    (k, baseline["collectives"].get(k, 0), found["collectives"].get(k, 0))
+    for k in kinds
+  ]
+  worse = [
+    name for name, old, new in rows
+    if new > old * (1 + TOLERANCE) and new - old > SMALL
+  ]  # fmt: skip
+  if found["fits"] and not worse:
+    return []
+  head = "it does not fit any more" if not found["fits"] else f"worse: {', '.join(worse)}"
+  lines = [f"{CONFIG} on {TOPOLOGY}: {head}; miras scale --check --update accepts it"]
+  for name, old, new in rows:
+    change = f"{new / old - 1:+.1%}" if old else "new"
+    lines.append(f"  {name:<28}{old / 2**30:>10.3f} ->{new / 2**30:>10.3f} GiB  {change}")
+  if baseline["versions"] != found["versions"]:
+    lines.append(f"  versions {baseline['versions']} -> {found['versions']}")
+  return lines
+
+
+def summary(found):
+  return (
+    f"{CONFIG} on {TOPOLOGY}: peak HBM {found['hbm_bytes'] / 2**30:.2f} GiB, collectives"
+    f" {sum(found['collectives'].values()) / 2**30:.2f} GiB, compiled in"
+    f" {found['compile_s']:.0f} s: as the baseline"
+  )
+
+
+def _version(name):
+  try:
+    return metadata.version(name)
+  except metadata.PackageNotFoundError:
+    return None

@@ -1,0 +1,106 @@
+"""`--measure`: the train step timed on the devices at hand, beside what is predicted."""
+
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from miras_jax import chips, flops, fresh, task, train
+from miras_jax import mesh as mesh_lib
+from miras_jax.scale import programs, roofline
+from miras_jax.scale.command import with_mesh
+
+
+def measure(config, *, mesh=None, steps=5):
+  """Entry of a train step on the local devices; `measured_s` is the median of `steps`."""
+  config, notes = programs.fit(with_mesh(config, mesh), jax.device_count())
+  grid = mesh_lib.make_mesh(config.mesh)
+  with jax.set_mesh(grid):
+    build = programs.build("train", config, grid)
+    start = time.perf_counter()
+    executable = build.jitted.lower(*build.shapes).compile()
+    compile_s = time.perf_counter() - start
+    state, batch = _arrays(config, build)
+    seconds = []
+    for _ in range(steps + 1):  # the first warms up
+      start = time.perf_counter()
+      state, metrics = executable(state, batch)
+      jax.block_until_ready((state, metrics))
+      seconds.append(time.perf_counter() - start)
+  entry, median = _entry(config, build, executable, notes), statistics.median(seconds[1:])
+  return entry | {
+    "measured_s": median,
+    "measured_examples_per_s": entry["batch_size"] / median,
+    "measured_all_s": seconds[1:],
+    "compile_s": compile_s,
+  }
+
+
+def _arrays(config, build):
+  """A fresh state, and a batch whose tokens and masks are random but legal."""
+  found = task.model_task(config)
+  state_shapes, batch_shapes = build.shapes
+  _, parts = train.plan(found, build.mesh)
+  state = fresh.load(found, state_shapes, parts.tx)
+  rng, cfg = np.random.default_rng(0), config.model.build()
+
+  def fill(name, x):
+    top = {
+      "image_sam": 256, "image_aux": 256, "masks": 2, "loss_mask": 2, "segments": 1,
+      "tokens": cfg.llama.vocab_size,
+    }.get(name, 1)  # fmt: skip
+    value = rng.integers(0, top, x.shape).astype(x.dtype)
+    if name == "positions":
+      value = np.broadcast_to(np.arange(x.shape[1]), x.shape).astype(x.dtype)
+    if name in ("segments", "seg_valid"):
+      value = np.ones(x.shape, x.dtype)
+    if name in ("valid_hw", "original_hw"):
+      value = np.full(x.shape, cfg.sam_encoder.image_size, x.dtype)
+    if name in ("obj_pos", "image_slot"):
+      value = np.full(x.shape, -1, x.dtype)
+    return jax.device_put(jnp.asarray(value), x.sharding)
+
+  return state, {k: fill(k, x) for k, x in batch_shapes.items()}
+
+
+def _entry(config, build, executable, notes):
+  devices = jax.devices()
+  chip = chips.find(devices[0].device_kind)
+  found = flops.example(config)
+  memory = executable.memory_analysis()
+  peak = getattr(memory, "peak_memory_in_bytes", 0) or (
+    memory.argument_size_in_bytes + memory.temp_size_in_bytes
+  )
+  rows = config.batch_size
+  entry = {
+    "topology": f"local {len(devices)} x {devices[0].device_kind}",
+    "program": "train",
+    "source": "measured",
+    "chip": chip.name if chip else devices[0].device_kind,
+    "devices": len(devices),
+    "chips": len(devices),
+    "mesh": dict(build.mesh.shape),
+    "model": config.model.variant,
+    "length": config.data.max_len,
+    "batch_size": rows,
+    "accumulation": config.optim.accumulation,
+    "hbm_capacity": int(chip.hbm_bytes) if chip else 0,
+    "hbm_bytes": int(peak),
+    "fits": True,
+    "flops": None,
+    "flops_useful": found.useful * rows / len(devices),
+    "flops_analytic": found.executed * rows / len(devices),
+    "hbm_traffic": None,
+    "collectives": [],
+    "tokens_per_step": rows * config.data.max_len,
+    "step_time_bound_s": None,
+    "mfu_ceiling": None,
+    "notes": list(notes),
+    "traps": [],
+  }
+  if chip:
+    times = {"compute": entry["flops_analytic"] / chip.peak_flops}
+    entry |= roofline.rates(entry, times, chip.peak_flops)
+  return entry

@@ -1,0 +1,220 @@
+"""The same entry without a compiler: memory, traffic and time by stated formulas.
+
+Good enough to order configurations and to leave out those that cannot fit; `weigh` is
+the judge. Per device, of b rows of T tokens in a micro-batch:
+
+  arguments    every leaf of the state over the mesh axes that cut it
+  gradients    float32, as the parameters that train
+  kept         for the backward pass, by remat policy: each layer's input (full); all
+               projections (dots); attention weights too (minimal, none)
+  at work      one gathered layer twice, the head's gradient whole, SAM's attention logits
+  traffic      all weights once a pass (forward, backward, again), 12 x activations
+  all-gather   weights that fsdp cuts, once a pass and micro-batch
+  all-reduce   gradients, twice their bytes; over `tensor`, 4 activations a layer
+"""
+
+import dataclasses
+import functools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from miras_jax import chips, flops, fresh, sharding, trees
+from miras_jax import mesh as mesh_lib
+from miras_jax.models.sam_encoder import MAX_LOGITS
+from miras_jax.scale import programs, roofline, topology
+
+BFLOAT16, FLOAT32 = 2, 4
+ADAM = 3  # copies of what trains: itself and two moments
+
+
+class _Mesh:
+  """As much of a Mesh as sharding rules ask for."""
+
+  def __init__(self, shape):
+    self.shape = shape
+
+
+def estimate(config, name, *, per_chip=0, mesh=None, cached=False):
+  """Entry of a train step of `config` on the topology `name`; `source` is "model"."""
+  generation, shape, slices = topology.parse(name)
+  chip = next(c for c in chips.CHIPS if c.name == generation)
+  devices = math.prod(shape) * slices * chip.devices
+  config = dataclasses.replace(config, mesh=mesh) if mesh else config
+  config, notes = programs.fit(
+    config, devices, num_slices=slices, per_chip=per_chip
+  )
+  sizes = mesh_lib.resolve(config.mesh, devices)
+  found = flops.example(config, cached=cached)
+  llama = config.model.build().llama
+  entry = {
+    "topology": name,
+    "program": "train",
+    "source": "model",
+    "chip": chip.name,
+    "devices": devices,
+    "chips": devices // chip.devices,
+    "mesh": sizes,
+    "model": config.model.variant,
+    "length": config.data.max_len,
+    "batch_size": config.batch_size,
+    "accumulation": config.optim.accumulation,
+    "remat": llama.remat,
+    "attention": llama.attention,
+    "hbm_capacity": int(chip.hbm_bytes),
+    "flops_useful": found.useful * config.batch_size / devices,
+    "flops_analytic": found.executed * config.batch_size / devices,
+    "flops": found.executed * config.batch_size / devices,
+    "tokens_per_step": config.batch_size * config.data.max_len,
+    "notes": [*notes, "estimated by formulas, not compiled"],
+    "traps": [],
+  }
+  parts = _parts(config, sizes)
+  entry["argument_bytes"] = int(parts["arguments"])
+  entry["hbm_bytes"] = int(parts["arguments"] + _working(config, sizes, parts))
+  entry["fits"] = entry["hbm_bytes"] <= chip.hbm_bytes
+  entry["hbm_traffic"] = int(_traffic(config, sizes, parts))
+  entry["collectives"] = _collectives(config, sizes, parts)
+  return entry | _rates(entry, chip, sizes, shape)
+
+
+def _rates(entry, chip, sizes, shape):
+  spans = min(len(shape), 2) if entry["devices"] > max(shape) else 1
+  ring = 2 if max(shape) >= chip.ring_from else 1
+  times = {"compute": entry["flops"] / chip.peak_flops}
+  times["hbm"] = entry["hbm_traffic"] / chip.hbm_bandwidth
+  for network, speed in (
+    ("ici", chip.ici_bandwidth * spans * ring), ("dcn", chip.dcn_bandwidth)
+  ):  # fmt: skip
+    sent = sum(c["bytes"] for c in entry["collectives"] if c["network"] == network)
+    times[network] = sent / speed
+  return roofline.rates(entry, times, chip.peak_flops)
+
+
+def _rows(config, sizes):
+  """Examples of a micro-batch on one device."""
+  shards = math.prod(sizes[a] for a in mesh_lib.BATCH_AXES)
+  return config.batch_size / shards / config.optim.accumulation
+
+
+def _parts(config, sizes):
+  """Bytes: arguments of a device; what trains and what is frozen, whole and cut."""
+  mesh, out = _Mesh(sizes), dict(arguments=0, trains=0, frozen=0, cut=0, layers=0)
+  size = jnp.dtype(config.model.dtype).itemsize
+  for path, shape, trains, cast in _leaves(_key(config)):
+    count = math.prod(shape)
+    spec = sharding.fit(sharding.spec_for(path), shape, mesh)
+    shards = math.prod(
+      sizes[a] for e in spec if e for a in (e if isinstance(e, tuple) else (e,))
+    )
+    bytes_each = FLOAT32 if trains or not cast else size
+    out["arguments"] += count * bytes_each / shards * (ADAM if trains else 1)
+    out["trains" if trains else "frozen"] += count * bytes_each
+    if shards > 1 and any(e and "fsdp" in e for e in spec):
+      out["cut"] += count * size / sizes["tensor"]
+      out["layers"] += count * size / sizes["tensor"] * path.startswith("llm/layers")
+    out["trains_here"] = out.get("trains_here", 0) + trains * count * FLOAT32 / shards
+  return out
+
+
+def _key(config):
+  return config.model.variant, json.dumps(config.model.overrides), config.trainable
+
+
+@functools.lru_cache(maxsize=16)
+def _leaves(key):
+  """((path, shape, trains, may be cast), ...) of a model's parameters."""
+  from miras_jax.models.miras import init_params
+  from miras_jax.run_config import ModelChoice
+
+  variant, overrides, trainable = key
+  cfg = ModelChoice(variant=variant, overrides=json.loads(overrides)).build()
+  shapes = jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
+  picked, frozen = trees.split_by_name(shapes, trainable)
+  out = []
+  for tree, trains in ((picked, True), (frozen, False)):
+    for path, leaf in trees.flatten_dict(tree, sep="/").items():
+      cast = path.split("/")[-1] not in fresh.KEEP_FLOAT32
+      out.append((path, leaf.shape, trains, cast))
+  return tuple(out)
+
+
+def _working(config, sizes, parts):
+  """Bytes beside the arguments at the peak."""
+  cfg, T, b = config.model.build(), config.data.max_len, _rows(config, sizes)
+  llama, size = cfg.llama, jnp.dtype(config.model.dtype).itemsize
+  kept = b * T * llama.width * size * llama.depth
+  if llama.remat not in ("full", "offload"):
+    query, key = llama.num_heads, 2 * llama.num_kv_heads
+    widths = (query + key) * llama.head_dim + llama.width + 2 * llama.mlp_width
+    kept += b * T * widths * size * llama.depth / sizes["tensor"]
+  if llama.remat in ("minimal", "none") and llama.attention != "splash":
+    kept += b * T * T * llama.num_heads * (FLOAT32 + size) * llama.depth
+  layer = parts["layers"] / llama.depth if sizes["fsdp"] > 1 else 0
+  head = llama.vocab_size * llama.width * FLOAT32 / sizes["tensor"]
+  sam = cfg.sam_encoder
+  logits = min(MAX_LOGITS, b * sam.num_heads * sam.grid**4) * 3 * FLOAT32
+  maps = b * sam.grid**2 * sam.width * (sam.mlp_ratio + 6) * size
+  return kept + parts["trains_here"] + 2 * layer + head + max(logits + maps, 0)
+
+
+def _passes(config):
+  """Of the decoder's weights in a micro-batch: forward and, by remat, backward."""
+  return 3 if config.model.build().llama.remat in ("full", "offload") else 2
+
+
+def _traffic(config, sizes, parts):
+  llama, b = config.model.build().llama, _rows(config, sizes)
+  size = jnp.dtype(config.model.dtype).itemsize
+  weights = (parts["frozen"] + parts["trains"]) / sizes["tensor"]
+  activations = b * config.data.max_len * (8 * llama.width + 3 * llama.mlp_width)
+  activations *= 12 * size * llama.depth / sizes["tensor"]
+  micro = weights * _passes(config) + activations
+  return micro * config.optim.accumulation + 2 * parts["arguments"]
+
+
+def _collectives(config, sizes, parts):
+  llama, b = config.model.build().llama, _rows(config, sizes)
+  size, number = jnp.dtype(config.model.dtype).itemsize, config.optim.accumulation
+  out = []
+
+  def add(kind, axis, sent):
+    if sent:
+      network = "dcn" if axis == "dcn_data" else "ici"
+      out.append(
+        {"kind": kind, "axis": axis, "network": network, "bytes": int(sent), "count": 0}
+      )
+
+  f, t = sizes["fsdp"], sizes["tensor"]
+  towers = parts["cut"] - parts["layers"]
+  gathered = towers + parts["layers"] * min(_passes(config), 2)
+  add("all-gather", "fsdp", gathered * number * (f - 1) / f)
+  gradients = parts["trains"] / t
+  for axis in ("dcn_data", "data", "fsdp"):
+    n = sizes[axis]
+    each = gradients / (f if axis != "fsdp" else 1)
+    add("all-reduce", axis, 2 * each * number * (n - 1) / n)
+  sums = 4 * llama.depth * b * config.data.max_len * llama.width * size * number
+  add("all-reduce", "tensor", 2 * sums * (t - 1) / t)
+  return out
+
+
+def meshes(config, devices, slices=1):
+  """MeshConfigs of powers of two over data, fsdp and tensor that the model allows."""
+  heads, out = config.model.build().llama.num_kv_heads, []
+  inner = devices // slices
+  for tensor in (1, 2, 4, 8):
+    if heads % tensor or inner % tensor:
+      continue
+    rest = inner // tensor
+    for fsdp in 2 ** np.arange(int(math.log2(rest)) + 1):
+      if rest % fsdp == 0:
+        out.append(mesh_lib.MeshConfig(
+          dcn_data=slices, data=rest // int(fsdp), fsdp=int(fsdp), tensor=tensor
+        ))  # fmt: skip
+  return out
+
+

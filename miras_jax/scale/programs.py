@@ -1,0 +1,187 @@
+"""The programs that are weighed: jitted functions and their abstract arguments.
+
+`train` and `eval` are the trainer's own (`train.plan`, `train.jit_train_step`): the same
+sharding tables, the same donation. `prefill` reads a prompt into a KV cache, `decode`
+adds one token to every row, both with the generator's own pieces.
+
+B rows, T prompt slots, S cache slots.
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from miras_jax import decode, sharding, task, train, trees
+from miras_jax import mesh as mesh_lib
+from miras_jax.errors import UserError
+from miras_jax.models import attention, llama
+from miras_jax.models.miras import dummy_batch
+
+PROGRAMS = ("train", "eval", "prefill", "decode")
+CONTROL_TOKENS = 8  # rows for them behind the vocabulary, at least
+
+
+class Build(NamedTuple):
+  """One program for one mesh: `jitted.lower(*shapes)` is all that is left to do."""
+
+  program: str
+  config: Any  # the fitted RunConfig
+  mesh: jax.sharding.Mesh
+  jitted: Any
+  shapes: tuple
+  notes: tuple[str, ...] = ()
+
+
+def fit(config, num_devices, *, num_slices=1, per_chip=0):
+  """(config that runs on so many devices, notes about what was filled in).
+
+  Vocabulary and row length as data would decide them; one `dcn_data` a slice; a batch
+  that the mesh divides: `per_chip` examples of a micro-batch on each batch shard, or
+  the config's own batch rounded up.
+  """
+  notes = []
+  if num_slices > 1 and config.mesh.dcn_data == 1:
+    mesh = dataclasses.replace(config.mesh, dcn_data=num_slices)
+    config = dataclasses.replace(config, mesh=mesh)
+  llama_cfg = config.model.build().llama
+  rows = llama_cfg.vocab_size + CONTROL_TOKENS
+  rows = -(-rows // task.VOCAB_MULTIPLE) * task.VOCAB_MULTIPLE
+  length = config.model.build().num_image_tokens + 256
+  if not config.data.max_len:
+    notes.append(f"data.max_len is open: {length} tokens a row taken")
+  config = config.fitted(vocab_size=rows, max_len=length, talk_len=length)
+  sizes = mesh_lib.resolve(config.mesh, num_devices)
+  shards = math.prod(sizes[a] for a in mesh_lib.BATCH_AXES)
+  unit = shards * config.optim.accumulation
+  batch = per_chip * unit or -(-config.batch_size // unit) * unit
+  if batch != config.batch_size:
+    notes.append(
+      f"batch_size {config.batch_size} -> {batch}: {batch // unit} example(s) on each of"
+      f" {shards} batch shard(s) x accumulation {config.optim.accumulation}"
+    )
+  return dataclasses.replace(config, batch_size=batch), tuple(notes)
+
+
+def build(program, config, mesh, *, new_tokens=128, cached=False):
+  """The Build of a fitted config; `jax.set_mesh(mesh)` must be active.
+
+  cached: the batch carries the encoders' features in place of pixels.
+  """
+  if program not in PROGRAMS:
+    raise UserError(f"--program={program}: there are {', '.join(PROGRAMS)}")
+  found = task.model_task(config)
+  if program in ("train", "eval"):
+    state, parts = train.plan(found, mesh)
+    make = {"train": train.jit_train_step, "eval": train.jit_eval_step}[program]
+    batch = batch_shapes(config, mesh)
+    if cached:
+      batch = with_features(batch, config, mesh)
+    jitted, shapes = make(parts, state), (state, batch)
+  else:
+    jitted, shapes = _inference(program, found, config, mesh, new_tokens)
+  return Build(program, config, mesh, jitted, shapes)
+
+
+def batch_shapes(config, mesh, batch_size=None):
+  """A training batch as ShapeDtypeStructs, cut along the mesh's batch axes."""
+  made = jax.eval_shape(
+    lambda: dummy_batch(
+      config.model.build(),
+      batch_size=batch_size or config.batch_size,
+      length=config.data.max_len,
+      max_masks=config.data.max_masks,
+    )
+  )
+  return _placed(made, sharding.batch_sharding(mesh))
+
+
+def with_features(batch, config, mesh):
+  """The batch of `data.cache`: image tokens and SAM features, no pixels."""
+  cfg, rows = config.model.build(), config.batch_size
+  sam = cfg.sam_encoder
+  shapes = {
+    "image_tokens": (rows, cfg.num_image_tokens, cfg.llama.width),
+    "sam_features": (rows, sam.grid, sam.grid, sam.out_width),
+  }
+  made = {k: jax.ShapeDtypeStruct(s, jnp.bfloat16) for k, s in shapes.items()}
+  rest = {k: v for k, v in batch.items() if k not in ("image_sam", "image_aux")}
+  return rest | _placed(made, sharding.batch_sharding(mesh))
+
+
+def _inference(program, found, config, mesh, new_tokens):
+  """(jitted, shapes) of prefill or one decoding step: one micro-batch of rows."""
+  cfg, model = config.model.build(), found.objective.model
+  dtype = jnp.dtype(config.model.dtype)
+  rows = config.batch_size // config.optim.accumulation
+  batch = batch_shapes(config, mesh, rows)
+  params = jax.eval_shape(found.init, jax.random.key(0))
+  params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), params)
+  placed = sharding.param_shardings(params, mesh, found.rules)
+  params = jax.tree.map(_with_sharding, params, placed)
+  slots = config.data.max_len + new_tokens
+  cache = jax.eval_shape(lambda: llama.init_cache(cfg.llama, rows, slots, dtype))
+  heads = "tensor" if cfg.llama.num_kv_heads % mesh.shape["tensor"] == 0 else None
+  spec = P(None, mesh_lib.BATCH_AXES, None, heads)
+  cache = _placed(cache, NamedSharding(mesh, spec))
+  out = (None, jax.tree.map(lambda x: x.sharding, cache))
+
+  def prefill(params, batch, cache):
+    encoded = decode.encode_images(model, params, batch)
+    x_BTD = model.apply(
+      {"params": params}, batch["tokens"], batch["image_slot"],
+      encoded["image_tokens"], method="embed",
+    )  # fmt: skip
+    index_B = jnp.zeros(rows, jnp.int32)
+    mask_BTS = attention.cache_mask(index_B, x_BTD.shape[1], slots)
+    return model.apply(
+      {"params": params}, x_BTD, batch["positions"], cache, index_B, mask_BTS,
+      method="extend",
+    )  # fmt: skip
+
+  def decode_token(params, batch, cache):
+    def call(*args, method):
+      return model.apply({"params": params}, *args, method=method)
+
+    index_B, token_B1 = batch["index"], batch["token"]
+    no_image_B1 = jnp.full((rows, 1), -1, jnp.int32)
+    nothing_BND = jnp.zeros((rows, 1, cfg.llama.width), dtype)
+    x_B1D = call(token_B1, no_image_B1, nothing_BND, method="embed")
+    mask_B1S = attention.cache_mask(index_B, 1, slots)
+    hidden_B1D, cache = call(
+      x_B1D, index_B[:, None], cache, index_B, mask_B1S, method="extend"
+    )
+    return call(hidden_B1D, method="logits").argmax(-1), cache
+
+  if program == "decode":
+    ints = {
+      "index": jax.ShapeDtypeStruct((rows,), jnp.int32),
+      "token": jax.ShapeDtypeStruct((rows, 1), jnp.int32),
+    }
+    batch = _placed(ints, sharding.batch_sharding(mesh))
+  function = {"prefill": prefill, "decode": decode_token}[program]
+  return jax.jit(function, out_shardings=out, donate_argnums=2), (params, batch, cache)
+
+
+def _placed(shapes, where):
+  return jax.tree.map(lambda x: _with_sharding(x, where), shapes)
+
+
+def _with_sharding(x, where):
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+
+def state_bytes(shapes):
+  """Bytes of the arguments of one device."""
+  return sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * jnp.dtype(x.dtype).itemsize
+    for x in jax.tree.leaves(shapes)
+  )
+
+
+def num_params(state):
+  return trees.count(state.trainable), trees.count(state.frozen)

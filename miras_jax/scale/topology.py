@@ -1,0 +1,115 @@
+"""Names of TPU slices -> device descriptions that XLA's TPU compiler accepts.
+
+`v5e:4x4`; one more number after the dimensions is a count of slices: `v5e:16x16x4`,
+`v5p:8x8x8x2`. Several names are separated by commas.
+"""
+
+import contextlib
+import math
+import os
+import re
+from typing import NamedTuple
+
+from miras_jax import chips
+from miras_jax.errors import UserError
+
+# Generation: (numbers in a shape, shapes that compile; more may). XLA's own list.
+# fmt: off
+SHAPES = {
+  "v5e": (2, ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
+  "v6e": (2, ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
+  "v5p": (3, ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8",
+              "8x8x16", "8x16x16", "16x16x24")),
+  "v4": (3, ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "8x8x8")),
+  "tpu7x": (3, ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "8x8x8")),
+}
+# fmt: on
+INSTALL = "pip install 'miras_jax[scale]' (or pip install libtpu, on Linux)"
+
+
+class Topology(NamedTuple):
+  """Devices of one or more slices, and the chip they are."""
+
+  name: str
+  devices: list
+  chip: chips.Chip
+  num_slices: int
+  shape: tuple[int, ...]  # of one slice
+
+
+def split_names(text):
+  """ "v5e:4x4,8x8" -> ["v5e:4x4", "v5e:8x8"]: a generation holds until the next one."""
+  names, generation = [], ""
+  for item in filter(None, text.split(",")):
+    if ":" in item:
+      generation = item.split(":")[0]
+    names.append(item if ":" in item else f"{generation}:{item}")
+  if not names:
+    raise UserError(f"--topology is empty; {accepted()}")
+  return names
+
+
+def parse(name):
+  """ "v5e:16x16x4" -> ("v5e", (16, 16), 4). Raises UserError listing what there is."""
+  generation, _, text = name.partition(":")
+  if generation not in SHAPES or not re.fullmatch(r"\d+(x\d+)+", text):
+    raise UserError(f"unknown topology {name!r}; {accepted()}")
+  rank, shapes = SHAPES[generation]
+  numbers = tuple(int(n) for n in text.split("x"))
+  shape, slices = numbers[:rank], numbers[rank:] or (1,)
+  if "x".join(map(str, shape)) not in shapes or len(slices) > 1 or slices[0] < 1:
+    raise UserError(f"unknown topology {name!r}; {accepted(generation)}")
+  return generation, shape, slices[0]
+
+
+def accepted(generation=None):
+  """One line: every name, or those of one generation."""
+  lines = [
+    f"{g}:{{{','.join(shapes)}}}"
+    for g, (_, shapes) in SHAPES.items()
+    if generation in (None, g)
+  ]
+  return f"there are {' '.join(lines)}, and xN behind a shape for N slices"
+
+
+def describe(name):
+  """Topology of a name; needs libtpu, no TPU. Raises UserError."""
+  generation, shape, slices = parse(name)
+  import importlib.util
+
+  if importlib.util.find_spec("libtpu") is None:
+    raise UserError(f"compiling for {name} needs libtpu: {INSTALL}")
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # asks no metadata server
+  from jax.experimental import topologies
+
+  options = {"num_slices": slices} if slices > 1 else {}
+  layout = f"{generation}:{'x'.join(map(str, shape))}"
+  try:
+    with quiet_stderr():
+      found = topologies.get_topology_desc(
+        platform="tpu", topology_name=layout, **options
+      )
+  except Exception as error:  # JaxRuntimeError, or RuntimeError by version
+    raise UserError(f"topology {name}: {str(error).splitlines()[0]}") from error
+  devices = list(found.devices)
+  chip = chips.find(devices[0].device_kind)
+  if chip is None:
+    raise UserError(f"no numbers for {devices[0].device_kind!r} in miras_jax/chips.py")
+  return Topology(name, devices, chip, slices, shape)
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+  """libtpu writes harmless start-up errors past Python: not shown."""
+  keep, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+  try:
+    os.dup2(null, 2)
+    yield
+  finally:
+    os.dup2(keep, 2)
+    os.close(keep)
+    os.close(null)
+
+
+def num_chips(shape, num_slices):
+  return math.prod(shape) * num_slices

@@ -1,0 +1,41 @@
+"""XLA's real TPU compiler on a tiny step, and the guard of the 7B one."""
+
+import importlib.util
+import os
+
+import pytest
+
+from miras_jax import config_file
+from miras_jax.config import VARIANTS
+from miras_jax.run_config import RunConfig
+from miras_jax.scale import command, guard
+
+needs_libtpu = pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
+)
+
+
+@needs_libtpu
+def test_a_tiny_step_compiles_for_a_tpu_and_is_weighed():
+  c = config_file.load("miras_7b_stage2:size=tiny")
+  c.mesh.update(data=1, fsdp=-1)
+  c.optim.accumulation = 2
+  entry = command.compile_one(
+    RunConfig.from_config_dict(c), "v5e:2x2", per_chip=1, cached=True
+  )
+  assert entry["fits"] and entry["devices"] == 4
+  assert entry["argument_bytes"] < entry["hbm_bytes"] < 2**30
+  assert entry["flops"] == pytest.approx(entry["flops_analytic"], rel=0.25)
+  kinds = {(x["kind"], x["axis"]) for x in entry["collectives"]}
+  assert ("all-gather", "fsdp") in kinds
+  assert VARIANTS["tiny"].llama.depth == 2 and entry["step_time_bound_s"] > 0
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.skipif(
+  not os.environ.get("MIRAS_SCALE_CHECK"),
+  reason="minutes of compiling: set MIRAS_SCALE_CHECK=1, or run miras scale --check",
+)
+def test_the_7b_step_is_as_lean_as_the_baseline():
+  assert guard.main() == 0

@@ -1,0 +1,104 @@
+# ruff: noqa: E501
+"""Loops, clones, groups, slices and spaces of a compiled module, on small pieces."""
+
+import math
+
+import pytest
+
+from miras_jax.scale import collectives, cost, hlo
+from tests.scale import snippets
+
+MESH = {"dcn_data": 1, "data": 1, "fsdp": 4, "tensor": 2, "sequence": 1}
+
+
+def found(text, mesh=None):
+  return collectives.totals(collectives.find(hlo.walk(hlo.parse(text)), mesh or MESH))
+
+
+def test_a_loop_runs_as_often_as_its_condition_compares():
+  times = {v.instruction.name: v.times for v in hlo.walk(hlo.parse(snippets.LOOP))}
+  assert (times["loop"], times["conv"]) == (1, 10)
+
+
+def test_copies_of_one_collective_count_once_and_once_a_turn():
+  gathers = [c for c in found(snippets.LOOP) if c["kind"] == "all-gather"]
+  whole = 256 * 128 * 2
+  assert gathers == [
+    {"kind": "all-gather", "axis": "fsdp", "network": "ici",
+     "bytes": 10 * whole * 3 // 4, "count": 10}
+  ]  # fmt: skip
+
+
+def test_groups_are_told_as_mesh_axes_in_every_notation():
+  axes = {c["axis"] for c in found(snippets.LOOP) if c["kind"] == "all-reduce"}
+  assert axes == {"tensor", "fsdp"}
+
+
+def test_the_first_axis_is_the_network_between_slices():
+  mesh = {"dcn_data": 2, "data": 1, "fsdp": 2, "tensor": 2, "sequence": 1}
+  assert {"dcn"} == {c["network"] for c in found(snippets.LOOP, mesh)
+                     if c["axis"].startswith("dcn")}  # fmt: skip
+
+
+def test_traffic_between_slices_is_a_send():
+  rows = found(snippets.SLICES)
+  assert [(r["kind"], r["network"], r["bytes"]) for r in rows] == [
+    ("all-reduce", "dcn", 1024)
+  ]
+
+
+@pytest.mark.parametrize(
+  "kind, sent",
+  [("all-gather", 75), ("all-reduce", 150), ("reduce-scatter", 75),
+   ("collective-permute", 100)],
+)  # fmt: skip
+def test_rings_send(kind, sent):
+  assert collectives.wire_bytes(kind, 100, 4) == sent
+
+
+def test_products_in_loops_are_multiplied_out():
+  work = cost.flops(hlo.parse(snippets.LOOP))
+  assert work == {"matmul": 10 * 2 * 512 * 256 * 128, "kernels": 0}
+
+
+def test_a_convolution_counts_where_input_and_kernel_meet():
+  text = """HloModule m
+
+ENTRY %main (x: f32[1,8,3], k: f32[3,3,5]) -> f32[1,8,5] {
+  %x = f32[1,8,3]{2,1,0} parameter(0)
+  %k = f32[3,3,5]{2,1,0} parameter(1)
+  ROOT %y = f32[1,8,5]{2,1,0} convolution(%x, %k), window={size=3 pad=1_1}, dim_labels=b0f_0io->b0f
+}
+"""
+  inside = sum(0 <= o + k - 1 < 8 for o in range(8) for k in range(3))
+  assert cost.flops(hlo.parse(text))["matmul"] == 2 * inside * 3 * 5
+
+
+def test_a_batched_product_written_as_a_dilated_convolution_counts_as_a_product():
+  text = """HloModule m
+
+ENTRY %main (x: f32[6,16,32], k: f32[6,32,64]) -> f32[6,16,64] {
+  %x = f32[6,16,32]{2,1,0} parameter(0)
+  %k = f32[6,32,64]{2,1,0} parameter(1)
+  ROOT %y = f32[6,16,64]{2,1,0} convolution(%x, %k), window={size=6 stride=5 lhs_dilate=6}, dim_labels=0bf_0io->0bf
+}
+"""  # noqa: E501
+  assert cost.flops(hlo.parse(text))["matmul"] == 2 * 6 * 16 * 32 * 64
+
+
+def test_a_slice_of_stacked_weights_moves_the_slice_and_chip_memory_is_free():
+  copied, layer = 64 * 4, 64 * 64 * 2
+  assert cost.traffic(hlo.parse(snippets.STACKED)) == copied + layer
+
+
+def test_layouts_tell_memory_and_tuples_their_arrays():
+  shapes = hlo.parse_shapes("(bf16[2,3]{1,0:T(8,128)(2,1)S(1)}, s32[], /*index=5*/u8[7])")
+  assert [(s.dtype, s.dims, s.in_hbm) for s in shapes] == [
+    ("bf16", (2, 3), False), ("s32", (), True), ("u8", (7,), True)
+  ]  # fmt: skip
+  assert math.prod(s.bytes for s in shapes) == 12 * 4 * 7
+
+
+def test_text_of_something_else_is_refused():
+  with pytest.raises(ValueError, match="ENTRY"):
+    hlo.parse("hello")
