@@ -41,20 +41,27 @@ def is_done(folder, index):
 
 
 class PartWriter:
-  """Writes one part; it counts only once `close` has returned."""
+  """Writes one part; it counts only once `close` has returned.
 
-  def __init__(self, folder, index):
+  names: features, in the order of the manifest.
+  """
+
+  def __init__(self, folder, index, names):
     from array_record.python import array_record_module
 
     self._path = folder / f"{part_name(index)}.array_record"
     self._half = folder / f"{part_name(index)}.tmp"
     self._writer = array_record_module.ArrayRecordWriter(str(self._half), WRITE_OPTIONS)
+    self._names = names
     self._images = []
 
   def add(self, image_id, key, features, *, valid_hw, original_hw):
-    """features: {name: array}, in the order of the manifest."""
+    """features: {name: array} of one image."""
     sizes = np.concatenate([valid_hw, original_hw]).astype("<i4")
-    parts = [np.ascontiguousarray(x.astype(DTYPE)).tobytes() for x in features.values()]
+    parts = [
+      np.ascontiguousarray(features[name].astype(DTYPE)).tobytes()
+      for name in self._names
+    ]
     self._images.append([image_id, key])
     self._writer.write(sizes.tobytes() + b"".join(parts))
 

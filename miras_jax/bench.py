@@ -1,6 +1,8 @@
 """Benchmarks, each run by name.
 
   miras bench quickstart            # a step: examples/s, tokens/s, compile time
+  miras bench packing               # one row an image against one row a conversation
+  miras bench decoder               # a LoRA step of the decoder against PyTorch eager
   miras bench faults                # kills, flipped bits, full disks: what is survived
   miras bench convert --scale=0.05  # converting a large checkpoint against copying it
 
@@ -14,6 +16,8 @@ from miras_jax.errors import UserError
 
 BENCHMARKS = {
   "quickstart": "miras_jax.benchmarks.quickstart",
+  "packing": "miras_jax.benchmarks.packing",
+  "decoder": "miras_jax.benchmarks.decoder",
   "faults": "miras_jax.benchmarks.faults",
   "convert": "miras_jax.benchmarks.convert",
 }

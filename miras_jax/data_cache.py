@@ -227,7 +227,7 @@ def prepare(folder, manifest):
 
 def write_parts(folder, made, names, params, images, sources, args):
   """Writes the parts of this process that are not there yet."""
-  encode = Encoder(made, names, params, args.batch_size)
+  encoder = Encoder(made, names, params, args.batch_size)
   cfg = task.pipeline_config(made.config, max_len=task.UNLIMITED)
   count = -(-len(images) // args.part_size)
   parts = range(jax.process_index(), count, jax.process_count())
@@ -239,10 +239,10 @@ def write_parts(folder, made, names, params, images, sources, args):
     disable=not distributed.is_first(),
   ) as bar:  # fmt: skip
     for part in todo:
-      writer = feature_cache.PartWriter(folder, part)
+      writer = feature_cache.PartWriter(folder, part, names)
       own = _of_part(images, part, args.part_size)
       for start in range(0, len(own), args.batch_size):
-        _write_batch(writer, own[start : start + args.batch_size], sources, cfg, encode)
+        _write_batch(writer, own[start : start + args.batch_size], sources, cfg, encoder)
         bar.update(min(args.batch_size, len(own) - start))
       writer.close()
 
@@ -251,7 +251,7 @@ def _of_part(images, part, size):
   return images[part * size : (part + 1) * size]
 
 
-def _write_batch(writer, images, sources, cfg, encode):
+def _write_batch(writer, images, sources, cfg, encoder):
   """Encodes some images; those without a sound record are only named."""
   found = []
   for split, image_id, records in images:
@@ -263,7 +263,7 @@ def _write_batch(writer, images, sources, cfg, encode):
     found.append((image_id, record.image, make_views(record.image, cfg)))
   if not found:
     return
-  features = encode([views for _, _, views in found])
+  features = encoder([views for _, _, views in found])
   for row, (image_id, image, views) in enumerate(found):
     writer.add(
       image_id,
@@ -290,7 +290,7 @@ class Encoder:
     local = {p: x.addressable_data(0) for p, x in params.items()}
     self._params = jax.device_put(unflatten_dict(local, sep="/"), whole)
     model = made.objective.model
-    self._program = jax.jit(functools.partial(_encode, model, tuple(names)))
+    self._program = jax.jit(functools.partial(encode, model, tuple(names)))
 
   def __call__(self, views):
     count = len(views)
@@ -302,7 +302,7 @@ class Encoder:
     return {k: np.asarray(x)[:count] for k, x in out.items()}
 
 
-def _encode(model, names, params, batch):
+def encode(model, names, params, batch):
   """{feature: values in bf16} of a batch of views (traced)."""
   apply = functools.partial(model.apply, {"params": params})
   make = {

@@ -7,9 +7,9 @@ Every matrix product counts 2 x its multiply-adds. A part of forward cost f cost
             (attention), which have two inputs;
   f more    for gradients of its weights, when they train.
 So frozen towers count forward only, frozen decoder weights forward and activation
-gradients, and what trains three times. Causal attention counts T (T + 1) / 2 pairs. What
-rematerialisation computes again is listed apart: it is work, not progress. Element-wise
-work (norms, softmax, activations, the optimizer) is not counted.
+gradients, and what trains three times. Causal attention counts T (T + 1) / 2 pairs.
+What rematerialisation computes again is listed apart: it is work, not progress.
+Element-wise work (norms, softmax, activations, the optimizer) is not counted.
 
 T tokens, N patches, D width, F mlp width, G side of a grid, M masks, R LoRA rank.
 """

@@ -38,6 +38,7 @@ def get_config(arg=""):
   return c
 """
 IMAGES = ("a.png", "b.png", "c.png")
+FEATURES = data_cache.PARTS
 
 
 @pytest.fixture(autouse=True)
@@ -83,29 +84,31 @@ def copy_of(cache, tmp_path):
   return shutil.copytree(cache, tmp_path / "cache")
 
 
-def test_the_losses_are_those_of_the_encoders_within_bfloat16(world, tmp_path):
+def test_the_losses_are_those_of_the_encoders_rounded_to_bfloat16(world, tmp_path):
   path, cache = world
   plain = make(path, tmp_path)
-  cached = make(path, tmp_path, data__cache=cache)
-  params = jax.jit(plain.init)(jax.random.key(0))
-  terms = []
-  for made in (plain, cached):
-    batch = next(made.batches)
-    sums = jax.jit(lambda p, b, made=made: made.objective.sums(p, b, None)[0])
-    terms.append(jax.device_get(sums(params, batch)))
-  assert not {"image_sam", "image_aux"} & set(batch)
-  for name, value in terms[0].items():
-    # Features carry 8 bits of mantissa: a relative error of 2^-9 each.
-    np.testing.assert_allclose(terms[1][name], value, rtol=2e-3, err_msg=name)
-  apply = jax.jit(
-    lambda p, b: plain.objective.model.apply(
-      {"params": p}, b["image_sam"], b["valid_hw"], method="sam_features"
-    )
-  )
-  pixels = next(make(path, tmp_path).batches)
-  exact = np.asarray(apply(params, pixels))
-  found = np.asarray(batch["sam_features"], np.float32)
-  np.testing.assert_allclose(found, exact, rtol=2**-8, atol=1e-5)
+  cached = next(make(path, tmp_path, data__cache=cache).batches)
+  pixels = next(plain.batches)
+  assert not {"image_sam", "image_aux"} & set(cached)
+
+  def compare(pixels, cached):
+    params = plain.init(jax.random.key(0))
+    rounded = data_cache.encode(plain.objective.model, tuple(FEATURES), params, pixels)
+    batches = (pixels, pixels | rounded, cached)
+    return rounded, [plain.objective.sums(params, b, None)[0] for b in batches]
+
+  # The quickest compilation: this runs once.
+  lowered = jax.jit(compare).lower(pixels, cached)
+  program = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+  features, (exact, rounded, found) = jax.device_get(program(pixels, cached))
+  for name, value in features.items():
+    value, stored = (np.asarray(x, np.float32) for x in (value, cached[name]))
+    # Another program: now and then a value falls on the other side of a rounding.
+    np.testing.assert_allclose(stored, value, rtol=2**-7, atol=1e-5)
+    assert np.mean(stored == value) > 0.99
+  for name in exact:
+    np.testing.assert_allclose(found[name], rounded[name], rtol=1e-3)
+    np.testing.assert_allclose(found[name], exact[name], rtol=2e-2)
 
 
 def test_a_record_of_zero_weight_has_features_of_zero(world, tmp_path):

@@ -44,7 +44,7 @@ def attend(
     return _attend_xla(q_BTNH, k_BSKH, v_BSKH, mask)
   if implementation == "splash":
     if segments_BT is None or q_BTNH.shape[1] != k_BSKH.shape[1]:
-      raise ValueError("'splash' attention needs segments_BT and as many queries as keys")
+      raise ValueError("'splash' attention needs segments_BT and equal T and S")
     return attend_splash(q_BTNH, k_BSKH, v_BSKH, segments_BT)
   if implementation == "blocked":
     return _attend_blocked(q_BTNH, k_BSKH, v_BSKH, mask)

@@ -27,7 +27,7 @@ PROJECTIONS = (
 class Context(NamedTuple):
   """What every layer reads: rotary table, mask, first cache slot to write or None.
 
-  `segments_BT` says the same as the mask, to attention that is never given a T x T array.
+  `segments_BT` says the same as the mask, for attention without a T x T array.
   """
 
   cos_BTF: jax.Array

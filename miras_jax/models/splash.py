@@ -43,7 +43,8 @@ def attend_splash(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, interpret=None):
   B, _, K, _ = k_BTKH.shape
   if K % mesh.shape.get(HEAD_AXIS, 1):
     raise ValueError(
-      f"splash attention: {K} key heads do not divide over tensor={mesh.shape['tensor']}"
+      f"splash attention: {K} key heads do not divide over"
+      f" tensor={mesh.shape[HEAD_AXIS]}"
     )
   rows = _dividing_axes(mesh, B)
   heads = P(rows, None, HEAD_AXIS if HEAD_AXIS in mesh.shape else None, None)
@@ -78,10 +79,10 @@ def _attend_local(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, interpret):
 
 
 def _segment_channels(segments_BT, width, dtype):
-  """(queries', keys') channels: their product is -FAR where a segment is not to be seen.
+  """(queries', keys') channels: their product is -FAR where a segment is not seen.
 
-  A key of segment s has a 1 in channel s, the prefix (1) none; a query has -FAR in every
-  channel but its own, and padding (0) is nobody's own.
+  A key of segment s has a 1 in channel s, the prefix (1) none; a query has -FAR in
+  every channel but its own, and padding (0) is nobody's own.
   """
   channel_E = jnp.arange(width)
   own_BTE = segments_BT[..., None] == channel_E

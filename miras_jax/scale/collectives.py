@@ -92,7 +92,7 @@ def _between_slices(instruction, times):
 
 
 def wire_bytes(kind, size, group):
-  """Ring bytes that one of `group` devices sends; `size` of the larger of in and out."""
+  """Ring bytes that one of `group` devices sends; `size`: the larger of in and out."""
   if kind == "collective-permute":
     return size
   factor = 2 if kind == "all-reduce" else 1

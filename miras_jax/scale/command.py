@@ -1,9 +1,9 @@
 """Compiles a run's program for TPUs that are not there: memory, FLOPs, communication.
 
   miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --out=scale
-  miras scale --config=configs/miras_7b_stage2.py:size=13b --topology=v5e:8x8,v5p:2x2x4 \\
-      --mesh=data=4,fsdp=-1 --per_chip=2 --out=scale
-  miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --search --out=scale
+  miras scale --config=configs/miras_7b_stage2.py:size=13b \\
+      --topology=v5e:8x8,v5p:2x2x4 --mesh=data=4,fsdp=-1 --per_chip=2 --out=scale
+  miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --search
   miras scale --config=configs/miras_7b_stage2.py --study=chips --topology=v5e:4x4 \\
       --estimate --out=scale
   miras scale --check          # the committed numbers of the 7B step: CI's guard

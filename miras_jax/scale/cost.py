@@ -84,14 +84,14 @@ def _window(attributes):
 
 
 def _meetings(*, size, kernel, out, stride, low, dilate, step):
-  """Pairs (output, kernel position) that read an input element, not padding or a hole."""
+  """Pairs (output, kernel position) that meet an input, not padding or a hole."""
   if kernel == 1 and dilate == 1 and low == 0:
     return out
   last, count = (size - 1) * dilate, 0
   for k in range(kernel):
     start = k * step - low
     if dilate == 1:
-      first = max(0, -(-(-start) // stride)) if start < 0 else 0
+      first = -(start // stride) if start < 0 else 0
       stop = (last - start) // stride
       count += max(0, min(out - 1, stop) - first + 1)
     else:
@@ -104,7 +104,7 @@ def _splash(op, scope):
   """A kernel of causal attention: q, k, v are its three operands of heads and width."""
   arrays = [scope[name].shapes[0] for name in op.operands if name in scope]
   q, k, v = [a for a in arrays if len(a.dims) >= 3 and a.dtype in ("bf16", "f32")][:3]
-  kind = next(name for name in SPLASH if f"_{name}_" in op.name or f"_{name}" in op.name)
+  kind = next(name for name in SPLASH if f"_{name}" in op.name)
   passes_qk, passes_v = SPLASH[kind]
   length = q.dims[-2]
   heads = math.prod(q.dims[:-2])

@@ -21,7 +21,8 @@ SMALL = 2**20  # bytes below which a collective is noise
 def main(*, update=False):
   """Returns the exit status."""
   found = numbers(compile_it())
-  path = pathlib.Path(str(importlib.resources.files("miras_jax.scale"))) / "baseline.json"
+  folder = importlib.resources.files("miras_jax.scale")
+  path = pathlib.Path(str(folder)) / "baseline.json"
   if update:
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(f"{path}: written")
@@ -59,7 +60,7 @@ def numbers(entry):
 
 
 def compare(baseline, found):
-  """Lines that say what got worse than TOLERANCE, the whole difference behind; or []."""
+  """Lines that say what got worse than TOLERANCE and the whole difference; or []."""
   rows = [("peak HBM", baseline["hbm_bytes"], found["hbm_bytes"] or 0)]
   kinds = sorted({*baseline["collectives"], *found["collectives"]})
   rows += [
@@ -72,20 +73,22 @@ def compare(baseline, found):
   ]  # fmt: skip
   if found["fits"] and not worse:
     return []
-  head = "it does not fit any more" if not found["fits"] else f"worse: {', '.join(worse)}"
+  head = f"worse: {', '.join(worse)}" if found["fits"] else "it does not fit any more"
   lines = [f"{CONFIG} on {TOPOLOGY}: {head}; miras scale --check --update accepts it"]
   for name, old, new in rows:
     change = f"{new / old - 1:+.1%}" if old else "new"
-    lines.append(f"  {name:<28}{old / 2**30:>10.3f} ->{new / 2**30:>10.3f} GiB  {change}")
+    old, new = old / 2**30, new / 2**30
+    lines.append(f"  {name:<28}{old:>10.3f} ->{new:>10.3f} GiB  {change}")
   if baseline["versions"] != found["versions"]:
     lines.append(f"  versions {baseline['versions']} -> {found['versions']}")
   return lines
 
 
 def summary(found):
+  sent = sum(found["collectives"].values())
   return (
-    f"{CONFIG} on {TOPOLOGY}: peak HBM {found['hbm_bytes'] / 2**30:.2f} GiB, collectives"
-    f" {sum(found['collectives'].values()) / 2**30:.2f} GiB, compiled in"
+    f"{CONFIG} on {TOPOLOGY}: peak HBM {found['hbm_bytes'] / 2**30:.2f} GiB,"
+    f" collectives {sent / 2**30:.2f} GiB, compiled in"
     f" {found['compile_s']:.0f} s: as the baseline"
   )
 

@@ -1,4 +1,4 @@
-"""`--measure`: the train step timed on the devices at hand, beside what is predicted."""
+"""`--measure`: the train step timed on the devices at hand, beside the bound."""
 
 import statistics
 import time
@@ -14,7 +14,7 @@ from miras_jax.scale.command import with_mesh
 
 
 def measure(config, *, mesh=None, steps=5):
-  """Entry of a train step on the local devices; `measured_s` is the median of `steps`."""
+  """Entry of a train step on local devices; `measured_s`: the median of `steps`."""
   config, notes = programs.fit(with_mesh(config, mesh), jax.device_count())
   grid = mesh_lib.make_mesh(config.mesh)
   with jax.set_mesh(grid):
@@ -29,7 +29,8 @@ def measure(config, *, mesh=None, steps=5):
       state, metrics = executable(state, batch)
       jax.block_until_ready((state, metrics))
       seconds.append(time.perf_counter() - start)
-  entry, median = _entry(config, build, executable, notes), statistics.median(seconds[1:])
+  entry = _entry(config, build, executable, notes)
+  median = statistics.median(seconds[1:])
   return entry | {
     "measured_s": median,
     "measured_examples_per_s": entry["batch_size"] / median,

@@ -7,7 +7,7 @@ the judge. Per device, of b rows of T tokens in a micro-batch:
   gradients    float32, as the parameters that train
   kept         for the backward pass, by remat policy: each layer's input (full); all
                projections (dots); attention weights too (minimal, none)
-  at work      one gathered layer twice, the head's gradient whole, SAM's attention logits
+  at work      one gathered layer twice, the head's gradient whole, SAM's logits
   traffic      all weights once a pass (forward, backward, again), 12 x activations
   all-gather   weights that fsdp cuts, once a pass and micro-batch
   all-reduce   gradients, twice their bytes; over `tensor`, 4 activations a layer

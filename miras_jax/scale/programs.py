@@ -1,8 +1,8 @@
 """The programs that are weighed: jitted functions and their abstract arguments.
 
-`train` and `eval` are the trainer's own (`train.plan`, `train.jit_train_step`): the same
-sharding tables, the same donation. `prefill` reads a prompt into a KV cache, `decode`
-adds one token to every row, both with the generator's own pieces.
+`train` and `eval` are the trainer's own (`train.plan`, `train.jit_train_step`): the
+same sharding tables, the same donation. `prefill` reads a prompt into a KV cache,
+`decode` adds one token to every row, both with the generator's own pieces.
 
 B rows, T prompt slots, S cache slots.
 """
@@ -61,8 +61,8 @@ def fit(config, num_devices, *, num_slices=1, per_chip=0):
   batch = per_chip * unit or -(-config.batch_size // unit) * unit
   if batch != config.batch_size:
     notes.append(
-      f"batch_size {config.batch_size} -> {batch}: {batch // unit} example(s) on each of"
-      f" {shards} batch shard(s) x accumulation {config.optim.accumulation}"
+      f"batch_size {config.batch_size} -> {batch}: {batch // unit} example(s) on each"
+      f" of {shards} batch shard(s) x accumulation {config.optim.accumulation}"
     )
   return dataclasses.replace(config, batch_size=batch), tuple(notes)
 

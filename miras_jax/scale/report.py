@@ -106,9 +106,10 @@ def write_html(path, entries):
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <style>body{{font:14px sans-serif;margin:2em;max-width:110em}}table{{border-collapse:
 collapse}}td,th{{border:1px solid #ccc;padding:3px 7px;text-align:right}}</style>
-<h1>miras scale</h1><img alt="memory, time and rates" src="data:image/png;base64,{image}">
+<h1>miras scale</h1>
+<img alt="memory, time and rates" src="data:image/png;base64,{image}">
 <table><tr>{head}</tr>{body}</table>
-<p>Per device and step. The bound takes every unit at its peak and all of them at once: no
+<p>Per device and step. The bound takes every unit at its peak and all at once: no
 real step is faster. Compiled for devices that are not there; nothing here was run.</p>
 {notes}</html>
 """,

@@ -98,7 +98,7 @@ def _relative(entries):
     entry["notes"] = [
       *entry["notes"],
       f"efficiency {entry['efficiency']:.2f} of the first, bound by {entry['bound']};"
-      f" networks take {network / max(times['compute'], 1e-12):.2f} of the compute time",
+      f" networks take {network / times['compute']:.2f} of the compute time",
     ]
   crossing = next(
     (e for e in entries if e.get("bound") in ("ici", "dcn")), None

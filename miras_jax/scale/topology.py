@@ -80,6 +80,8 @@ def describe(name):
   if importlib.util.find_spec("libtpu") is None:
     raise UserError(f"compiling for {name} needs libtpu: {INSTALL}")
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # asks no metadata server
+  # No chip is opened, so that several compilers may run side by side.
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   from jax.experimental import topologies
 
   options = {"num_slices": slices} if slices > 1 else {}

@@ -19,7 +19,7 @@ LARGEST = 6  # buffers named when a program does not fit
 
 
 def weigh(build, topology, *, source="compiled"):
-  """The entry of a programs.Build on a topology.Topology; `fits` False when XLA says so."""
+  """The entry of a programs.Build; `fits` is False when XLA says so."""
   entry = describe(build, topology) | {"source": source}
   start = time.perf_counter()
   try:
@@ -108,7 +108,7 @@ def count(text, mesh):
 
 
 def compilers_own(analysis):
-  """The compiler's totals, shown beside ours: each loop body once, kernels not at all."""
+  """The compiler's totals, shown beside ours: loop bodies once, kernels never."""
   return {
     "compiler_flops": analysis.get("flops"),
     "compiler_bytes": analysis.get("bytes accessed"),

@@ -34,14 +34,17 @@ def both(implementation, qkv, cotangent, segments_BT):
     )
     return (out * cotangent).sum(), out
 
-  (_, out), grads = jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2), has_aux=True))(*qkv)
+  step = jax.value_and_grad(f, argnums=(0, 1, 2), has_aux=True)
+  (_, out), grads = jax.jit(step)(*qkv)
   return out * (segments_BT > 0)[..., None, None], grads
 
 
 def test_packed_and_single_rows_equal_plain_attention_forward_and_backward():
   case = inputs([SINGLE, PACKED])
-  for ours, plain in zip(*(jax.tree.leaves(both(n, *case)) for n in ("splash", "xla"))):
-    np.testing.assert_allclose(ours, plain, atol=1e-5)
+  for a, b in zip(
+    *(jax.tree.leaves(both(n, *case)) for n in ("splash", "xla")), strict=True
+  ):
+    np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_under_a_mesh_each_device_attends_in_its_rows_and_heads():

@@ -1,0 +1,87 @@
+"""Times the real training step of a RunConfig on a given batch; what benchmarks share."""
+
+import functools
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from miras_jax import fresh, sharding, train, train_step
+from miras_jax import mesh as mesh_lib
+from miras_jax.models import miras
+from miras_jax.objective import MirasObjective
+from miras_jax.program import Program
+from miras_jax.task import Task
+
+
+class Timing(NamedTuple):
+  """Seconds to compile the step, and seconds of one step."""
+
+  compile_s: float
+  step_s: float
+
+
+def time_step(config, batch, steps):
+  """Timing of `steps` training steps of a RunConfig on a host `batch`.
+
+  The real step, state and sharding on this machine's devices; the first step is not
+  counted.
+  """
+  mesh = mesh_lib.make_mesh(config.mesh)
+  mesh_lib.check_batch(config.batch_size, mesh, accumulation=config.optim.accumulation)
+  cfg = config.model.build()
+  model = miras.Miras(cfg, jnp.dtype(config.model.dtype))
+  task = Task(
+    config=config,
+    init=functools.partial(miras.init_params, cfg),
+    objective=MirasObjective(model, config.loss, config.loss_resolution),
+    batches=None,
+    probe=None,
+  )
+  with jax.set_mesh(mesh):
+    shapes, parts = train.plan(task, mesh)
+    placed = jax.tree.map(lambda x: x.sharding, shapes)
+    make = functools.partial(fresh.make_state, task, parts.tx)
+    state = jax.jit(make, out_shardings=placed)()
+    batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+    step = jax.jit(
+      functools.partial(train_step.train_step, parts=parts),
+      out_shardings=(placed, sharding.replicated_sharding(mesh)),
+      donate_argnums=0,
+    )
+    program = Program("train_step", step, shapes, batch)
+    state, _ = jax.block_until_ready(program(state, batch))
+    start = time.perf_counter()
+    for _ in range(steps):
+      state, metrics = program(state, batch)
+    jax.block_until_ready(metrics)
+  return Timing(program.seconds, (time.perf_counter() - start) / steps)
+
+
+def full_batch(cfg, config):
+  """A Batch without padding: random pixels and tokens, every mask slot in use."""
+  data, rng = config.data, np.random.default_rng(0)
+  batch = dict(
+    miras.dummy_batch(
+      cfg,
+      batch_size=config.batch_size,
+      length=data.max_len,
+      max_masks=data.max_masks,
+    )
+  )
+  for name in ("image_sam", "image_aux"):
+    batch[name] = rng.integers(0, 256, batch[name].shape, np.uint8)
+  shape = batch["tokens"].shape
+  batch["tokens"] = rng.integers(0, cfg.llama.vocab_size // 2, shape, np.int32)
+  slots = np.full(shape, -1, np.int32)
+  slots[:, : cfg.num_image_tokens] = np.arange(cfg.num_image_tokens)
+  batch["image_slot"] = slots
+  batch["positions"] = np.tile(np.arange(shape[1], dtype=np.int32), (shape[0], 1))
+  ones = ("segments", "loss_mask", "seg_valid")
+  batch |= {name: np.ones_like(batch[name]) for name in ones}
+  batch["seg_pos"] = np.full_like(batch["seg_pos"], shape[1] - 1)
+  batch["obj_pos"] = np.full_like(batch["obj_pos"], -1)
+  batch["valid_hw"] = np.full_like(batch["valid_hw"], cfg.sam_encoder.image_size)
+  return {k: np.asarray(v) for k, v in batch.items()}
