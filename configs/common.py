@@ -56,7 +56,7 @@ def base_config():
     system="",  # system prompt; "" takes the template's own
     name_targets=True,  # answers read "[OBJ]name[SEG]"
     view="letterbox",  # or "center_crop", as published
-    max_len=0,  # tokens in a row, image slots included; 0: as the longest needs
+    max_len=0,  # tokens in a row, image slots included; 0: as the data need
     max_masks=2,  # [SEG]s in a row
     pack=1,  # conversations about one image that share a row, at most
     talk_len=0,  # tokens of one conversation in eval and chat; 0: as the longest needs

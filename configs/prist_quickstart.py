@@ -21,7 +21,6 @@ def get_config(arg: str = ""):
   c.data.dir = "data/quickstart"
   c.data.system = "Chat."  # the published system text would be a third of every row
   c.data.pack = 3  # as many as the rendered data have of an image
-  c.data.max_len = 248  # holds three in nine cases out of ten
   c.data.max_masks = 6
   c.data.in_memory = True
   c.optim.update(
@@ -31,7 +30,7 @@ def get_config(arg: str = ""):
     token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0, loss_resolution=32
   )
   c.trainable = "full"  # nothing is pretrained here
-  c.steps = 1800
+  c.steps = 2000
   c.batch_size = 16
   c.checkpoint_every = 500
   c.keep = 1

@@ -141,9 +141,8 @@ class PackedDataset:
     return [self.dataset.fingerprint(), [len(row) for row in self.rows]]
 
 
-def longest(rows, sizes):
-  """Tokens of the longest of `rows`."""
-  lengths = (
+def lengths(rows, sizes):
+  """Tokens of each of `rows` that has a sound record, sorted."""
+  return sorted(
     sizes[row[0]].prefix + sum(sizes[i].own for i in row) for row in rows if sizes[row[0]]
   )
-  return max(lengths, default=1)

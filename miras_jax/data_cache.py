@@ -114,7 +114,8 @@ def encoder_params(made, mesh):
   """
   config = made.config
   split = functools.partial(_split, made)
-  trained, frozen = jax.eval_shape(split)
+  key = jax.random.key(config.seed)
+  trained, frozen = jax.eval_shape(split, key)
   names = cacheable(trained)
   if not names:
     raise UserError(
@@ -123,11 +124,11 @@ def encoder_params(made, mesh):
   wanted = {p: x for p, x in frozen.items() if needed(p, names)}
   whole = sharding.replicated_sharding(mesh)
   if not config.init_from:
-    make = jax.jit(
-      lambda: {p: x for p, x in split()[1].items() if p in wanted},
-      out_shardings=dict.fromkeys(wanted, whole),
-    )
-    return names, make()
+    # As the run makes them: another compilation may round a random number otherwise.
+    def make(key):
+      return {p: x for p, x in split(key)[1].items() if p in wanted}
+
+    return names, fresh.run_once(make, dict.fromkeys(wanted, whole), key)
   placed = {
     p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole) for p, x in wanted.items()
   }
@@ -139,9 +140,9 @@ def encoder_params(made, mesh):
   return names, flatten_dict(params, sep="/")
 
 
-def _split(made):
+def _split(made, key):
   """({path: trained}, {path: frozen}) of a fresh run (traced)."""
-  params = made.init(jax.random.key(made.config.seed))
+  params = made.init(key)
   parts = fresh.split_params(params, made.config)
   return tuple(flatten_dict(part, sep="/") for part in parts)
 
@@ -242,8 +243,9 @@ def write_parts(folder, made, names, params, images, sources, args):
       writer = feature_cache.PartWriter(folder, part, names)
       own = _of_part(images, part, args.part_size)
       for start in range(0, len(own), args.batch_size):
-        _write_batch(writer, own[start : start + args.batch_size], sources, cfg, encoder)
-        bar.update(min(args.batch_size, len(own) - start))
+        some = own[start : start + args.batch_size]
+        _write_batch(writer, some, sources, cfg, encoder)
+        bar.update(len(some))
       writer.close()
 
 

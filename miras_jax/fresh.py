@@ -25,15 +25,17 @@ def load(task, shapes, tx):
 
 def _seeded(task, shapes, tx):
   """A fresh TrainState on its devices."""
-  make = functools.partial(make_state, task, tx)
   placed = jax.tree.map(lambda x: x.sharding, shapes)
+  return run_once(functools.partial(make_state, task, tx), placed)
+
+
+def run_once(make, placed, *args):
+  """`make(*args)` laid out as `placed` says, compiled with little effort."""
   # Runs once: optimising hundreds of random generators costs more than it gives.
   on_cpu = jax.default_backend() == "cpu"
   options = {"xla_backend_optimization_level": 0} if on_cpu else {}
-  initial = (
-    jax.jit(make, out_shardings=placed).lower().compile(compiler_options=options)
-  )
-  return initial()
+  lowered = jax.jit(make, out_shardings=placed).lower(*args)
+  return lowered.compile(compiler_options=options)(*args)
 
 
 def make_state(task, tx):

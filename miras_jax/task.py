@@ -1,6 +1,7 @@
 """What a run trains: tokenizer, data, model and objective, built from a RunConfig."""
 
 import dataclasses
+import math
 import functools
 import shutil
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from miras_jax.train_step import Objective
 VOCAB_MULTIPLE = 64
 # Rows are as long as the longest conversation, rounded up to this.
 LENGTH_MULTIPLE = 8
+PACKED_WHOLE = 0.8  # of the packed rows fit as they are
 UNLIMITED = 1 << 20
 
 
@@ -147,8 +149,10 @@ def open_tokenizer(data, folder, dataset):
 def fit(config, tokenizer, parts):
   """The config with an embedding row for each id and room for each conversation."""
   rows = -(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-  row = config.data.max_len or _longest(parts, config.data.pack, config.data.max_masks)
-  talk = config.data.talk_len or min(row, _longest(parts, 1, config.data.max_masks))
+  longest = _room(parts, 1, config.data.max_masks)
+  packed = _room(parts, config.data.pack, config.data.max_masks)
+  row = config.data.max_len or max(longest, packed)
+  talk = config.data.talk_len or min(row, longest)
   config = config.fitted(vocab_size=rows, max_len=row, talk_len=talk)
   given = config.model.overrides["llama.vocab_size"]
   if given < tokenizer.vocab_size:
@@ -159,13 +163,19 @@ def fit(config, tokenizer, parts):
   return config
 
 
-def _longest(parts, pack, max_masks):
-  """Tokens of the longest row of at most `pack` conversations, rounded up."""
+def _room(parts, pack, max_masks):
+  """Tokens a row needs, rounded up.
+
+  One conversation a row: those of the longest. Packed: at least those, and enough for
+  PACKED_WHOLE of the rows; the others are cut in two, which costs less than padding all.
+  """
   limits = {"limit": pack, "max_len": UNLIMITED, "max_masks": max_masks}
-  needed = max(
-    packing.longest(packing.group(d.image_ids, sizes, **limits), sizes)
-    for d, sizes in parts
-  )
+  needed = 1
+  for dataset, sizes in parts:
+    rows = packing.group(dataset.image_ids, sizes, **limits)
+    found = packing.lengths(rows, sizes) or [1]
+    whole = len(found) if pack == 1 else math.ceil(PACKED_WHOLE * len(found))
+    needed = max(needed, found[whole - 1])
   return -(-needed // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 

@@ -15,13 +15,14 @@ numbers  NaN once, NaN in a row, a loss spike, data that fail once
 Status 1 when anything was not survived. The model is a toy, the loop is the real one.
 """
 
+import contextlib
 import json
 import logging
+import multiprocessing
+import os
 import pathlib
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -34,6 +35,8 @@ from miras_jax import mesh as mesh_lib
 from miras_jax.benchmarks import toy_run
 from miras_jax.errors import UserError
 
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["miras_jax.benchmarks.toy_run"])
 TIMINGS = ("examples_per_s", "tokens_per_s", "data_wait_s", "goodput")
 EVERY = 2  # steps between checkpoints
 LOST = 2  # intervals that a kill may cost
@@ -51,10 +54,12 @@ def main(argv):
   args = parser.parse_args(argv)
   logs.to_stderr()
   results = {}
-  for name in [args.only] if args.only else list(FAULTS):
-    with tempfile.TemporaryDirectory() as folder:
-      results[name] = FAULTS[name](pathlib.Path(folder), args)
-    _print(name, results[name])
+  with tempfile.TemporaryDirectory() as root, _compile_once(pathlib.Path(root)):
+    for name in [args.only] if args.only else list(FAULTS):
+      folder = pathlib.Path(root) / name
+      folder.mkdir()
+      results[name] = FAULTS[name](folder, args)
+      _print(name, results[name])
   if args.out:
     pathlib.Path(args.out).write_text(json.dumps(results, indent=1) + "\n")
   return int(any(result["missed"] for result in results.values()))
@@ -72,7 +77,7 @@ def kills(folder, args):
   whole, victim = folder / "undisturbed", workdir.Workdir(folder / "killed")
   missed, lost, in_save = [], [], 0
   if (end := _run(whole, *options)).returncode:
-    raise UserError(f"the undisturbed run failed: {end.stderr[-300:]}")
+    raise UserError(f"the undisturbed run failed: {end.text[-300:]}")
   for kill in tqdm.tqdm(range(number), desc="kill -9", unit="kill"):
     before = _last_row(victim)
     hit, problem = _kill_once(victim, options, rng, before, lost)
@@ -80,7 +85,7 @@ def kills(folder, args):
     if problem:
       missed.append(f"kill {kill}: {problem}")
   if (end := _run(victim.path, *options)).returncode:
-    missed.append(f"the last restart failed: {end.stderr[-300:]}")
+    missed.append(f"the last restart failed: {end.text[-300:]}")
   elif _rows(victim) != _rows(workdir.Workdir(whole)):
     missed.append("the rows of the log differ")
   elif _leaves(victim) != _leaves(workdir.Workdir(whole)):
@@ -102,22 +107,19 @@ def kills(folder, args):
 def _kill_once(victim, options, rng, before, lost):
   """Starts the run, kills it; returns (whether a save was hit, what went wrong)."""
   known = set(victim.steps())
-  process = _start(victim.path, *options)
+  life = _Life(victim.path, *options)
   try:
     wait = rng.randrange(3)  # checkpoints that this life may finish
-    _until(lambda: len(set(victim.steps()) - known) >= max(wait, not known), process)
+    _until(lambda: len(set(victim.steps()) - known) >= max(wait, not known), life)
     if rng.random() < 0.8:
-      _until(lambda: _unfinished(victim), process)
+      _until(lambda: _unfinished(victim), life)
       time.sleep(rng.random() * 0.02)
     else:
       time.sleep(rng.random() * 0.3)
   except EOFError:
-    text = process.stderr.read()
-    if process.wait() or "done" not in text + process.stdout.read():
-      return 0, f"the run ended by itself: {text[-300:]}"
-    return 0, None  # it had been trained to its end
-  process.send_signal(signal.SIGKILL)
-  text = process.communicate()[1]
+    done = life.returncode == 0 and "done" in life.text
+    return 0, None if done else f"the run ended by itself: {life.text[-300:]}"
+  text = life.kill().text
   if before is not None:
     started = [t for t in text.splitlines() if " from step " in t]
     if not started:
@@ -130,10 +132,10 @@ def _unfinished(folder):
   return list(folder.checkpoints.glob(f"*{workdir.TEMPORARY}*"))
 
 
-def _until(condition, process):
+def _until(condition, life):
   """Waits; EOFError when the process ends first."""
   while not condition():
-    if process.poll() is not None:
+    if life.poll() is not None:
       raise EOFError
     time.sleep(0.001)
 
@@ -148,7 +150,7 @@ def flips(folder, args):
   for number in tqdm.tqdm(range(args.flips), desc="flips", unit="flip"):
     part = "frozen" if rng.random() < 0.1 else str(max(good))
     files = [p for p in (folder / "checkpoints" / part).rglob("*") if p.is_file()]
-    path = rng.choice(sorted(p for p in files if p.stat().st_size))
+    path = _pick(sorted(p for p in files if p.stat().st_size), rng)
     content = path.read_bytes()
     path.write_bytes(_harm(content, rng))
     try:
@@ -166,6 +168,12 @@ def flips(folder, args):
 
 
 FINE = ("harmless", "named, step before it used", "frozen: named in one line")
+
+
+def _pick(files, rng):
+  """Half of the time any file, half of the time any byte: metadata and arrays."""
+  by_size = [p.stat().st_size for p in files] if rng.random() < 0.5 else None
+  return rng.choices(files, by_size)[0]
 
 
 def _outcome(folder, shapes, good, part):
@@ -245,17 +253,17 @@ def full_disk(folder, _args):
   options = ("--steps=16", f"--every={EVERY}", "--keep=2", "--width=256")
   _run(folder / "roomy", *options)
   filled = _run(folder / "filled", *options, "--full=6:12")
-  alarms = filled.stderr.count("ALARM")
+  alarms = filled.text.count("ALARM")
   same = _rows(workdir.Workdir(folder / "filled")) == _rows(
     workdir.Workdir(folder / "roomy")
   )
   if filled.returncode or not alarms or not same:
-    missed.append(f"full for a while: {filled.stderr[-300:]}")
+    missed.append(f"full for a while: {filled.text[-300:]}")
   stays = _run(folder / "stays", *options, "--full=6:99")
   place = workdir.Workdir(folder / "stays")
-  last = [line for line in stays.stderr.splitlines() if line.startswith("error:")]
+  last = [line for line in stays.text.splitlines() if line.startswith("error:")]
   if stays.returncode != 1 or len(last) != 1 or len(_rows(place)) != 16:
-    missed.append(f"full to the end: {stays.stderr[-300:]}")
+    missed.append(f"full to the end: {stays.text[-300:]}")
   try:
     for step in place.steps():
       checkpoint.verify(place.step(step))
@@ -283,28 +291,72 @@ def numbers(folder, _args):
   for name, (options, status, words) in cases.items():
     place = workdir.Workdir(folder / name.replace(" ", "_"))
     end = _run(place.path, "--steps=20", *options)
-    text = end.stderr.splitlines()
+    text = end.text.splitlines()
     line = [t for t in text if words in t]
     dumps = len(list(place.path.glob("abort_*.json")))
     fine = end.returncode == status and line and dumps == status
     out[name] = "survived" if fine and not status else "ended with a dump"
-    if not fine or "Traceback" in end.stderr:
-      missed.append(f"{name}: status {end.returncode}: {end.stderr[-300:]}")
+    if not fine or "Traceback" in end.text:
+      missed.append(f"{name}: status {end.returncode}: {end.text[-300:]}")
   return out | {"missed": missed}
 
 
-def _command(folder, *options):
-  module = "miras_jax.benchmarks.toy_run"
-  return [sys.executable, "-m", module, f"--workdir={folder}", *options]
+class _Life:
+  """A process that runs the toy. Forked from one that has imported everything."""
+
+  def __init__(self, folder, *options):
+    self._output = pathlib.Path(f"{folder}.output")
+    argv = [f"--workdir={folder}", *options]
+    self._process = _PROCESSES.Process(target=_live, args=(argv, str(self._output)))
+    self._process.start()
+
+  def poll(self):
+    return self._process.exitcode
+
+  def kill(self):
+    os.kill(self._process.pid, signal.SIGKILL)
+    return self.wait()
+
+  def wait(self):
+    self._process.join()
+    return self
+
+  @property
+  def returncode(self):
+    return self._process.exitcode
+
+  @property
+  def text(self):
+    return self._output.read_text(errors="replace") if self._output.exists() else ""
 
 
-def _start(folder, *options):
-  command, pipe = _command(folder, *options), subprocess.PIPE
-  return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+def _live(argv, output):
+  """The body of a life; what it prints goes to a file."""
+  out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+  os.dup2(out, 1)
+  os.dup2(out, 2)
+  cli.run(toy_run.main, argv)
 
 
 def _run(folder, *options):
-  return subprocess.run(_command(folder, *options), capture_output=True, text=True)
+  return _Life(folder, *options).wait()
+
+
+@contextlib.contextmanager
+def _compile_once(folder):
+  """Lives share their compiled programs, as restarts on one machine should."""
+  names = {
+    "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+  }
+  before = {name: os.environ.get(name) for name in names}
+  os.environ.update(names)
+  try:
+    yield
+  finally:
+    for name, value in before.items():
+      os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _rows(folder):

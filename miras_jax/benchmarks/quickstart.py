@@ -15,7 +15,7 @@ from miras_jax import cli, config_file
 from miras_jax.benchmarks.step import full_batch, time_step
 from miras_jax.run_config import RunConfig
 
-VOCAB = 704  # about what the rendered conversations need
+LENGTH, VOCAB = 248, 704  # what the rendered conversations need
 
 
 def main(argv):
@@ -25,7 +25,7 @@ def main(argv):
   parser.add_argument("--batch_size", type=int, default=0, help="default: the config's")
   args = parser.parse_args(argv)
   config = RunConfig.from_config_dict(config_file.load("configs/prist_quickstart.py"))
-  config = config.fitted(vocab_size=VOCAB, max_len=config.data.max_len)
+  config = config.fitted(vocab_size=VOCAB, max_len=LENGTH)
   if args.batch_size:
     config = dataclasses.replace(config, batch_size=args.batch_size)
   compile_s, step_s = time_step(

@@ -41,7 +41,7 @@ def remarks(entry):
         f"{c['kind']} over {c['axis']} ({c['network'].upper()}):"
         f" {c['bytes'] / GIB:.2f} GiB in {c['count']} operations"
       )
-  if entry.get("flops") and entry.get("flops_analytic"):
+  if entry.get("source") == "compiled" and entry.get("flops"):
     ratio = entry["flops"] / entry["flops_analytic"]
     yield f"compiled FLOPs are {ratio:.3f} of the analytic ones"
   if entry.get("measured_s"):

@@ -1,7 +1,8 @@
 """`--study=...`: one thing varied, everything else as the config says.
 
 chips       the topology's generation from its size up to 1,024 chips and more: weak
-            scaling (rows a chip fixed) and strong scaling (rows fixed)
+            scaling (rows a chip fixed) and strong scaling (one row a chip at the
+            largest, the same rows in more micro-batches at the others)
 size        1b, 7b, 13b, 34b, 70b on the same chips
 resolution  of both encoders
 length      tokens of a row
@@ -19,7 +20,6 @@ SIZES = ("1b", "7b", "13b", "34b", "70b")
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 MASKS = (1, 4, 16, 32)
 RESOLUTIONS = ((512, 384), (1024, 768), (1536, 1152))  # SAM canvas, ConvNeXt
-STRONG_ROWS = 4  # of a chip at the smallest size of strong scaling, at least
 
 
 def run(name, config, names, one):
@@ -41,9 +41,14 @@ def chips(config, start, one):
   if topology.num_chips(topology.parse(largest)[1], 1) < 1024:
     names.append(f"{largest}x4")
   weak = [one(config, n) | {"label": f"weak {n}"} for n in names]
-  rows = max(e["batch_size"] for e in weak) * STRONG_ROWS
-  fixed = dataclasses.replace(config, batch_size=rows)
-  strong = [one(fixed, n) | {"label": f"strong {n}"} for n in names]
+  rows = max(e["devices"] for e in weak)
+  strong = []
+  for n, entry in zip(names, weak, strict=True):
+    optim = dataclasses.replace(
+      config.optim, accumulation=max(1, rows // entry["devices"])
+    )
+    fixed = dataclasses.replace(config, batch_size=rows, optim=optim)
+    strong.append(one(fixed, n) | {"label": f"strong {n}"})
   return _relative(weak) + _relative(strong)
 
 
