@@ -1,8 +1,8 @@
 """What a run trains: tokenizer, data, model and objective, built from a RunConfig."""
 
 import dataclasses
-import math
 import functools
+import math
 import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple

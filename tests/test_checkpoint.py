@@ -223,6 +223,42 @@ def test_a_folder_without_checkpoints_is_one_line(tmp_path, part):
     checkpoint.load_for_inference(tmp_path / part)
 
 
+def test_adapters_alone_are_read_and_nothing_else(tmp_path):
+  state = make_state()
+  both = {"llm": {"lora_a": jnp.ones((4, 2)), "kernel": state.trainable["llm"]["kernel"]}}
+  state = train_step.create_state(both, state.frozen, optax.adamw(1e-2), seed=0)
+  save(tmp_path, 3, state=state)
+  shutil.rmtree(tmp_path / "checkpoints/frozen")
+  params, step = checkpoint.load_part(tmp_path, (r"/lora_[ab]$",))
+  assert step == 3 and list(params) == ["llm"] and list(params["llm"]) == ["lora_a"]
+  assert equal(params["llm"]["lora_a"], both["llm"]["lora_a"])
+  with pytest.raises(UserError, match="no trained parameter has"):
+    checkpoint.load_part(tmp_path, ("nothing",))
+
+
+def test_a_step_that_lost_its_mark_is_set_aside(tmp_path):
+  state = save(tmp_path, 1, 2)
+  (tmp_path / "checkpoints/2/_CHECKPOINT_METADATA").write_text("{")
+  with Checkpoints(tmp_path, keep=5) as checkpoints:
+    assert checkpoints.restore(shapes_of(state))[1] == 1
+  assert (tmp_path / "checkpoints/2.damaged").is_dir()
+
+
+def test_prune_deletes_what_killed_saves_and_damaged_steps_left(trained, capsys):
+  folder, _, _ = trained
+  (folder / "checkpoints/7.damaged").mkdir()
+  (folder / f"checkpoints/9{workdir.TEMPORARY}-1").mkdir()
+  assert cli.main(["checkpoint", "prune", str(folder), "--keep=2"]) == 0
+  names = {p.name for p in (folder / "checkpoints").iterdir()}
+  assert names == {"1", "2", "frozen"}
+  assert "steps left: 1, 2" in capsys.readouterr().out
+
+
+def test_verify_names_a_step_that_is_not_there(trained):
+  with pytest.raises(UserError, match="no complete step 5"):
+    cli.main(["checkpoint", "verify", str(trained[0]), "--step=5"])
+
+
 def test_verify_lists_what_is_damaged_and_fails(trained, capsys):
   folder, _, _ = trained
   assert checkpoint.main(["verify", str(folder)]) == 0

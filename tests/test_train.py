@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,55 @@ def test_eight_devices_log_the_losses_of_one(tmp_path):
   many = run(tmp_path / "many", devices=8, mesh=mesh)
   for a, b in zip(one, many, strict=True):
     np.testing.assert_allclose(b["loss"], a["loss"], rtol=1e-5)
+
+
+def test_data_that_fail_once_are_read_again_from_the_same_place(tmp_path, caplog):
+  straight = run(tmp_path / "a")
+  data = toy.ToyData()
+
+  def fail():
+    data.at, data.position = None, data.position - 1
+    raise OSError("server away")
+
+  data.at, data.call = 4, fail
+  assert run(tmp_path / "b", data=data) == straight
+  assert "server away" in caplog.text
+
+
+def test_data_that_keep_failing_are_one_line(tmp_path):
+  class Broken(toy.ToyData):
+    def __next__(self):
+      raise OSError("server gone")
+
+  with pytest.raises(UserError, match="failed 3 times: OSError: server gone"):
+    run(tmp_path, data=Broken())
+
+
+def test_a_full_disk_is_an_alarm_and_training_goes_on(tmp_path, monkeypatch, caplog):
+  free = iter([10**12, 0, 10**12, 10**12])  # frozen, step 2, 4, 6
+  usage = shutil.disk_usage(tmp_path)
+  monkeypatch.setattr(
+    shutil, "disk_usage", lambda _: usage._replace(free=next(free, 10**12))
+  )
+  rows = run(tmp_path, checkpoint_every=2)
+  assert len(rows) == 6 and workdir.Workdir(tmp_path).steps() == [4, 6]
+  assert "ALARM disk full: checkpoint 2" in caplog.text
+
+
+def test_a_disk_that_is_full_at_the_end_is_one_line(tmp_path, monkeypatch):
+  free = iter([10**12, 10**12, 0, 0])
+  usage = shutil.disk_usage(tmp_path)
+  monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=next(free)))
+  with pytest.raises(UserError, match="disk full: checkpoint 6"):
+    run(tmp_path)
+  assert workdir.Workdir(tmp_path).steps() == [3]
+
+
+def test_a_profile_is_written_for_the_steps_asked_for(tmp_path):
+  made = mesh_lib.make_mesh(MeshConfig(), jax.devices()[:1])
+  task = toy_task(toy_config(probe_every=99))
+  train.train(task, workdir.Workdir(tmp_path), made, profile=(3, 2))
+  assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
 def test_frozen_parameters_come_out_as_they_went_in(tmp_path):

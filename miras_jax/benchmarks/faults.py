@@ -73,7 +73,7 @@ def _print(name, result):
 def kills(folder, args):
   """Numbers of `args.kills` kills; "missed" lists what was not survived."""
   rng, number = random.Random(args.seed), args.kills
-  options = (f"--steps={4 * EVERY * number + 10}", f"--every={EVERY}", "--width=1024")
+  options = (f"--steps={2 * EVERY * number + 20}", f"--every={EVERY}", "--width=1024")
   whole, victim = folder / "undisturbed", workdir.Workdir(folder / "killed")
   missed, lost, in_save = [], [], 0
   if (end := _run(whole, *options)).returncode:
