@@ -1,11 +1,11 @@
-"""Conversations about one image share a row: system text and image once, then each talk.
+"""Conversations about one image share a row: system text and image once, then talks.
 
 A row is [prefix | talk | talk | ...]. The prefix is segment 1, talk k is segment k + 2,
-and positions restart after the prefix, so that every token of a talk sees and is what it
-would see and be alone (DESIGN section 3). The image is encoded once a row.
+and positions restart after the prefix, so that every token of a talk sees what it would
+see alone. The image is encoded once a row.
 
-Groups are fixed when the data set is opened: a packed data set is a data set of rows and
-the pipeline shuffles rows, so it stays elastic over hosts and workers.
+Groups are fixed when the data set is opened: a packed data set is a data set of rows
+and the pipeline shuffles rows, so it stays elastic over hosts and workers.
 """
 
 from typing import NamedTuple
@@ -50,9 +50,9 @@ def _size(entry, tokenizer, text_options):
 def group(image_ids, sizes, *, limit, max_len, max_masks):
   """Record indices of each row: neighbours in the order of the list, one image a row.
 
-  Rows are filled first come, first served, up to `limit` conversations, `max_len` tokens
-  and `max_masks` [SEG]s. A record of size None (a defective one) and one without an
-  image prefix get a row of their own.
+  Rows are filled first come, first served, up to `limit` conversations, `max_len`
+  tokens and `max_masks` [SEG]s. A record of size None (a defective one) and one without
+  an image prefix get a row of their own.
   """
   rows, open_rows = [], {}
   for i, (image, size) in enumerate(zip(image_ids, sizes, strict=True)):
@@ -143,6 +143,5 @@ class PackedDataset:
 
 def lengths(rows, sizes):
   """Tokens of each of `rows` that has a sound record, sorted."""
-  return sorted(
-    sizes[row[0]].prefix + sum(sizes[i].own for i in row) for row in rows if sizes[row[0]]
-  )
+  sound = (row for row in rows if sizes[row[0]])
+  return sorted(sizes[row[0]].prefix + sum(sizes[i].own for i in row) for row in sound)

@@ -113,9 +113,11 @@ class Checkpoints:
     step is named in the log, renamed to `<step>.damaged` and the one before it is used.
     Raises UserError for a checkpoint of another architecture, or when all are damaged.
     """
+    steps = self.dir.steps()
     for step in self.dir.incomplete_steps():
-      self._set_aside(step, "it is incomplete")
-    if not (steps := self.dir.steps()):
+      # An old one was being deleted when the run was killed: nothing is lost with it.
+      self._set_aside(step, "it is incomplete", quiet=bool(steps) and step < steps[-1])
+    if not steps:
       return None
     for step in reversed(steps):
       try:
@@ -130,9 +132,10 @@ class Checkpoints:
       " --workdir or put a good copy back"
     )
 
-  def _set_aside(self, step, why):
+  def _set_aside(self, step, why, *, quiet=False):
     """Renames a step that is of no use, so that it can be saved again."""
-    log.error("checkpoint step %d is damaged: %s", step, why)
+    if not quiet:
+      log.error("checkpoint step %d is damaged: %s", step, why)
     if distributed.is_first():
       path = self.dir.step(step)
       aside = path.with_name(path.name + workdir.DAMAGED)

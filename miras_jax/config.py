@@ -99,7 +99,7 @@ class LlamaConfig:
   lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
   remat: str = "none"
   attention: str = "xla"
-  scan_unroll: int = 1  # layers a turn of the loop; a few small ones run faster unrolled
+  scan_unroll: int = 1  # layers a turn of the loop; few small ones run faster unrolled
 
   def __post_init__(self):
     _check(

@@ -167,7 +167,7 @@ def _room(parts, pack, max_masks):
   """Tokens a row needs, rounded up.
 
   One conversation a row: those of the longest. Packed: at least those, and enough for
-  PACKED_WHOLE of the rows; the others are cut in two, which costs less than padding all.
+  PACKED_WHOLE of the rows; the others are cut in two, cheaper than padding all rows.
   """
   limits = {"limit": pack, "max_len": UNLIMITED, "max_masks": max_masks}
   needed = 1

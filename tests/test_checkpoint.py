@@ -225,7 +225,8 @@ def test_a_folder_without_checkpoints_is_one_line(tmp_path, part):
 
 def test_adapters_alone_are_read_and_nothing_else(tmp_path):
   state = make_state()
-  both = {"llm": {"lora_a": jnp.ones((4, 2)), "kernel": state.trainable["llm"]["kernel"]}}
+  kernel = state.trainable["llm"]["kernel"]
+  both = {"llm": {"lora_a": jnp.ones((4, 2)), "kernel": kernel}}
   state = train_step.create_state(both, state.frozen, optax.adamw(1e-2), seed=0)
   save(tmp_path, 3, state=state)
   shutil.rmtree(tmp_path / "checkpoints/frozen")

@@ -34,8 +34,12 @@ def batches():
   rows = packing.PackedDataset(source, ((0, 1, 2),))
   alone = Examples(source, tokenizer, cfg)
   together = Examples(rows, tokenizer, cfg)
-  stack = lambda made: {k: np.stack([x[k] for x in made]) for k in made[0]}
-  return stack([alone[i] for i in range(3)]), stack([together[0]]), tokenizer.vocab_size
+  singles, joined = _stack([alone[i] for i in range(3)]), _stack([together[0]])
+  return singles, joined, tokenizer.vocab_size
+
+
+def _stack(examples):
+  return {k: np.stack([x[k] for x in examples]) for k in examples[0]}
 
 
 def test_loss_and_gradients_are_those_of_the_conversations_alone(batches):

@@ -71,6 +71,18 @@ def test_rows_are_as_long_as_the_longest_conversation(data_dir, tmp_path):
   assert used <= length < used + task.LENGTH_MULTIPLE
 
 
+def test_packed_rows_hold_several_conversations_and_a_talk_stays_short(
+  data_dir, tmp_path
+):
+  changes = {"data.pack": 3, "data.max_masks": 3, "batch_size": 2}
+  made = make(config_for(data_dir, **changes), tmp_path)
+  batch, data = next(made.batches), made.config.data
+  assert len(made.batches.records(batch)) == batch["seg_valid"].sum() > 4
+  assert batch["tokens"].shape[1] == data.max_len > 2 * data.talk_len - 64
+  assert task.talk_config(made.config).max_len == data.talk_len < data.max_len
+  assert task.talk_config(made.config).max_masks == 1
+
+
 def test_a_given_length_is_kept(data_dir, tmp_path):
   made = make(config_for(data_dir, **{"data.max_len": 200}), tmp_path)
   assert next(made.batches)["tokens"].shape == (8, 200)

@@ -2,8 +2,8 @@
 
 Llama of equal shape, batch and length on both sides: base weights frozen, LoRA on
 q_proj and v_proj, next-token cross entropy on every position, AdamW on the adapters,
-float32. PyTorch is `transformers.LlamaForCausalLM` with scaled dot-product attention; it
-needs `pip install torch==2.13.0`. Both run alternately, medians are compared.
+float32. PyTorch is `transformers.LlamaForCausalLM` with scaled dot-product attention,
+and needs `pip install torch==2.13.0`. Both run in turn, medians are compared.
 
   miras bench decoder
   miras bench decoder --width=512 --depth=8 --length=512 --batch_size=4
@@ -57,7 +57,7 @@ def main(argv):
   for _ in range(args.rounds):
     for name, step in sides.items():
       start = time.perf_counter()
-      loss = step()
+      step()
       seconds[name].append(time.perf_counter() - start)
   medians = {name: statistics.median(times) for name, times in seconds.items()}
   for name, median in medians.items():

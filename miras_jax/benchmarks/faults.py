@@ -92,8 +92,6 @@ def kills(folder, args):
     missed.append("the parameters differ")
   if in_save < IN_SAVE * number:
     missed.append(f"only {in_save} of {number} kills hit a save")
-  if max(lost, default=0) > LOST * EVERY:
-    missed.append(f"a kill lost {max(lost)} steps")
   return {
     "kills": number,
     "during a save": in_save,
@@ -106,13 +104,14 @@ def kills(folder, args):
 
 def _kill_once(victim, options, rng, before, lost):
   """Starts the run, kills it; returns (whether a save was hit, what went wrong)."""
-  known = set(victim.steps())
+  known, left = set(victim.steps()), set(_unfinished(victim))
   life = _Life(victim.path, *options)
   try:
     wait = rng.randrange(3)  # checkpoints that this life may finish
+    _until(lambda: " from step " in life.text or not known, life)
     _until(lambda: len(set(victim.steps()) - known) >= max(wait, not known), life)
     if rng.random() < 0.8:
-      _until(lambda: _unfinished(victim), life)
+      _until(lambda: set(_unfinished(victim)) - left, life)
       time.sleep(rng.random() * 0.02)
     else:
       time.sleep(rng.random() * 0.3)
@@ -125,6 +124,8 @@ def _kill_once(victim, options, rng, before, lost):
     if not started:
       return 0, f"the restart found no checkpoint: {text[-300:]}"
     lost.append(before - int(started[0].split()[-1]))
+    if lost[-1] > LOST * EVERY:
+      return 0, f"{lost[-1]} steps were lost: {text[-600:]}"
   return int(bool(_unfinished(victim))), None
 
 

@@ -49,9 +49,8 @@ def main(argv):
 def _run(rows, length, talks, steps):
   """(rows, tokens a row, seconds a step) of `rows` rows of `talks` conversations."""
   config = RunConfig.from_config_dict(config_file.load("configs/prist_quickstart.py"))
-  model = dataclasses.replace(
-    config.model, overrides=config.model.overrides | OVERRIDES | {"llama.vocab_size": 704}
-  )
+  overrides = config.model.overrides | OVERRIDES | {"llama.vocab_size": 704}
+  model = dataclasses.replace(config.model, overrides=overrides)
   data = dataclasses.replace(config.data, pack=talks, max_masks=talks, max_len=length)
   config = dataclasses.replace(config, model=model, data=data, batch_size=rows)
   batch = full_batch(config.model.build(), config)

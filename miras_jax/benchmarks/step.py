@@ -1,4 +1,4 @@
-"""Times the real training step of a RunConfig on a given batch; what benchmarks share."""
+"""Times the real training step of a RunConfig on a batch; what benchmarks share."""
 
 import functools
 import time

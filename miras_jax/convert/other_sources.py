@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from miras_jax.convert.stream import Target
 from miras_jax.convert.tensors import TensorInfo
 from miras_jax.errors import UserError
 
@@ -60,3 +61,37 @@ class LinearProjector:
       return np.concatenate([eye, -eye, np.zeros((D - 2 * C, C), dtype)])
     weight = self._file.read(self._weight)
     return np.concatenate([weight, -weight, np.zeros((D, D - 2 * C), dtype)], axis=1)
+
+
+def with_linear_projector(tree, targets):
+  """[Target] of published names with the one layer again, if the tree's two are that.
+
+  A projector that was trained since then is two layers and stays so.
+  """
+  name = LinearProjector.NAME
+  first = next((t.name for t in targets if t.name.endswith(f"{name}.0.weight")), None)
+  if first is None or not _is_linear(tree):
+    return targets
+  stem = first.removesuffix("0.weight")
+  width = tree.infos["projector/fc1/kernel"].shape[0]
+  last = next(t for t in targets if t.name == f"{stem}2.weight")
+  bias = next(t for t in targets if t.name == f"{stem}2.bias")
+
+  def weight():
+    yield np.ascontiguousarray(tree.read("projector/fc2/kernel")[:width].T)
+
+  made = Target(f"{stem}weight", (last.shape[0], width), last.dtype, weight)
+  others = [t for t in targets if not t.name.startswith(stem)]
+  return [*others, made, bias._replace(name=f"{stem}bias")]
+
+
+def _is_linear(tree):
+  """Whether fc1 is [I, -I, 0] without bias and fc2 [W, -W, 0] in our orientation."""
+  C, D = tree.infos["projector/fc1/kernel"].shape
+  if D < 2 * C or tree.read("projector/fc1/bias").any():
+    return False
+  eye = np.concatenate([np.eye(C), -np.eye(C), np.zeros((C, D - 2 * C))], axis=1)
+  if not np.array_equal(tree.read("projector/fc1/kernel"), eye):
+    return False
+  kernel = tree.read("projector/fc2/kernel")
+  return np.array_equal(kernel[C : 2 * C], -kernel[:C]) and not kernel[2 * C :].any()

@@ -20,6 +20,7 @@ from configs.common import base_config
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax.convert import hf, infer, stream
 from miras_jax.convert.kinds import KINDS
+from miras_jax.convert.other_sources import with_linear_projector
 from miras_jax.convert.tree import published_targets
 from miras_jax.errors import UserError
 from miras_jax.run_config import ModelChoice, RunConfig
@@ -68,6 +69,7 @@ def _miras(job, shard_bytes):
   adapted = any(LORA.search(path) for path in job.tree.infos)
   table = KINDS["miras-training" if adapted else "miras"]
   targets = published_targets(job.tree, table, sorted(job.tree.infos))
+  targets = with_linear_projector(job.tree, targets)
   variant, overrides = infer.overrides_of(job.cfg)
   texts = {
     "miras_config.json": json.dumps(

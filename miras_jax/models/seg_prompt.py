@@ -38,8 +38,8 @@ def span_mask(seg_pos_BM, obj_pos_BM, length, *, seg_state):
   return (obj_pos_BM[..., None] >= 0) & (t_T >= start_BM1) & (t_T < stop_BM1)
 
 
-# As loud as SAM's own prompt embeddings are: from random weights, a mask decoder takes far
-# longer to notice a quiet prompt among its six tokens.
+# As loud as SAM's own prompt embeddings are: from random weights, a mask decoder takes
+# far longer to notice a quiet prompt among its six tokens.
 LOUD = nn.initializers.variance_scaling(16.0, "fan_in", "truncated_normal")
 
 

@@ -1,6 +1,7 @@
 """Published checkpoints: which kind a file is, which files a folder means, what config
 its shapes say."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -20,10 +21,10 @@ from miras_jax.config import (
 from miras_jax.convert import hf, infer
 from miras_jax.convert.job import expected_shapes
 from miras_jax.convert.kinds import KINDS
-from miras_jax.convert.other_sources import LinearProjector
+from miras_jax.convert.other_sources import LinearProjector, with_linear_projector
 from miras_jax.convert.sources import Source, detect_kind
 from miras_jax.convert.tensors import TensorInfo
-from miras_jax.convert.tree import empty_at
+from miras_jax.convert.tree import Tree, empty_at, published_targets
 from miras_jax.errors import UserError
 from tests.convert import checkpoints
 
@@ -147,6 +148,44 @@ def test_a_linear_projector_becomes_two_layers_that_compute_the_same(tmp_path):
   made = (z * (1 + erf(z / np.sqrt(2))) / 2) @ w2.T + b2
   np.testing.assert_allclose(made, x @ W.T + b, atol=1e-5)
   source.close()
+
+
+class Leaves(Tree):
+  """A tree in memory."""
+
+  def __init__(self, leaves):
+    self.leaves = leaves
+    self.infos = {k: TensorInfo(x.shape, x.dtype) for k, x in leaves.items()}
+
+  def read(self, path, layer=None):
+    return self.leaves[path]
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_linear_projector_leaves_as_it_came_unless_it_was_trained(tmp_path, trained):
+  rng = np.random.default_rng(0)
+  W, b = (rng.normal(size=s).astype("f4") for s in ((20, 8), (20,)))
+  state = {"model.mm_projector.weight": W, "model.mm_projector.bias": b}
+  save_file(state, tmp_path / "a.safetensors")
+  with contextlib.closing(Source(tmp_path / "a.safetensors", "lisa")) as source:
+    leaves = {
+      place.path: array
+      for key in source.infos
+      for place, array in source.table.read(key, source.read(key))
+    }
+  if trained:
+    leaves["projector/fc1/kernel"] = leaves["projector/fc1/kernel"] * 1.01
+  tree = Leaves(leaves)
+  targets = published_targets(tree, KINDS["miras"], sorted(leaves))
+  found = {t.name: t for t in with_linear_projector(tree, targets)}
+  if trained:
+    assert sorted(found) == sorted(t.name for t in targets)
+    return
+  assert found.keys() == state.keys()
+  for name, want in state.items():
+    (array,) = found[name].arrays()
+    np.testing.assert_array_equal(array, want)
+    assert (found[name].shape, found[name].dtype) == (want.shape, want.dtype)
 
 
 # -- configs --------------------------------------------------------------------------
