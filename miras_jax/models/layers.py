@@ -117,8 +117,11 @@ def quick_gelu(x):
 
 
 def exact_gelu(x):
-  """GELU by the error function, PyTorch's default; jax's default is the tanh form."""
-  return jax.nn.gelu(x, approximate=False)
+  """GELU by the error function, PyTorch's default; jax's default is the tanh form.
+
+  Computed in float32, as PyTorch does for every dtype.
+  """
+  return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
 
 
 def resize_bilinear(x_BHWC, height, width):

@@ -28,7 +28,10 @@ class Sam(nn.Module):
     self.prompt_encoder = PromptEncoder(
       self.decoder_cfg, cfg.grid, cfg.image_size, self.dtype
     )
-    self.decoder = MaskDecoder(self.decoder_cfg, self.dtype)
+    # In float32 whatever the rest runs in: a logit is a small difference of large
+    # terms, which bfloat16 rounds two to three times as far off, and the decoder is a
+    # thousandth of a step's arithmetic.
+    self.decoder = MaskDecoder(self.decoder_cfg)
 
   def encode(self, image_BHWC):
     """Normalised, zero-padded images -> features [B, H, W, C]."""

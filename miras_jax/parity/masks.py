@@ -78,7 +78,7 @@ def main_masks(port, table):
   table.tensor("prompt/sparse", sparse[:, 0])
   shape = (len(image_K), grid, grid, dense.shape[-1])
   table.tensor("prompt/dense", nchw(np.broadcast_to(dense[:, 0], shape)))
-  module = MaskDecoder(port.cfg.sam_decoder, port.dtype)
+  module = MaskDecoder(port.cfg.sam_decoder)
   features = port.encoded["sam"][image_K]
   pe = port.sam(_dense_pe)
   (logits, iou), state = run(
