@@ -118,10 +118,15 @@ def _device_grid(sizes, devices):
       )
     inner = (shape[0] // slices,) + shape[1:]
     outer = (slices,) + (1,) * (len(AXES) - 1)
-    return mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices)
+    return mesh_utils.create_hybrid_device_mesh(
+      inner, outer, devices=devices, allow_split_physical_axes=True
+    )
   if devices[0].platform == "cpu":
     return np.asarray(devices).reshape(shape)
-  return mesh_utils.create_device_mesh(shape, devices=devices)
+  # An axis may take a part of a torus dimension, e.g. data=8, tensor=2 of 4 x 4 chips.
+  return mesh_utils.create_device_mesh(
+    shape, devices=devices, allow_split_physical_axes=True
+  )
 
 
 def _proposal(sizes, num_devices):

@@ -36,7 +36,8 @@ PARAM_RULES = (
     (r"^(clip|convnext|sam/encoder|projector)/.*fc2/kernel$", P("tensor", "fsdp")),
     # Convolutions [h, w, in, out]: small, only their output channels are cut.
     (r"^(clip|sam/encoder)/patch_embed/kernel$",          P(None, None, None, "fsdp")),
-    (r"^convnext/.*(conv|dwconv)/kernel$",                P(None, None, None, "fsdp")),
+    (r"^convnext/.*dwconv/kernel$",                       P()),  # cut, it moves images
+    (r"^convnext/.*conv/kernel$",                         P(None, None, None, "fsdp")),
     (r"^sam/encoder/neck/conv[12]/kernel$",               P(None, None, None, "fsdp")),
     (r"^sam/encoder/.*rel_pos_[hw]$",                     P()),
     (r"^(clip|sam/encoder)/(pos_embed|class_embed)$",     P()),

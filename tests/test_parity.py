@@ -273,6 +273,27 @@ def test_a_tensor_passes_within_its_tolerance_and_in_its_shape(
   assert (not table.failures) == passed
 
 
+@pytest.mark.parametrize(
+  "name, scale, passed",
+  [
+    ("llm/logits", 1.019, True),
+    ("llm/logits", 1.021, False),
+    ("masks/pred_logits_0", 1.039, True),
+    ("masks/pred_logits_0", 1.041, False),
+  ],
+)
+def test_in_bfloat16_one_seg_state_has_its_own_tolerance_and_says_why(
+  tmp_path, capsys, name, scale, passed
+):
+  (tmp_path / "config.json").write_text("{}")
+  np.savez(tmp_path / "outputs.npz", **{name: np.array([1.0, 2.0])})
+  table = Table(Folder(tmp_path), "bfloat16")
+  table.tensor(name, scale * np.array([1.0, 2.0]))
+  assert (not table.failures) == passed
+  table.print()
+  assert ("PyTorch's own is" in capsys.readouterr().out) == name.startswith("masks/")
+
+
 def test_integers_must_be_equal(table):
   table.tensor("n", np.array([1, 3]), EXACT)
   assert [row.name for row in table.failures] == ["n"]

@@ -307,6 +307,7 @@ class _Life:
 
   def __init__(self, folder, *options):
     self._output = pathlib.Path(f"{folder}.output")
+    self._output.unlink(missing_ok=True)  # what the life before it printed
     argv = [f"--workdir={folder}", *options]
     self._process = _PROCESSES.Process(target=_live, args=(argv, str(self._output)))
     self._process.start()

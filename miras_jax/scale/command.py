@@ -77,7 +77,11 @@ def _entries(options, config):
   if options.search:
     from miras_jax.scale import search
 
-    found = [search.run(config, name, compile_best=options.compile) for name in names]
+    best = 0 if options.estimate else options.compile
+    found = [
+      search.run(config, name, compile_best=best, cached=options.cached)
+      for name in names
+    ]
     return [entry for entries in found for entry in entries]
   one = _one_by(options)
   return [one(config, name, p) for name in names for p in options.program.split(",")]

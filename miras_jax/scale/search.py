@@ -12,9 +12,9 @@ REMATS = ("full", "dots")
 SHOWN = 6
 
 
-def run(config, name, *, compile_best=1):
+def run(config, name, *, compile_best=1, cached=False):
   """Entries of the best configurations on one topology, the compiled ones first."""
-  found = candidates(config, name)
+  found = candidates(config, name, cached=cached)
   feasible = [e for e, _, _ in found if e["fits"]]
   if not feasible:
     least = min((e for e, _, _ in found), key=lambda e: e["hbm_bytes"])
@@ -28,12 +28,12 @@ def run(config, name, *, compile_best=1):
   for entry, changed, mesh in best[:compile_best]:
     from miras_jax.scale.command import compile_one
 
-    made = compile_one(changed, name, mesh=mesh)
+    made = compile_one(changed, name, mesh=mesh, cached=cached)
     out.append(made | {"label": entry["label"]})
   return out + [entry for entry, _, _ in best]
 
 
-def candidates(config, name):
+def candidates(config, name, *, cached=False):
   """[(entry, config, mesh)] of every choice, the fastest first.
 
   Ordered by the time without any overlap: the bound alone would call all those equal
@@ -43,7 +43,7 @@ def candidates(config, name):
   out = []
   for mesh in model.meshes(config, devices, slices):
     for changed, text in variations(config):
-      entry = model.estimate(changed, name, mesh=mesh)
+      entry = model.estimate(changed, name, mesh=mesh, cached=cached)
       sizes = " ".join(f"{k}{v}" for k, v in mesh.sizes.items() if v > 1)
       out.append((entry | {"label": f"{name} {sizes} {text}"}, changed, mesh))
   return sorted(

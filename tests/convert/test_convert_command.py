@@ -15,7 +15,7 @@ from miras_jax.convert import command, store, stream
 from miras_jax.convert.job import expected_shapes
 from miras_jax.convert.sources import Source
 from miras_jax.errors import UserError
-from tests.convert import checkpoints, torch_files
+from tests.convert import checkpoints, golden_source, torch_files
 from tests.convert.checkpoints import CFG, SET
 from tests.shared_data import GOLDEN, needs_golden
 
@@ -88,21 +88,7 @@ def test_in_out_in_is_bit_identical(ours, published, tmp_path):
 
 @needs_golden
 def test_the_golden_state_dict_returns_bit_identical(tmp_path):
-  config = json.loads((GOLDEN / "config.json").read_text())
-  source = tmp_path / "source"
-  source.mkdir()
-  shutil.copyfile(GOLDEN / "state_dict.safetensors", source / "model.safetensors")
-  settings = config["llm"] | {"model_type": "llama"}
-  settings["image_size_aux"] = config["convnext"]["image_size"]
-  (source / "config.json").write_text(json.dumps(settings))
-  heads = config["sam"]["dec_num_heads"]
-  fields = [
-    f"--set=clip.num_heads={config['clip_vision']['num_attention_heads']}",
-    f"--set=sam_decoder.num_heads={heads}",
-    f"--set=seg_prompt.num_heads={heads}",
-  ]
-  ours, out = tmp_path / "ours", tmp_path / "out"
-  command.main([f"--src={source}", f"--dst={ours}", "--tokenizer=none", *fields])
+  ours, out = golden_source.convert(tmp_path, "none"), tmp_path / "out"
   command.main([f"--src={ours}", f"--dst={out}", "--to=miras"])
   assert_same(read_folder(out), load_file(GOLDEN / "state_dict.safetensors"))
 

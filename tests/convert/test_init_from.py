@@ -73,6 +73,7 @@ def flat(params):
   return flatten_dict(params, sep="/")
 
 
+@pytest.mark.slow
 def test_the_first_loss_is_that_of_the_published_weights(run, data_dir, converted):
   made = task.make_task(workdir_config(run), workdir.Workdir(run))
   plain = dataclasses.replace(made.config.model, overrides=overrides_of(converted))
