@@ -5,18 +5,16 @@ are written, renamed and deleted by the first, and what one finds damaged all le
 """
 
 import contextlib
-import functools
 import json
 import re
 import shutil
-import sys
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from miras_jax import disk, distributed, fingerprint, trees, workdir
+from miras_jax import disk, distributed, fingerprint, leaf_table, logs, trees, workdir
 from miras_jax.errors import UserError
 from miras_jax.logs import log
 from miras_jax.run_config import RunConfig
@@ -149,7 +147,7 @@ class Checkpoints:
     with _together(folder):
       meta = _read_meta(folder)
     wanted = _saved_part(shapes)
-    _check_architecture(folder, meta["leaves"], wanted)
+    leaf_table.check_architecture(folder, meta["leaves"], wanted)
     saved = _read_arrays(folder, wanted, meta["leaves"])
     frozen = read_frozen(self.dir, shapes.frozen)
     return shapes.replace(frozen=frozen, **saved), step, meta["data"]
@@ -197,7 +195,7 @@ def load_for_inference(checkpoint, *, sharding=None):
   sharding = sharding or _first_device()
   try:
     part, picked = _trained(_read_meta(folder.step(step))["leaves"])
-    shapes = _shapes_of(picked, sharding)
+    shapes = leaf_table.shapes_of(picked, sharding)
     trainable = _read_arrays(folder.step(step), shapes, picked)[part]
     frozen = read_frozen(folder, None, sharding=sharding)
   except Damaged as damage:
@@ -228,10 +226,10 @@ def read_frozen(folder, shapes, *, sharding=None):
     with _together(folder.frozen):
       leaves = _read_meta(folder.frozen)["leaves"]
     if shapes is None:
-      wanted = _shapes_of(leaves, sharding)
+      wanted = leaf_table.shapes_of(leaves, sharding)
     else:
       wanted = {"params": shapes}
-      _check_architecture(folder.frozen, leaves, wanted)
+      leaf_table.check_architecture(folder.frozen, leaves, wanted)
     return _read_arrays(folder.frozen, wanted, leaves)["params"]
   except Damaged as damage:
     raise UserError(
@@ -250,7 +248,7 @@ def read_table(folder):
 def read_leaf(folder, name):
   """One leaf of a step folder or `frozen/` as a numpy array; Damaged if it changed."""
   leaves = {name: read_table(folder)[name]}
-  found = _read_arrays(folder, _shapes_of(leaves, _first_device()), leaves)
+  found = _read_arrays(folder, leaf_table.shapes_of(leaves, _first_device()), leaves)
   return np.asarray(jax.tree.leaves(found)[0])
 
 
@@ -265,7 +263,7 @@ def load_part(checkpoint, patterns, *, sharding=None):
   picked = {p: e for p, e in picked.items() if any(re.search(x, p) for x in patterns)}
   if not picked:
     raise UserError(f"{folder.step(step)}: no trained parameter has {list(patterns)}")
-  shapes = _shapes_of(picked, sharding or _first_device())
+  shapes = leaf_table.shapes_of(picked, sharding or _first_device())
   try:
     return _read_arrays(folder.step(step), shapes, picked)[part], step
   except Damaged as damage:
@@ -342,8 +340,9 @@ def _read_meta(folder):
 
 def _restore(folder, args):
   # Not through a Checkpointer: it waits for all processes, and one that met damage
-  # would leave the others waiting.
-  _hush_closed_loops()
+  # would leave the others waiting. Once one read has failed, tensorstore prints a
+  # traceback for each of the others.
+  logs.hush("Event loop is closed")
   return ocp.PyTreeCheckpointHandler().restore(
     epath.Path((folder / "state").absolute()), args=args
   )
@@ -362,18 +361,6 @@ def _read_arrays(folder, shapes, leaves):
   return found
 
 
-@functools.cache
-def _hush_closed_loops():
-  """Once one read has failed, tensorstore prints a traceback for each of the others."""
-  before = sys.unraisablehook
-
-  def hook(what):
-    if "Event loop is closed" not in str(what.exc_value):
-      before(what)
-
-  sys.unraisablehook = hook
-
-
 @contextlib.contextmanager
 def _together(folder):
   """What one process cannot read is Damaged for all: none goes on alone."""
@@ -390,35 +377,12 @@ def _together(folder):
 
 
 def _compare(folder, leaves, found):
-  if wrong := fingerprint.first_mismatch(leaves, fingerprint.table(found)):
+  try:
+    table = fingerprint.table(found)
+  except (TypeError, ValueError, AttributeError) as error:  # a leaf that is no array
+    raise Damaged(f"{folder}/state: {_first_line(error)}") from error
+  if wrong := fingerprint.first_mismatch(leaves, table):
     raise Damaged(f"{folder}: the values of {wrong[0]!r} are not those that were saved")
-
-
-def _check_architecture(folder, leaves, shapes):
-  """UserError naming the first path that is not in both, or not of one shape."""
-  wanted = {
-    fingerprint.path_name(path): [list(leaf.shape), str(leaf.dtype)]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
-  }
-  if wrong := fingerprint.first_mismatch(leaves, wanted):
-    path, saved, ours = wrong
-    raise UserError(
-      f"{folder} is of another architecture: {path} is {_text(saved)} there and"
-      f" {_text(ours)} in this config; take its config or another --workdir"
-    )
-
-
-def _shapes_of(leaves, sharding):
-  """Nested dict of ShapeDtypeStruct for a table of leaves."""
-  flat = {
-    tuple(path.split("/")): jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding)
-    for path, (shape, dtype, _) in leaves.items()
-  }
-  return trees.unflatten_dict(flat)
-
-
-def _text(entry):
-  return f"{entry[1]}{entry[0]}" if entry else "absent"
 
 
 def _first_line(error):

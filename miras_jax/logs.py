@@ -40,6 +40,18 @@ def of_process(index):
       handler.setFormatter(logging.Formatter(f"process {index}: %(message)s"))
 
 
+@functools.cache
+def hush(text):
+  """Drops errors of other libraries' threads that say `text`."""
+  before = sys.unraisablehook
+
+  def hook(what):
+    if text not in str(what.exc_value):
+      before(what)
+
+  sys.unraisablehook = hook
+
+
 class _AboveBar(logging.Handler):
   def emit(self, record):
     tqdm.tqdm.write(self.format(record), file=sys.stderr)

@@ -49,13 +49,13 @@ def launch(folder, *options, own=((), ())):
 
 
 def finish(processes):
-  """(exit statuses, standard outputs, errors), gloo's own lines left out."""
+  """(exit statuses, lines of standard output, of errors), gloo's own left out."""
   texts = [p.communicate(timeout=240) for p in processes]
-  errors = [
-    [line for line in text[1].splitlines() if not line.startswith("[Gloo]")]
-    for text in texts
-  ]
-  return [p.returncode for p in processes], [text[0] for text in texts], errors
+  outputs, errors = (
+    [[t for t in text.splitlines() if not t.startswith("[Gloo]")] for text in stream]
+    for stream in zip(*texts, strict=True)
+  )
+  return [p.returncode for p in processes], outputs, errors
 
 
 def wait_for(condition, processes):
@@ -117,7 +117,7 @@ def test_two_processes_stop_together_and_one_goes_on_with_the_losses_of_one(
   assert statuses == [0, 0], errors
   stopped = workdir.Workdir(tmp_path).steps()[-1]
   assert stopped == len(losses(tmp_path)) < STEPS
-  assert f"step {stopped} of {STEPS}, stopped by SIGTERM" in printed[0]
+  assert f"step {stopped} of {STEPS}, stopped by SIGTERM" in printed[0][-1]
   assert not printed[1] and not any("compiled" in line for line in errors[1])
   # What two processes saved, one process with another mesh goes on from.
   resumed = run_here(tmp_path, 8, data=-1, tensor=2)

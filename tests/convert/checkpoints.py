@@ -18,6 +18,9 @@ CFG = with_overrides(
     "llama.depth": 2,
     "llama.vocab_size": 300,
     "llama.norm_eps": 1e-6,
+    # Published weights do not say how they are computed.
+    "llama.attention": "xla",
+    "llama.scan_unroll": 1,
     "convnext.layer_scale_init": 1e-6,
     "seg_prompt.alignment": "none",
   },
