@@ -273,25 +273,13 @@ def test_a_tensor_passes_within_its_tolerance_and_in_its_shape(
   assert (not table.failures) == passed
 
 
-@pytest.mark.parametrize(
-  "name, scale, passed",
-  [
-    ("llm/logits", 1.019, True),
-    ("llm/logits", 1.021, False),
-    ("masks/pred_logits_0", 1.039, True),
-    ("masks/pred_logits_0", 1.041, False),
-  ],
-)
-def test_in_bfloat16_one_seg_state_has_its_own_tolerance_and_says_why(
-  tmp_path, capsys, name, scale, passed
-):
+@pytest.mark.parametrize("scale, passed", [(1.019, True), (1.021, False)])
+def test_bfloat16_is_measured_against_the_norm(tmp_path, scale, passed):
   (tmp_path / "config.json").write_text("{}")
-  np.savez(tmp_path / "outputs.npz", **{name: np.array([1.0, 2.0])})
+  np.savez(tmp_path / "outputs.npz", x=np.array([1.0, 2.0]))
   table = Table(Folder(tmp_path), "bfloat16")
-  table.tensor(name, scale * np.array([1.0, 2.0]))
+  table.tensor("x", scale * np.array([1.0, 2.0]))
   assert (not table.failures) == passed
-  table.print()
-  assert ("PyTorch's own is" in capsys.readouterr().out) == name.startswith("masks/")
 
 
 def test_integers_must_be_equal(table):

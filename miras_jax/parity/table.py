@@ -9,11 +9,6 @@ from miras_jax.errors import UserError
 
 ACTIVATION, LOSS, EXACT = 1e-4, 1e-5, 0.0
 BFLOAT16 = 2e-2  # relative, of every tensor that is not exact
-# A single [SEG] state, and the full-size mask of one: this is the dtype's limit, not
-# ours. PyTorch's own bfloat16 run of the original's decoder and SAM on the public
-# folder (its towers in float32) is 2.6e-2 off in such a state and 2.3e-2 in its mask.
-BFLOAT16_STATE = 4e-2
-STATES = ("obj/prompt_sparse", "obj/seg_in_", "obj/aligned_", "masks/pred_logits_")
 
 
 class Row(NamedTuple):
@@ -98,8 +93,6 @@ class Table:
     note = ""
     if self.relative and tolerance != EXACT:
       error, tolerance = _relative(ours, theirs), BFLOAT16
-      if label.startswith(STATES):
-        tolerance, note = BFLOAT16_STATE, "of one [SEG]; PyTorch's own is 2.6e-2 off"
     error = math.inf if math.isnan(error) else error
     return Row(label, error, tolerance, note)
 
