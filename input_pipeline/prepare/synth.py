@@ -21,6 +21,7 @@ EVAL_SHARE = 0.05  # of the images, for val and again for test
 KINDS = {"one": 0.68, "part": 0.13, "two": 0.14, "none": 0.05}
 JPEG_QUALITY = 92
 MARKER = "synth.json"
+RECIPE = 2  # of the scenes and talks: another one makes other data from the same seed
 
 
 def generate(out, conversations, seed):
@@ -30,7 +31,7 @@ def generate(out, conversations, seed):
   holds anything else.
   """
   out = pathlib.Path(out)
-  recipe = {"conversations": conversations, "seed": seed, "recipe": 1}
+  recipe = {"conversations": conversations, "seed": seed, "recipe": RECIPE}
   if conversations < 3 * PER_IMAGE:
     raise UserError(
       f"--conversations={conversations}: give at least {3 * PER_IMAGE}, "

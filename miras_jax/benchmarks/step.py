@@ -1,19 +1,15 @@
 """Times the real training step of a RunConfig on a batch; what benchmarks share."""
 
-import functools
 import time
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from miras_jax import fresh, sharding, train, train_step
+from miras_jax import fresh, sharding, task, train
 from miras_jax import mesh as mesh_lib
 from miras_jax.models import miras
-from miras_jax.objective import MirasObjective
 from miras_jax.program import Program
-from miras_jax.task import Task
 
 
 class Timing(NamedTuple):
@@ -31,26 +27,12 @@ def time_step(config, batch, steps):
   """
   mesh = mesh_lib.make_mesh(config.mesh)
   mesh_lib.check_batch(config.batch_size, mesh, accumulation=config.optim.accumulation)
-  cfg = config.model.build()
-  model = miras.Miras(cfg, jnp.dtype(config.model.dtype))
-  task = Task(
-    config=config,
-    init=functools.partial(miras.init_params, cfg),
-    objective=MirasObjective(model, config.loss, config.loss_resolution),
-    batches=None,
-    probe=None,
-  )
+  made = task.model_task(config)
   with jax.set_mesh(mesh):
-    shapes, parts = train.plan(task, mesh)
-    placed = jax.tree.map(lambda x: x.sharding, shapes)
-    make = functools.partial(fresh.make_state, task, parts.tx)
-    state = jax.jit(make, out_shardings=placed)()
+    shapes, parts = train.plan(made, mesh)
+    state = fresh.load(made, shapes, parts.tx)
     batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-    step = jax.jit(
-      functools.partial(train_step.train_step, parts=parts),
-      out_shardings=(placed, sharding.replicated_sharding(mesh)),
-      donate_argnums=0,
-    )
+    step = train.jit_train_step(parts, shapes)
     program = Program("train_step", step, shapes, batch)
     state, _ = jax.block_until_ready(program(state, batch))
     start = time.perf_counter()

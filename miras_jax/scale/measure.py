@@ -4,11 +4,10 @@ import statistics
 import time
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from miras_jax import chips, flops, fresh, task, train
 from miras_jax import mesh as mesh_lib
+from miras_jax.benchmarks.step import full_batch
 from miras_jax.scale import programs, roofline
 from miras_jax.scale.command import with_mesh
 
@@ -40,30 +39,15 @@ def measure(config, *, mesh=None, steps=5):
 
 
 def _arrays(config, build):
-  """A fresh state, and a batch whose tokens and masks are random but legal."""
-  found = task.model_task(config)
+  """A fresh state and a full batch, on the devices."""
+  made = task.model_task(config)
   state_shapes, batch_shapes = build.shapes
-  _, parts = train.plan(found, build.mesh)
-  state = fresh.load(found, state_shapes, parts.tx)
-  rng, cfg = np.random.default_rng(0), config.model.build()
-
-  def fill(name, x):
-    top = {
-      "image_sam": 256, "image_aux": 256, "masks": 2, "loss_mask": 2, "segments": 1,
-      "tokens": cfg.llama.vocab_size,
-    }.get(name, 1)  # fmt: skip
-    value = rng.integers(0, top, x.shape).astype(x.dtype)
-    if name == "positions":
-      value = np.broadcast_to(np.arange(x.shape[1]), x.shape).astype(x.dtype)
-    if name in ("segments", "seg_valid"):
-      value = np.ones(x.shape, x.dtype)
-    if name in ("valid_hw", "original_hw"):
-      value = np.full(x.shape, cfg.sam_encoder.image_size, x.dtype)
-    if name in ("obj_pos", "image_slot"):
-      value = np.full(x.shape, -1, x.dtype)
-    return jax.device_put(jnp.asarray(value), x.sharding)
-
-  return state, {k: fill(k, x) for k, x in batch_shapes.items()}
+  _, parts = train.plan(made, build.mesh)
+  state = fresh.load(made, state_shapes, parts.tx)
+  batch = full_batch(config.model.build(), config)
+  return state, {
+    k: jax.device_put(batch[k], x.sharding) for k, x in batch_shapes.items()
+  }
 
 
 def _entry(config, build, executable, notes):
