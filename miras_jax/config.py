@@ -24,6 +24,7 @@ class ClipConfig:
   patch_size: int
   norm_eps: float = 1e-5
   select_layer: int = -2
+  scan_blocks: bool = False  # as loops: minutes less to compile (models/blocks.py)
 
   def __post_init__(self):
     _check(self.width % self.num_heads == 0, f"{self.width=} / {self.num_heads=}")
@@ -53,6 +54,7 @@ class ConvNextConfig:
   mlp_ratio: int = 4
   norm_eps: float = 1e-6
   layer_scale_init: float = 1e-6
+  scan_blocks: bool = False  # see ClipConfig
 
   def __post_init__(self):
     _check(len(self.dims) == len(self.depths) == 4, f"{self.dims=}, {self.depths=}")
@@ -130,6 +132,7 @@ class SamEncoderConfig:
   mlp_ratio: int = 4
   norm_eps: float = 1e-6
   neck_norm_eps: float = 1e-6
+  scan_blocks: bool = False  # see ClipConfig
 
   def __post_init__(self):
     _check(self.width % self.num_heads == 0, f"{self.width=} / {self.num_heads=}")
@@ -228,6 +231,7 @@ def _sam(width, depth, num_heads, global_layers):
     global_layers=global_layers,
     window_size=14,
     out_width=256,
+    scan_blocks=True,
   )
 
 
@@ -284,10 +288,20 @@ LLAMA_VARIANTS = {
 }
 
 CLIP_L_336 = ClipConfig(
-  width=1024, mlp_width=4096, depth=24, num_heads=16, image_size=336, patch_size=14
+  width=1024,
+  mlp_width=4096,
+  depth=24,
+  num_heads=16,
+  image_size=336,
+  patch_size=14,
+  scan_blocks=True,
 )
 CONVNEXT_L_768 = ConvNextConfig(
-  dims=(192, 384, 768, 1536), depths=(3, 3, 27, 3), image_size=768, target_grid=48
+  dims=(192, 384, 768, 1536),
+  depths=(3, 3, 27, 3),
+  image_size=768,
+  target_grid=48,
+  scan_blocks=True,
 )
 SAM_DECODER = SamDecoderConfig(
   width=256, depth=2, mlp_width=2048, num_heads=8, mask_channels=16, iou_width=256

@@ -5,7 +5,7 @@ number of valid targets of the *whole* global batch, at least 1. So the sum over
 accumulation steps, shards or packed rows is exactly the loss of the batch.
 
 B rows (one image each), M masks a row, H W mask rows and columns, T tokens, D width,
-V vocabulary. Mask arguments shared by the mask losses:
+V vocabulary, G shards of the batch. Mask arguments shared by the mask losses:
   logits_BMHW   mask logits
   targets_BMHW  0/1, any dtype
   seg_valid_BM  1 where there is a target, else 0
@@ -16,6 +16,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+
+from miras_jax import sharding
 
 FOCAL_FORMS = ("mask", "published")
 BOUNDARY_FORMS = ("probabilities", "published")
@@ -78,7 +80,21 @@ def chunked_token_ce(
   The logits of one chunk exist at a time, in the backward pass too: they are computed
   again there. The product runs in the dtype of `hidden`, the rest in float32.
   """
-  targets_BT, weight_BT = next_tokens(tokens_BT, loss_mask_BT)
+  whole = (hidden_BTD, *next_tokens(tokens_BT, loss_mask_BT))
+  G = sharding.batch_shards(hidden_BTD.shape[0])
+  if G == 1:
+    return _ce_in_chunks(whole, head_DV, chunk) / normaliser
+  # A copy of the head for each shard of the batch: its gradient then adds up where it
+  # is and crosses the network once, not once a chunk.
+  head_GDV = jnp.broadcast_to(head_DV, (G, *head_DV.shape))
+  head_GDV = sharding.constrain(head_GDV, "head_copies")
+  shards = jax.tree.map(lambda x: x.reshape(G, -1, *x.shape[1:]), whole)
+  of_each_G = jax.vmap(lambda part, head_DV: _ce_in_chunks(part, head_DV, chunk))
+  return of_each_G(shards, head_GDV).sum() / normaliser
+
+
+def _ce_in_chunks(whole, head_DV, chunk):
+  """Sum of cross-entropy of `whole` = (hidden_BTD, targets_BT, weight_BT)."""
 
   @jax.checkpoint
   def ce_of(part, head_DV):
@@ -92,16 +108,14 @@ def chunked_token_ce(
     )
     return _ce_sum(logits_BTV, targets_BT, weight_BT)
 
-  whole = (hidden_BTD, targets_BT, weight_BT)
-  if hidden_BTD.shape[1] <= chunk:
-    return ce_of(whole, head_DV) / normaliser
+  if whole[0].shape[1] <= chunk:
+    return ce_of(whole, head_DV)
   chunks = jax.tree.map(lambda x: _chunks(x, chunk), whole)
 
   def add(total, part):
     return total + ce_of(part, head_DV), None
 
-  total, _ = jax.lax.scan(add, jnp.zeros((), jnp.float32), chunks)
-  return total / normaliser
+  return jax.lax.scan(add, jnp.zeros((), jnp.float32), chunks)[0]
 
 
 def _chunks(x_BT, chunk):

@@ -53,6 +53,8 @@ BATCH_SPEC = P(BATCH_AXES)
 # Where activations are told how to lie; everything else follows from these.
 ACTIVATION_RULES = {
   "decoder": P(BATCH_AXES, "sequence"),  # [B, T, D] into the decoder and out of it
+  "tower": P(BATCH_AXES),  # [B, ...] between the blocks of an image encoder
+  "head_copies": P(BATCH_AXES, None, "tensor"),  # [G, D, V], one for each batch shard
 }
 
 
@@ -136,6 +138,13 @@ def constrain(x, name):
     return x
   spec = fit(ACTIVATION_RULES[name], x.shape, mesh)
   return jax.lax.with_sharding_constraint(x, spec)
+
+
+def batch_shards(rows):
+  """How many ways the mesh that is set cuts a batch; 1 where it does not divide it."""
+  mesh = jax.sharding.get_abstract_mesh()
+  shards = 1 if mesh.empty else _size(BATCH_AXES, mesh)
+  return 1 if rows % shards else shards
 
 
 def batch_sharding(mesh):

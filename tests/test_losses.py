@@ -7,6 +7,7 @@ import pytest
 
 from miras_jax import losses
 from miras_jax.losses import LOSS_PRESETS, PUBLISHED_FORMS, LossConfig
+from miras_jax.mesh import MeshConfig, make_mesh
 from tests.models import golden_sam
 from tests.shared_data import needs_golden
 
@@ -289,3 +290,18 @@ def test_losses_are_float32_for_bfloat16_inputs():
   half = jnp.asarray(logits, jnp.bfloat16)
   bce = losses.mask_bce(half, targets, **where, normaliser=1)
   assert ce.dtype == bce.dtype == jnp.float32
+
+
+def test_chunked_token_ce_is_the_same_on_a_mesh():
+  hidden, head, tokens, mask = _text(B=4, T=13, D=4, V=6)
+
+  def ce(hidden, head):
+    return losses.chunked_token_ce(hidden, head, tokens, mask, normaliser=7, chunk=4)
+
+  step = jax.jit(jax.value_and_grad(ce, argnums=(0, 1)))
+  want, want_grads = step(hidden, head)
+  with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
+    value, grads = step(hidden, head)
+  np.testing.assert_allclose(value, want, rtol=1e-6)
+  for ours, other in zip(grads, want_grads, strict=True):
+    np.testing.assert_allclose(ours, other, atol=1e-6)

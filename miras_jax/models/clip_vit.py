@@ -4,6 +4,7 @@ B batch, H W image height and width, C channels, N patches, T = N + 1 with the c
 token, D width, F mlp width.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 from miras_jax.config import ClipConfig
 from miras_jax.models.attention import attend
+from miras_jax.models.blocks import run_blocks
 from miras_jax.models.layers import LayerNorm, Linear, PatchConv, quick_gelu
 
 
@@ -74,8 +76,11 @@ class ClipVit(nn.Module):
     x_BTD = self._embed(image_BHWC)
     x_BTD = LayerNorm(cfg.norm_eps, dtype, name="pre_norm")(x_BTD)
     num_blocks = selected_depth(cfg)
-    for i in range(num_blocks):
-      x_BTD = Block(cfg, dtype, name=f"layer_{i:02d}")(x_BTD)
+    make = functools.partial(Block, cfg, dtype)
+    names = [f"layer_{i:02d}" for i in range(num_blocks)]
+    half = cfg.depth // 2  # where `trainable=...+clip_top_half` begins
+    for run in (names[:half], names[half:]):
+      x_BTD = run_blocks(self, make, run, x_BTD, scan=cfg.scan_blocks)
     if self.is_initializing():
       for i in range(num_blocks, cfg.depth):
         Block(cfg, dtype, name=f"layer_{i:02d}")(x_BTD)

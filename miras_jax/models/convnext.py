@@ -3,6 +3,7 @@
 B batch, H W height and width, C channels, K kernel size.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from miras_jax.config import ConvNextConfig
+from miras_jax.models.blocks import run_blocks
 from miras_jax.models.layers import (
   LayerNorm,
   Linear,
@@ -157,8 +159,11 @@ class Stage(nn.Module):
     if self.index > 0:
       width = cfg.dims[self.index]
       x_BHWC = Downsample(cfg, width, dtype, name="downsample")(x_BHWC)
-    for i in range(cfg.depths[self.index]):
-      x_BHWC = Block(cfg, dtype, name=f"block_{i:02d}")(x_BHWC)
+    make = functools.partial(Block, cfg, dtype)
+    names = [f"block_{i:02d}" for i in range(cfg.depths[self.index])]
+    # The last block alone: `trainable=...+convnext_last_blocks` trains it.
+    for run in (names[:-1], names[-1:]):
+      x_BHWC = run_blocks(self, make, run, x_BHWC, scan=cfg.scan_blocks)
     return x_BHWC
 
 

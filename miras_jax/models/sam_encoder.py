@@ -7,6 +7,8 @@ T = H * W queries, K J rows and columns of the keys on the same grid, S = K * J 
 N heads, E head width, D width, C channels, P patch side, R query rows at a time.
 """
 
+import functools
+import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from miras_jax.config import SamEncoderConfig
+from miras_jax.models.blocks import run_blocks
 from miras_jax.models.layers import LayerNorm, Linear, exact_gelu, resize_bilinear
 
 # Attention logits of one image held at a time, in float32 numbers (128 MiB). Past this
@@ -42,10 +45,14 @@ class SamEncoder(nn.Module):
       # differs from reference: which refuses images of another size.
       pos_1HWD = resize_bilinear(pos_1HWD, *x_BHWD.shape[1:3])
     x_BHWD = x_BHWD + pos_1HWD.astype(self.dtype)
-    for i in range(cfg.depth):
-      window = 0 if i in cfg.global_layers else cfg.window_size
-      x_BHWD = Block(cfg, window, self.dtype, name=f"block_{i:02d}")(x_BHWD)
+    for window, run in itertools.groupby(range(cfg.depth), self._window):
+      make = functools.partial(Block, cfg, window, self.dtype)
+      names = [f"block_{i:02d}" for i in run]
+      x_BHWD = run_blocks(self, make, names, x_BHWD, scan=cfg.scan_blocks)
     return Neck(cfg, self.dtype, name="neck")(x_BHWD)
+
+  def _window(self, block):
+    return 0 if block in self.cfg.global_layers else self.cfg.window_size
 
 
 class PatchConv(nn.Module):
