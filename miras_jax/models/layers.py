@@ -99,7 +99,7 @@ class PatchConv(nn.Module):
   def __call__(self, x_BHWC):
     (B, H, W, C), P = x_BHWC.shape, self.patch
     if H % P or W % P:
-      raise ValueError(f"an image of {H}x{W} does not divide into patches of {P}")
+      raise ValueError(f"map {H}x{W} does not divide into patches of {P}")
     shape = (P, P, C, self.features)
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
     x = x_BHWC.astype(self.dtype).reshape(B, H // P, P, W // P, P, C)

@@ -17,7 +17,13 @@ import jax.numpy as jnp
 
 from miras_jax.config import SamEncoderConfig
 from miras_jax.models.blocks import run_blocks
-from miras_jax.models.layers import LayerNorm, Linear, exact_gelu, resize_bilinear
+from miras_jax.models.layers import (
+  LayerNorm,
+  Linear,
+  PatchConv,
+  exact_gelu,
+  resize_bilinear,
+)
 
 # Attention logits of one image held at a time, in float32 numbers (128 MiB). Past this
 # a global layer works on a few query rows after another: 8 rows of 64 for ViT-H.
@@ -37,7 +43,7 @@ class SamEncoder(nn.Module):
   @nn.compact
   def __call__(self, image_BHWC):
     cfg = self.cfg
-    embed = PatchConv(cfg.width, cfg.patch_size, self.dtype, name="patch_embed")
+    embed = PatchConv(cfg.width, cfg.patch_size, dtype=self.dtype, name="patch_embed")
     x_BHWD = embed(image_BHWC)
     shape = (1, cfg.grid, cfg.grid, cfg.width)
     pos_1HWD = self.param("pos_embed", nn.initializers.normal(0.02), shape)
@@ -53,33 +59,6 @@ class SamEncoder(nn.Module):
 
   def _window(self, block):
     return 0 if block in self.cfg.global_layers else self.cfg.window_size
-
-
-class PatchConv(nn.Module):
-  """Convolution whose kernel side equals its stride, as one matrix product.
-
-  Parameters: `kernel [P, P, C, features]`, `bias [features]`. Raises ValueError when
-  the map does not divide into patches.
-  """
-
-  features: int
-  patch: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x_BHWC):
-    B, H, W, C = x_BHWC.shape
-    P = self.patch
-    if H % P or W % P:
-      raise ValueError(f"map {H}x{W} does not divide into patches of {P}")
-    init = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
-    kernel_PPCD = self.param("kernel", init, (P, P, C, self.features))
-    bias_D = self.param("bias", nn.initializers.zeros, (self.features,))
-    x = x_BHWC.astype(self.dtype).reshape(B, H // P, P, W // P, P, C)
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, P * P * C)
-    y = x @ kernel_PPCD.reshape(-1, self.features).astype(self.dtype)
-    y = y + bias_D.astype(self.dtype)
-    return y.reshape(B, H // P, W // P, self.features)
 
 
 class Block(nn.Module):

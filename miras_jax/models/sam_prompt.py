@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from miras_jax.config import SamDecoderConfig
-from miras_jax.models.layers import LayerNorm, exact_gelu
-from miras_jax.models.sam_encoder import PatchConv
+from miras_jax.models.layers import LayerNorm, PatchConv, exact_gelu
 
 # Rows of point labels, as published.
 PADDING, BACKGROUND, FOREGROUND = -1, 0, 1
@@ -133,8 +132,8 @@ class MaskDownscaling(nn.Module):
   def __call__(self, x):
     cfg, dtype = self.cfg, self.dtype
     eps = cfg.upscale_norm_eps
-    x = PatchConv(cfg.mask_channels // 4, 2, dtype, name="conv1")(x)
+    x = PatchConv(cfg.mask_channels // 4, 2, dtype=dtype, name="conv1")(x)
     x = exact_gelu(LayerNorm(eps, dtype, name="norm1")(x))
-    x = PatchConv(cfg.mask_channels, 2, dtype, name="conv2")(x)
+    x = PatchConv(cfg.mask_channels, 2, dtype=dtype, name="conv2")(x)
     x = exact_gelu(LayerNorm(eps, dtype, name="norm2")(x))
-    return PatchConv(cfg.width, 1, dtype, name="conv3")(x)
+    return PatchConv(cfg.width, 1, dtype=dtype, name="conv3")(x)

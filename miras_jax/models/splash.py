@@ -29,8 +29,8 @@ def attend_splash(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, interpret=None):
 
   Under an active mesh each device works on its part: rows are cut along the data axes,
   heads along `tensor`. `interpret` runs the kernels without a TPU, slowly; the default
-  does so wherever the devices are none. Segment numbers must stay below E, which is at
-  least 64 (`extra_width`).
+  does so wherever the devices are none. Segment numbers go up to
+  `max_segments(H)`, which `RunConfig` holds `data.pack` to.
 
   Raises ValueError when the heads do not divide over `tensor`.
   """
@@ -58,6 +58,11 @@ def extra_width(head_dim):
   """E: channels up to the next multiple of 128 that leaves at least 64."""
   width = -head_dim % LANES
   return width if width >= LANES // 2 else width + LANES
+
+
+def max_segments(head_dim):
+  """The highest segment number of a row: at least 63."""
+  return extra_width(head_dim) - 1
 
 
 def _attend_local(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, interpret):

@@ -132,12 +132,16 @@ def _groups(attributes, num_devices):
 
 
 def _mesh_groups(mesh, between, picked):
-  """`mesh['a'=4,'b'=2], device_ids=([8]) {'a'}`: groups along the picked axes."""
+  """`mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}`: groups along the picked axes.
+
+  Devices are counted in the order given, `[2,4]` transposed by `T(1,0)`, and laid out in
+  the sizes of the mesh.
+  """
   names = re.findall(r"'([^']+)'=(\d+)", mesh)
   sizes = [int(n) for _, n in names]
   order = np.arange(math.prod(sizes))
-  if found := re.search(r"\[([\d,]+)\]<=\[([\d,]+)\]T\(([\d,]+)\)", between):
-    order = order.reshape(_ints(found[2])).transpose(_ints(found[3])).reshape(-1)
+  if found := re.search(r"\[([\d,]+)\]T\(([\d,]+)\)", between):
+    order = order.reshape(_ints(found[1])).transpose(_ints(found[2])).reshape(-1)
   grid = order.reshape(sizes)
   axes = [i for i, (name, _) in enumerate(names) if f"'{name}'" in picked]
   rest = [i for i in range(len(sizes)) if i not in axes]

@@ -9,8 +9,8 @@ from flax.traverse_util import flatten_dict
 
 from miras_jax.config import SAM_VARIANTS, SamEncoderConfig
 from miras_jax.models import sam_encoder
+from miras_jax.models.layers import PatchConv
 from miras_jax.models.sam_encoder import (
-  PatchConv,
   SamEncoder,
   join_windows,
   relative_positions,

@@ -34,6 +34,13 @@ def test_groups_are_told_as_mesh_axes_in_every_notation():
   assert axes == {"tensor", "fsdp"}
 
 
+def test_devices_counted_in_another_order_are_followed():
+  order = "mesh['axis_0'=4,'axis_1'=1,'axis_2'=2], device_ids=([2,4]T(1,0))"
+  text = snippets.LOOP.replace("mesh['axis_0'=4,'axis_1'=2]", order)
+  mesh = {"dcn_data": 1, "data": 2, "fsdp": 4, "tensor": 1, "sequence": 1}
+  assert {c["axis"] for c in found(text, mesh) if c["kind"] == "all-gather"} == {"fsdp"}
+
+
 def test_the_first_axis_is_the_network_between_slices():
   mesh = {"dcn_data": 2, "data": 1, "fsdp": 2, "tensor": 2, "sequence": 1}
   assert {"dcn"} == {c["network"] for c in found(snippets.LOOP, mesh)
