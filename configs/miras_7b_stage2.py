@@ -3,12 +3,12 @@
   miras train --config=configs/miras_7b_stage2.py --workdir=runs/stage2 \\
       --config.data.dir=prist --config.data.tokenizer=DIR/tokenizer.model
   miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --out=scale
+
+The release mixes two questions into every ten multi-turn conversations; mixing is up to
+whoever fills `data.dir`.
 """
 
 from configs import common
-
-# Published weights of the sources, for `miras data build` to mix in this proportion.
-MIXTURE = dict(multiturn=10, vqa=2)
 
 
 def get_config(arg: str = ""):

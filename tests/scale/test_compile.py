@@ -1,7 +1,6 @@
 """XLA's real TPU compiler on a tiny step, and the guard of the 7B one."""
 
 import importlib.util
-import os
 
 import pytest
 
@@ -32,10 +31,15 @@ def test_a_tiny_step_compiles_for_a_tpu_and_is_weighed():
 
 
 @needs_libtpu
+def test_the_cache_program_sends_nothing_between_devices():
+  config = RunConfig.from_config_dict(config_file.load("miras_7b_stage2:size=tiny"))
+  entry = command.compile_one(config, "v5e:2x2", "cache", per_chip=1)
+  assert entry["fits"] and entry["batch_size"] == 4
+  assert entry["collectives"] == []
+  assert entry["flops"] == pytest.approx(entry["flops_analytic"], rel=0.25)
+
+
+@needs_libtpu
 @pytest.mark.slow
-@pytest.mark.skipif(
-  not os.environ.get("MIRAS_SCALE_CHECK"),
-  reason="minutes of compiling: set MIRAS_SCALE_CHECK=1, or run miras scale --check",
-)
 def test_the_7b_step_is_as_lean_as_the_baseline():
   assert guard.main() == 0
