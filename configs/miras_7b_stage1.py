@@ -5,8 +5,8 @@
   miras train --config=configs/miras_7b_stage1.py:size=tiny --workdir=runs/tiny \\
       --config.data.dir=data/synth
 
-The release draws from six kinds of source in the proportion semantic segmentation 9,
-referring segmentation 6, questions 3, reasoning segmentation 1, captions 3, grounding 6;
+The release draws from six kinds of source: semantic segmentation 9, referring
+segmentation 6, questions 3, reasoning segmentation 1, captions 3, grounding 6 parts;
 mixing is up to whoever fills `data.dir`.
 """
 
