@@ -3,7 +3,10 @@
   miras bench quickstart            # a step: examples/s, tokens/s, compile time
   miras bench packing               # one row an image against one row a conversation
   miras bench decoder               # a LoRA step of the decoder against PyTorch eager
+  miras bench prist                 # the whole training step against PyTorch eager
+  miras bench meshes                # the real model: every mesh has one losses
   miras bench faults                # kills, flipped bits, full disks: what is survived
+  miras bench saves                 # how long a save blocks, what a kill costs
   miras bench convert --scale=0.05  # converting a large checkpoint against copying it
 
 miras bench NAME --help tells what a benchmark measures and takes.
@@ -18,6 +21,9 @@ BENCHMARKS = {
   "quickstart": "miras_jax.benchmarks.quickstart",
   "packing": "miras_jax.benchmarks.packing",
   "decoder": "miras_jax.benchmarks.decoder",
+  "prist": "miras_jax.benchmarks.prist",
+  "meshes": "miras_jax.benchmarks.meshes",
+  "saves": "miras_jax.benchmarks.saves",
   "faults": "miras_jax.benchmarks.faults",
   "convert": "miras_jax.benchmarks.convert",
 }

@@ -115,13 +115,7 @@ def encoder_params(made, mesh):
   config = made.config
   split = functools.partial(_split, made)
   key = jax.random.key(config.seed)
-  trained, frozen = jax.eval_shape(split, key)
-  names = cacheable(trained)
-  if not names:
-    raise UserError(
-      f"trainable={config.trainable!r} trains every encoder: there is nothing to cache"
-    )
-  wanted = {p: x for p, x in frozen.items() if needed(p, names)}
+  names, wanted = encoder_shapes(made)
   whole = sharding.replicated_sharding(mesh)
   if not config.init_from:
     # As the run makes them: another compilation may round a random number otherwise.
@@ -138,6 +132,21 @@ def encoder_params(made, mesh):
   if missing:
     raise UserError(f"init_from={config.init_from} lacks {missing[0]}")
   return names, flatten_dict(params, sep="/")
+
+
+def encoder_shapes(made):
+  """(features that can be cached, {path: shape and type} of what makes them).
+
+  Raises UserError when every encoder is trained.
+  """
+  config = made.config
+  trained, frozen = jax.eval_shape(lambda: _split(made, jax.random.key(config.seed)))
+  names = cacheable(trained)
+  if not names:
+    raise UserError(
+      f"trainable={config.trainable!r} trains every encoder: there is nothing to cache"
+    )
+  return names, {p: x for p, x in frozen.items() if needed(p, names)}
 
 
 def _split(made, key):
@@ -284,10 +293,9 @@ class Encoder:
 
   def __init__(self, made, names, params, batch_size):
     devices = jax.local_devices()
-    self._mesh = jax.sharding.Mesh(np.asarray(devices), ("rows",))
-    spec = jax.sharding.PartitionSpec
-    place = functools.partial(jax.sharding.NamedSharding, self._mesh)
-    self._rows, whole = place(spec("rows")), place(spec())
+    self._mesh = mesh_lib.local_mesh()
+    self._rows = sharding.batch_sharding(self._mesh)
+    whole = sharding.replicated_sharding(self._mesh)
     self._size = -(-batch_size // len(devices)) * len(devices)
     local = {p: x.addressable_data(0) for p, x in params.items()}
     self._params = jax.device_put(unflatten_dict(local, sep="/"), whole)

@@ -35,8 +35,12 @@ class Unit(NamedTuple):
     return {"sam": f"sam/{rest.split('/')[0]}"}.get(head, head)
 
 
-# What a feature cache holds the results of.
-ENCODERS = ("clip", "convnext", "mining", "projector", "sam/encoder")
+# What a feature cache holds: feature -> the parts whose result it is.
+FEATURES = {
+  "image_tokens": ("clip", "convnext", "mining", "projector"),
+  "sam_features": ("sam/encoder",),
+}
+ENCODERS = sum(FEATURES.values(), ())
 
 
 class Flops(NamedTuple):
@@ -56,13 +60,14 @@ class Flops(NamedTuple):
     return self.useful + self.again
 
 
-def example(config, *, program="train", context=None, cached=False):
+def example(config, *, program="train", context=None, cached=False, features=FEATURES):
   """Flops of one row of a fitted RunConfig (`data.max_len` set).
 
   cached: image tokens and SAM features come from a feature cache.
 
   program: train, eval (no backward), prefill (encoders and decoder of a whole row, no
-  head), decode (one token against `context` cached ones).
+  head), decode (one token against `context` cached ones), cache (`features` of an
+  image).
   """
   cfg, data = config.model.build(), config.data
   if program == "decode":
@@ -71,6 +76,9 @@ def example(config, *, program="train", context=None, cached=False):
     units = forward_units(cfg, data.max_len, data.max_masks)
     if cached:
       units = [u for u in units if u.group not in ENCODERS]
+    if program == "cache":
+      made = sum((FEATURES[name] for name in features), ())
+      units = [u for u in units if u.group in made]
     if program == "prefill":
       skipped = ("llm/lm_head", "seg_prompt", "sam/decoder")
       units = [u for u in units if not u.path.startswith(skipped)]

@@ -64,7 +64,15 @@ def make_mesh(cfg, devices=None):
   """A Mesh over all devices with Auto axes; activate it with `jax.set_mesh(mesh)`."""
   devices = list(jax.devices() if devices is None else devices)
   sizes = resolve(cfg, len(devices))
-  grid = _device_grid(sizes, devices)
+  return _mesh(_device_grid(sizes, devices))
+
+
+def local_mesh():
+  """A Mesh of this process's devices alone, all along `data`."""
+  return _mesh(np.asarray(jax.local_devices()).reshape(1, -1, 1, 1, 1))
+
+
+def _mesh(grid):
   return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 

@@ -9,6 +9,10 @@ from miras_jax.errors import UserError
 from miras_jax.logs import log
 
 GB = 1e9
+# Numbers of the log that differ between equal runs.
+TIMINGS = (
+  "examples_per_s", "tokens_per_s", "step_s", "data_wait_s", "save_wait_s", "goodput"
+)  # fmt: skip
 
 
 class Meters:
@@ -33,19 +37,22 @@ class Meters:
     self._clock, self._idle = time.perf_counter(), 0.0
 
   def idle(self, seconds):
-    """Time in which this process kept the devices waiting: a save, data."""
+    """Time in which a save kept the devices waiting."""
     self._idle += seconds
 
   def step(self, notes):
     """{name: number} at the end of a step. notes: what `train` knows of its batch."""
     now = time.perf_counter()
     seconds = max(now - self._clock, 1e-9)
-    self._useful += max(seconds - self._idle, 0.0)
+    idle = self._idle
+    self._useful += max(seconds - idle, 0.0)
     self._clock, self._idle = now, 0.0
     out = {
       "examples_per_s": len(notes["record"]) * self.shares / seconds,
       "tokens_per_s": notes["tokens"] * self.shares / seconds,
+      "step_s": seconds,
       "data_wait_s": notes["data_wait_s"],
+      "save_wait_s": idle,
       "goodput": min(self._useful / max(now - self._started, 1e-9), 1.0),
     }
     if self.flops:

@@ -12,6 +12,7 @@ from miras_jax import losses
 from miras_jax.distributed import DistributedConfig
 from miras_jax.errors import UserError
 from miras_jax.mesh import MeshConfig
+from miras_jax.models.splash import max_segments
 from miras_jax.optim import OptimConfig
 
 DTYPES = ("float32", "bfloat16")
@@ -29,6 +30,9 @@ MAY_CHANGE = (
   "probe_every",
   "compile_cache",
   "max_skipped",
+  "model.overrides.llama.attention",
+  "model.overrides.llama.remat",
+  "model.overrides.llama.scan_unroll",
   "mesh.",
   "distributed.",
   "data.dir",
@@ -119,6 +123,18 @@ class RunConfig:
     for name in _POSITIVE:
       if getattr(self, name) < 1:
         raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+    self._check_pack()
+
+  def _check_pack(self):
+    """Splash attention tells only so many conversations of a row apart."""
+    llama = self.model.build().llama
+    most = max_segments(llama.head_dim) - 1  # segment 1 is their prefix
+    if llama.attention == "splash" and self.data.pack > most:
+      raise UserError(
+        f"data.pack={self.data.pack}: attention='splash' tells {most} conversations of"
+        f" a row apart at head_dim={llama.head_dim}; set data.pack={most} or less, or"
+        " model.overrides.llama.attention=xla"
+      )
 
   @classmethod
   def from_config_dict(cls, config):

@@ -80,9 +80,8 @@ def make_task(config, folder, *, host=(0, 1)):
 def step_flops(config, features):
   """Floating-point operations of a step, what is cached left out (see flops.py)."""
   found = flops.example(config)
-  cached = {"sam_features": ("sam/encoder",)}
-  cached["image_tokens"] = ("clip", "convnext", "mining", "projector")
-  groups = sum((cached[name] for name in features.shapes), ()) if features else ()
+  names = features.shapes if features else ()
+  groups = sum((flops.FEATURES[name] for name in names), ())
   saved = sum(found.parts.get(group, 0.0) for group in groups)
   return (found.useful - saved) * config.batch_size
 
@@ -228,6 +227,28 @@ def open_batches(config, measured, tokenizer, *, shuffle, host=(0, 1), features=
     cache=config.data.in_memory,
     features=features,
   )
+
+
+def held_out(config, tokenizer, *, limit=0):
+  """Iterator over the held-out split of a fitted config once, as the probe is made."""
+  dataset = open_split(config.data, config.data.split_eval)
+  dataset = first_records(dataset, limit) if limit else dataset
+  part = _measured(config, tokenizer, dataset)
+  return open_batches(config, measured=part, tokenizer=tokenizer, shuffle=False)
+
+
+def fitted_to_data(config, folder):
+  """The config as all of its data decide it: tokenizer, vocabulary and row lengths.
+
+  The tokenizer is saved in `folder`, and runs of this config with less data read it.
+  """
+  data = config.data
+  names = dict.fromkeys(filter(None, (data.split_train, data.split_eval)))
+  sets = [open_split(data, name) for name in names]
+  tokenizer = open_tokenizer(data, folder, sets[0])
+  config = fit(config, tokenizer, [_measured(config, tokenizer, d) for d in sets])
+  data = dataclasses.replace(config.data, tokenizer=str(folder.resolve()))
+  return dataclasses.replace(config, data=data)
 
 
 def first_records(dataset, limit):

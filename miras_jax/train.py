@@ -63,6 +63,11 @@ def main(argv):
   distributed.start(config.distributed)
   logs.of_process(jax.process_index() if jax.distributed.is_initialized() else 0)
   distributed.require_same("config", run_config.shared_by_processes(config))
+  return run(config, folder, profile=profile)
+
+
+def run(config, folder, *, profile=None):
+  """Trains a RunConfig in a Workdir, from where that is; returns 0."""
   config, done = _compare_folder(config, folder)
   if done >= config.steps:
     _say(
@@ -77,6 +82,7 @@ def main(argv):
   mesh_lib.check_batch(
     config.batch_size, devices, accumulation=config.optim.accumulation
   )
+  _check_heads(config.model.build().llama, devices.shape["tensor"])
   task = make_task(config, folder, host=mesh_lib.data_host(devices))
   return train(task, folder, devices, profile=profile)
 
@@ -167,6 +173,7 @@ class _Loop:
     consumed = self.batches.get_state()
     batch, notes = self._next()
     train_program, probe_program = self._compile(state, batch)
+    self.checkpoints.prepare(state)
     self.meters.begin()
     while step < config.steps and not stop(step):
       step += 1
@@ -249,6 +256,7 @@ class _Loop:
 
   def _save_or_go_on(self, step, state, data_state):
     """Saves; a full disk is an alarm, since the steps saved before it are whole."""
+    self._flush(0)  # waits for steps, not for the save
     start = time.perf_counter()
     try:
       self._save(step, state, data_state)
@@ -344,11 +352,25 @@ def _compare_folder(config, folder):
   )
   if found := run_config.first_difference(saved, config):
     name, old, new = found
+    was, keep = f"with {name}={old!r}", f"--config.{name}={old}"
+    if old is None:  # an override that it did not have
+      was, keep = f"without {name}", f"leave --config.{name} out"
     raise UserError(
-      f"{folder.path} was trained with {name}={old!r}, this config says {new!r}; take"
-      f" another --workdir, or --config.{name}={old}"
+      f"{folder.path} was trained {was}, this config says {new!r}; take another"
+      f" --workdir, or {keep}"
     )
   return config, steps[-1]
+
+
+def _check_heads(llama, tensor):
+  """Raises UserError unless each device has whole heads, where attention wants them."""
+  heads = llama.num_kv_heads
+  if llama.attention == "splash" and heads % tensor:
+    raise UserError(
+      f"mesh.tensor={tensor} does not divide the {heads} key heads, which"
+      f" attention='splash' needs; set mesh.tensor={math.gcd(heads, tensor)}, or"
+      " model.overrides.llama.attention=xla"
+    )
 
 
 def _options(argv):

@@ -52,7 +52,7 @@ def finish(processes):
   """(exit statuses, lines of standard output, of errors), gloo's own left out."""
   texts = [p.communicate(timeout=240) for p in processes]
   outputs, errors = (
-    [[t for t in text.splitlines() if not t.startswith("[Gloo]")] for text in stream]
+    [[t for t in text.splitlines() if "peer ranks" not in t] for text in stream]
     for stream in zip(*texts, strict=True)
   )
   return [p.returncode for p in processes], outputs, errors

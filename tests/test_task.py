@@ -147,7 +147,8 @@ def host_params(init):
 @pytest.mark.slow
 def test_the_model_trains_alike_on_one_and_eight_devices(data_dir, tmp_path):
   losses, parameters, start = {}, {}, None
-  for devices, axes in ((1, {}), (8, {"data": 2, "fsdp": 2, "tensor": 2})):
+  mix = {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2}
+  for devices, axes in ((1, {}), (8, mix)):
     config = config_for(data_dir, trainable="lora_heads", **{"data.split_eval": ""})
     folder = tmp_path / str(devices)
     made = make(config, folder)

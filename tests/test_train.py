@@ -21,12 +21,12 @@ from miras_jax import mesh as mesh_lib
 from miras_jax.checkpoint import load_for_inference
 from miras_jax.errors import UserError
 from miras_jax.mesh import MeshConfig
+from miras_jax.meters import TIMINGS
 from miras_jax.program import Program
 from miras_jax.task import Task
 from tests import toy
 
 RULES = ((r"kernel$", jax.sharding.PartitionSpec("fsdp", "tensor")),)
-TIMINGS = ("examples_per_s", "tokens_per_s", "data_wait_s", "goodput")
 
 
 @pytest.fixture(autouse=True)
@@ -277,6 +277,9 @@ def test_options_of_the_command_line_reach_the_run(config_path):
   assert folder.path == pathlib.Path("w")
 
 
+SPLASH = "--config.model.overrides.llama.attention=splash "
+
+
 @pytest.mark.parametrize(
   "option, words",
   [
@@ -290,12 +293,13 @@ def test_options_of_the_command_line_reach_the_run(config_path):
     ("--wrkdir=x", ("--wrkdir", "--workdir")),
     ("--config.mesh.data=3", ("data=3", "this fits")),
     ("--config.batch_size=12", ("batch_size=12", "8 or 16")),
+    (SPLASH + "--config.mesh.tensor=8", ("tensor=8", "2 key heads", "tensor=2")),
     ("--config.data.dir=/nowhere", ("/nowhere", "no such")),
     ("--config.steps=0", ("steps=0",)),
   ],
 )
 def test_a_mistake_is_one_line_that_names_it(config_path, option, words):
-  message = failure(config_path, option)
+  message = failure(config_path, *option.split())
   assert all(word in message for word in words), message
   assert "\n" not in message
   assert not (config_path.parent / "w/checkpoints").exists()
@@ -346,6 +350,7 @@ def test_a_finished_run_says_so_and_does_nothing(finished, config_path, capsys):
   "option, word",
   [("--config.model.variant=small", "model.variant='tiny'"),
    ("--config.optim.lr=0.5", "optim.lr=0.0003"),
+   ("--config.model.overrides.clip.depth=5", "leave --config.model.overrides.clip"),
    ("--config.seed=4", "seed=0")],
 )  # fmt: skip
 def test_another_config_in_the_same_folder_is_one_line(

@@ -136,7 +136,7 @@ def torch_step(cfg, tokens_BT):
   adapters = []
   for layer in model.model.layers:
     for name in cfg.lora_targets:
-      adapters += _add_lora(torch, getattr(layer.self_attn, name))
+      adapters += add_lora(torch, getattr(layer.self_attn, name))
   optimizer = torch.optim.AdamW(adapters, lr=LR, betas=(0.9, 0.95), weight_decay=0.0)
   tokens = torch.from_numpy(tokens_BT.astype(np.int64))
 
@@ -151,7 +151,7 @@ def torch_step(cfg, tokens_BT):
   return run
 
 
-def _add_lora(torch, linear):
+def add_lora(torch, linear):
   """Adds alpha / r * B A x to a linear layer's output; returns [A, B]."""
   a = torch.nn.Parameter(torch.randn(RANK, linear.in_features) * 0.02)
   b = torch.nn.Parameter(torch.zeros(linear.out_features, RANK))

@@ -30,14 +30,13 @@ import jax
 import numpy as np
 import tqdm
 
-from miras_jax import checkpoint, cli, logs, train, workdir
+from miras_jax import checkpoint, cli, logs, meters, train, workdir
 from miras_jax import mesh as mesh_lib
 from miras_jax.benchmarks import toy_run
 from miras_jax.errors import UserError
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["miras_jax.benchmarks.toy_run"])
-TIMINGS = ("examples_per_s", "tokens_per_s", "data_wait_s", "goodput")
 EVERY = 2  # steps between checkpoints
 LOST = 2  # intervals that a kill may cost
 IN_SAVE = 0.6  # share of the kills that must hit a save,
@@ -372,7 +371,7 @@ def _rows(folder):
       rows.append(json.loads(line))
     except ValueError:  # a kill cut it short
       continue
-  return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
+  return [{k: v for k, v in row.items() if k not in meters.TIMINGS} for row in rows]
 
 
 def _last_row(folder):

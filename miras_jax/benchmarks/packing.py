@@ -5,7 +5,7 @@ talk (DESIGN section 3). The model is `tiny` with a 24 x 24 grid of image tokens
 batches hold the same conversations.
 
   miras bench packing
-  miras bench packing --images=4 --talk=150 --talks=3
+  miras bench packing --images=4 --talks=3 --talk=150 --steps=5
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ OVERRIDES = {
 def main(argv):
   """Runs the benchmark; returns 0."""
   parser = cli.Parser(prog="miras bench packing", description=__doc__)
-  parser.add_argument("--images", type=int, default=4, help="in a batch")
+  parser.add_argument("--images", type=int, default=2, help="in a batch")
   parser.add_argument("--talks", type=int, default=3, help="conversations an image")
   parser.add_argument("--talk", type=int, default=150, help="tokens of a conversation")
-  parser.add_argument("--steps", type=int, default=5, help="timed steps")
+  parser.add_argument("--steps", type=int, default=3, help="timed steps")
   args = parser.parse_args(argv)
   prefix = PREFIX + GRID**2
   count = args.images * args.talks

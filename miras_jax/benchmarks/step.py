@@ -19,27 +19,43 @@ class Timing(NamedTuple):
   step_s: float
 
 
-def time_step(config, batch, steps):
-  """Timing of `steps` training steps of a RunConfig on a host `batch`.
+class Step:
+  """The real training step of a RunConfig on one host `batch`, compiled and run once.
 
-  The real step, state and sharding on this machine's devices; the first step is not
-  counted.
+  The real step, state and sharding on this machine's devices. A call takes one more
+  step and returns its metrics, without waiting for them.
   """
-  mesh = mesh_lib.make_mesh(config.mesh)
-  mesh_lib.check_batch(config.batch_size, mesh, accumulation=config.optim.accumulation)
-  made = task.model_task(config)
-  with jax.set_mesh(mesh):
-    shapes, parts = train.plan(made, mesh)
-    state = fresh.load(made, shapes, parts.tx)
-    batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-    step = train.jit_train_step(parts, shapes)
-    program = Program("train_step", step, shapes, batch)
-    state, _ = jax.block_until_ready(program(state, batch))
-    start = time.perf_counter()
-    for _ in range(steps):
-      state, metrics = program(state, batch)
-    jax.block_until_ready(metrics)
-  return Timing(program.seconds, (time.perf_counter() - start) / steps)
+
+  def __init__(self, config, batch):
+    mesh = mesh_lib.make_mesh(config.mesh)
+    accumulation = config.optim.accumulation
+    mesh_lib.check_batch(config.batch_size, mesh, accumulation=accumulation)
+    made = task.model_task(config)
+    with jax.set_mesh(mesh):
+      shapes, parts = train.plan(made, mesh)
+      self._state = fresh.load(made, shapes, parts.tx)
+      self._batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+      step = train.jit_train_step(parts, shapes)
+      self._program = Program("train_step", step, shapes, self._batch)
+      jax.block_until_ready(self())
+
+  @property
+  def compile_s(self):
+    return self._program.seconds
+
+  def __call__(self):
+    self._state, metrics = self._program(self._state, self._batch)
+    return metrics
+
+
+def time_step(config, batch, steps):
+  """Timing of `steps` training steps of a RunConfig; the first one is not counted."""
+  step = Step(config, batch)
+  start = time.perf_counter()
+  for _ in range(steps):
+    metrics = step()
+  jax.block_until_ready(metrics)
+  return Timing(step.compile_s, (time.perf_counter() - start) / steps)
 
 
 def full_batch(cfg, config):

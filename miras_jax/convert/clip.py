@@ -52,7 +52,7 @@ OPENAI = Table(
   # The text tower, the joint projection, and what OpenAI's own archive adds.
   ignored=(
     r"visual\.proj",
-    r"transformer\..*",
+    r"transformer\.resblocks\..*",
     r"token_embedding\.weight",
     r"positional_embedding",
     r"ln_final\..*",

@@ -29,7 +29,7 @@ OPENCLIP = Table(
     r"norm_pre\..*",
     r"(visual\.)?head\..*",
     r"text\..*",
-    r"transformer\..*",
+    r"transformer\.resblocks\..*",
     r"token_embedding\.weight",
     r"positional_embedding",
     r"ln_final\..*",

@@ -27,6 +27,7 @@ from miras_jax.errors import UserError
 
 PUBLISHED_HEAD_DIM = 64  # of every CLIP ViT
 PUBLISHED_LORA_ALPHA = 16.0
+LOOPED = 12  # blocks from which an encoder runs as a loop, as every full-size one does
 _PROJECTION = re.compile(r"llm/layers/\w+/(\w+_proj)/lora_a$")
 
 
@@ -156,13 +157,15 @@ def _clip(shapes, settings):
   heads = vision.get("num_attention_heads") if "patch_size" in vision else None
   if heads is None or width % heads:
     heads = max(1, width // PUBLISHED_HEAD_DIM)
+  depth = _count(shapes, r"clip/layer_(\d+)/")
   return ClipConfig(
     width=width,
     mlp_width=shapes["clip/layer_00/mlp/fc1/kernel"][1],
-    depth=_count(shapes, r"clip/layer_(\d+)/"),
+    depth=depth,
     num_heads=heads,
     image_size=grid * patch,
     patch_size=patch,
+    scan_blocks=depth >= LOOPED,
   )
 
 
@@ -173,14 +176,16 @@ def _convnext(shapes, parts, settings):
     return VARIANTS["7b"].convnext if whole else None
   stages = range(4)
   image_size = settings.get("image_size_aux", CONVNEXT_L_768.image_size)
+  depths = tuple(
+    _count(shapes, rf"convnext/stage_{s}/block_(\d+)/gamma") for s in stages
+  )
   return ConvNextConfig(
     dims=tuple(shapes[f"convnext/stage_{s}/block_00/gamma"][0] for s in stages),
-    depths=tuple(
-      _count(shapes, rf"convnext/stage_{s}/block_(\d+)/gamma") for s in stages
-    ),
+    depths=depths,
     image_size=image_size,
     target_grid=image_size // 16,
     kernel_size=shapes["convnext/stage_0/block_00/dwconv/kernel"][0],
+    scan_blocks=max(depths) >= LOOPED,
   )
 
 
@@ -211,11 +216,19 @@ def _lora(sources, shapes):
     return {}
   adapter = {}
   for source in sources:
+    if source.adapter.get("alpha_pattern"):
+      raise UserError(
+        f"{source.folder / 'adapter_config.json'}: alpha_pattern"
+        f" {source.adapter['alpha_pattern']}, want one lora_alpha for all projections"
+      )
     adapter |= source.adapter
   rank = adapter.get("r", next(iter(ranks.values())))
+  alpha = float(adapter.get("lora_alpha", PUBLISHED_LORA_ALPHA))
+  if adapter.get("use_rslora"):  # scaled by alpha / sqrt(r); ours is alpha / r
+    alpha *= math.sqrt(rank)
   return {
     "lora_rank": rank,
-    "lora_alpha": float(adapter.get("lora_alpha", PUBLISHED_LORA_ALPHA)),
+    "lora_alpha": alpha,
     "lora_dropout": float(adapter.get("lora_dropout", 0.0)),
     "lora_targets": tuple(sorted({_PROJECTION.match(k)[1] for k in ranks})),
   }
@@ -241,6 +254,7 @@ def _sam_encoder(shapes):
     window_size=windows[0] if windows else grid,
     out_width=shapes[path + "neck/conv1/kernel"][-1],
     mlp_ratio=shapes[path + "block_00/mlp/fc1/kernel"][1] // width,
+    scan_blocks=depth >= LOOPED,
   )
 
 

@@ -6,23 +6,33 @@
   miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --search
   miras scale --config=configs/miras_7b_stage2.py --study=chips --topology=v5e:4x4 \\
       --estimate --out=scale
+  miras scale --config=configs/prist_quickstart.py --study=ladder --measure \\
+      --config.data.dir=data/quickstart --out=ladder
   miras scale --check          # the committed numbers of the 7B step: CI's guard
 
 --topology   slices that XLA's TPU compiler knows, e.g. v5e:4x4, v5p:4x4x4, v6e:16x16;
              a number more is a count of slices: v5e:16x16x4. Needs libtpu, no TPU.
---program    train (default), eval, prefill, decode; several by comma
+--program    train (default), eval, prefill, decode, cache; several by comma
 --mesh       sizes of mesh axes, one may be -1; default: the config's
 --cached     the encoders' features come from `miras data cache`
 --per_chip   examples of a micro-batch on each batch shard; default: the config's batch
---search     the best meshes, remat policies and accumulations by a memory model, the
+--search     the best meshes, remat policies, accumulations and packings (up to the
+             config's data.pack) by a memory model, in conversations a second; the
              first --compile=N of them compiled
---study      chips, size, resolution, length or masks: one plot and table of its own
+--study      chips, size, resolution, length or masks: one plot and table of its own;
+             ladder with --measure: trains --rungs=5 small models of growing width,
+             depth and data, the last to --budget=8e12 FLOPs, and fits loss and cIoU
+             against FLOPs (with --estimate: lists them). Run again, it goes on
 --estimate   by the model's formulas alone: nothing is compiled, no libtpu is needed
 --measure    times the step on this machine's devices beside the bound
---examples, --epochs   for the chip-hours; default: the config's own steps
+--effort     O1 compiles in a third of the time, for a first look: at 7B the same bytes
+             sent, memory within 7 % (default: what the trainer compiles with)
+--examples, --epochs   for the chip-hours: conversations (images of cache); default:
+             the config's own steps
 --out        scale.json and scale.html are written there
 """
 
+import contextlib
 import json
 import pathlib
 
@@ -33,6 +43,8 @@ from miras_jax import mesh as mesh_lib
 from miras_jax.errors import UserError
 from miras_jax.run_config import RunConfig
 from miras_jax.scale import programs, report, roofline, topology
+
+EFFORTS = ("", "O1", "O2", "O3")
 
 
 def main(argv):
@@ -47,10 +59,11 @@ def main(argv):
   if not options.config:
     raise UserError("miras scale: --config=... is missing (see miras scale --help)")
   config = _config(options.config, overrides)
+  if options.study == "ladder":
+    return _ladder(options, config)
   entries = _entries(options, config)
   for entry in entries:
-    examples = options.examples * options.epochs or config.steps * config.batch_size
-    entry["chip_hours"] = roofline.chip_hours(entry, examples)
+    entry["chip_hours"] = roofline.chip_hours(entry, _examples(options, config, entry))
   print(report.table(entries))
   if options.out:
     folder = pathlib.Path(options.out)
@@ -60,6 +73,35 @@ def main(argv):
     report.write_html(folder / "scale.html", entries)
     print(f"{folder}/scale.json, {folder}/scale.html")
   return 0
+
+
+def _ladder(options, config):
+  """Trains or lists the ladder; writes ladder.json and ladder.html."""
+  from miras_jax.scale import ladder, ladder_report
+
+  if not options.out or options.measure == options.estimate:
+    raise UserError(
+      "--study=ladder trains models: it wants --measure and --out=DIR"
+      " (--estimate in place of --measure lists them)"
+    )
+  folder = pathlib.Path(options.out)
+  found = ladder.run(
+    config, folder, budget=options.budget or ladder.BUDGET,
+    rungs=options.rungs, train_them=options.measure,
+  )  # fmt: skip
+  print(ladder_report.table(found))
+  if options.measure:
+    ladder_report.write(folder, found)
+    print(f"{folder}/ladder.json, {folder}/ladder.html")
+  return 0
+
+
+def _examples(options, config, entry):
+  """How many the chip-hours are for; 0: unknown. A cache reads every image once."""
+  if entry["program"] == "cache":
+    return options.examples
+  own = config.steps * config.batch_size * config.data.pack
+  return options.examples * options.epochs or own
 
 
 def _entries(options, config):
@@ -79,7 +121,9 @@ def _entries(options, config):
 
     best = 0 if options.estimate else options.compile
     found = [
-      search.run(config, name, compile_best=best, cached=options.cached)
+      search.run(
+        config, name, compile_best=best, cached=options.cached, effort=options.effort
+      )
       for name in names
     ]
     return [entry for entries in found for entry in entries]
@@ -100,22 +144,26 @@ def _one_by(options):
       changes |= {"per_chip": options.per_chip, "cached": options.cached}
       return model.estimate(config, name, **changes)
     changes |= {"per_chip": options.per_chip, "cached": options.cached}
-    return compile_one(config, name, program, **changes)
+    return compile_one(config, name, program, effort=options.effort, **changes)
 
   return one
 
 
 def compile_one(
-  config, name, program="train", *, per_chip=0, mesh=None, cached=False
+  config, name, program="train", *, per_chip=0, mesh=None, cached=False, effort=""
 ):
-  """The entry of one program of `config` on the topology `name`, compiled."""
+  """The entry of one program of `config` on the topology `name`, compiled.
+
+  effort: XLA's optimisation level, one of EFFORTS.
+  """
   from miras_jax.scale import weigh
 
   if program not in programs.PROGRAMS:
     raise UserError(f"--program={program}: there are {', '.join(programs.PROGRAMS)}")
   found = topology.describe(name)
   config = with_mesh(config, mesh)
-  config, notes = programs.fit(
+  fit = programs.fit_cache if program == "cache" else programs.fit
+  config, notes = fit(
     config, len(found.devices), num_slices=found.num_slices, per_chip=per_chip
   )
   try:
@@ -126,7 +174,7 @@ def compile_one(
       f" {str(error).splitlines()[0]}; give one axis all of a torus dimension"
     ) from error
   logs.log.info("compiling %s for %s, some minutes at full size", program, name)
-  with jax.set_mesh(grid), without_cache():
+  with jax.set_mesh(grid), compiler(effort):
     build = programs.build(program, config, grid, cached=cached)._replace(notes=notes)
     return weigh.weigh(build, found)
 
@@ -137,15 +185,20 @@ def with_mesh(config, mesh):
   return dataclasses.replace(config, mesh=mesh) if mesh else config
 
 
-class without_cache:
-  """The compile cache is for programs that run."""
-
-  def __enter__(self):
-    self.enabled = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_compilation_cache", False)
-
-  def __exit__(self, *_):
-    jax.config.update("jax_enable_compilation_cache", self.enabled)
+@contextlib.contextmanager
+def compiler(effort):
+  """Compiles at a level of EFFORTS, without the cache: that is for what runs here."""
+  settings = {"jax_enable_compilation_cache": False}
+  if effort:
+    settings["jax_optimization_level"] = effort
+  before = {name: getattr(jax.config, name) for name in settings}
+  for name, value in settings.items():
+    jax.config.update(name, value)
+  try:
+    yield
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
 
 
 def _config(argument, overrides):
@@ -186,6 +239,9 @@ def _parser():
   parser.add_argument("--steps", type=int, default=5, help="timed by --measure")
   parser.add_argument("--compile", type=int, default=1, help="of --search's best")
   parser.add_argument("--study", default="")
+  parser.add_argument("--effort", default="", choices=EFFORTS)
+  parser.add_argument("--budget", type=float, default=0.0, help="FLOPs of a ladder")
+  parser.add_argument("--rungs", type=int, default=5, help="of a ladder")
   for name in ("search", "estimate", "measure", "cached", "check", "update"):
     parser.add_argument(f"--{name}", action="store_true")
   return parser

@@ -32,7 +32,7 @@ def measure(config, *, mesh=None, steps=5):
   median = statistics.median(seconds[1:])
   return entry | {
     "measured_s": median,
-    "measured_examples_per_s": entry["batch_size"] / median,
+    "measured_examples_per_s": entry["batch_size"] * entry["pack"] / median,
     "measured_all_s": seconds[1:],
     "compile_s": compile_s,
   }
@@ -70,6 +70,7 @@ def _entry(config, build, executable, notes):
     "model": config.model.variant,
     "length": config.data.max_len,
     "batch_size": rows,
+    "pack": config.data.pack,
     "accumulation": config.optim.accumulation,
     "hbm_capacity": int(chip.hbm_bytes) if chip else 0,
     "hbm_bytes": int(peak),

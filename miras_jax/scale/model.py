@@ -61,6 +61,7 @@ def estimate(config, name, *, per_chip=0, mesh=None, cached=False):
     "model": config.model.variant,
     "length": config.data.max_len,
     "batch_size": config.batch_size,
+    "pack": config.data.pack,
     "accumulation": config.optim.accumulation,
     "remat": llama.remat,
     "attention": llama.attention,
@@ -72,7 +73,7 @@ def estimate(config, name, *, per_chip=0, mesh=None, cached=False):
     "notes": [*notes, "estimated by formulas, not compiled"],
     "traps": [],
   }
-  parts = _parts(config, sizes)
+  parts = _parts(_key(config), config.model.dtype, tuple(sizes.items()))
   entry["argument_bytes"] = int(parts["arguments"])
   entry["hbm_bytes"] = int(parts["arguments"] + _working(config, sizes, parts))
   entry["fits"] = entry["hbm_bytes"] <= chip.hbm_bytes
@@ -100,11 +101,13 @@ def _rows(config, sizes):
   return config.batch_size / shards / config.optim.accumulation
 
 
-def _parts(config, sizes):
+@functools.lru_cache(maxsize=256)
+def _parts(key, dtype, sizes):
   """Bytes: arguments of a device; what trains and what is frozen, whole and cut."""
+  sizes = dict(sizes)
   mesh, out = _Mesh(sizes), dict(arguments=0, trains=0, frozen=0, cut=0, layers=0)
-  size = jnp.dtype(config.model.dtype).itemsize
-  for path, shape, trains, cast in _leaves(_key(config)):
+  size = jnp.dtype(dtype).itemsize
+  for path, shape, trains, cast in _leaves(key):
     count = math.prod(shape)
     spec = sharding.fit(sharding.spec_for(path), shape, mesh)
     shards = math.prod(
@@ -121,7 +124,9 @@ def _parts(config, sizes):
 
 
 def _key(config):
-  return config.model.variant, json.dumps(config.model.overrides), config.trainable
+  """What decides the parameters: how layers are computed does not."""
+  overrides = {k: v for k, v in config.model.overrides.items() if k != "llama.remat"}
+  return config.model.variant, json.dumps(overrides), config.trainable
 
 
 @functools.lru_cache(maxsize=16)

@@ -2,28 +2,33 @@
 
 `train` and `eval` are the trainer's own (`train.plan`, `train.jit_train_step`): the
 same sharding tables, the same donation. `prefill` reads a prompt into a KV cache,
-`decode` adds one token to every row, both with the generator's own pieces.
+`decode` adds one token to every row, both with the generator's own pieces. `cache` is
+what `miras data cache` runs: the frozen encoders, whole on every device.
 
 B rows, T prompt slots, S cache slots.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from miras_jax import decode, sharding, task, train, trees
+from miras_jax import data_cache, decode, sharding, task, train, trees
 from miras_jax import mesh as mesh_lib
 from miras_jax.errors import UserError
 from miras_jax.models import attention, llama
 from miras_jax.models.miras import dummy_batch
 
-PROGRAMS = ("train", "eval", "prefill", "decode")
+PROGRAMS = ("train", "eval", "prefill", "decode", "cache")
 CONTROL_TOKENS = 8  # rows for them behind the vocabulary, at least
+TALK = 256  # tokens of a conversation beside its image, where nothing else is known
+IMAGES = 2  # of a device at a time: the default of `miras data cache`, 4 chips a host
 
 
 class Build(NamedTuple):
@@ -35,6 +40,12 @@ class Build(NamedTuple):
   jitted: Any
   shapes: tuple
   notes: tuple[str, ...] = ()
+  features: tuple[str, ...] = ()  # what `cache` makes
+
+  @property
+  def conversations(self):
+    """In a row, at most."""
+    return self.config.data.pack if self.program in ("train", "eval") else 1
 
 
 def fit(config, num_devices, *, num_slices=1, per_chip=0):
@@ -51,10 +62,11 @@ def fit(config, num_devices, *, num_slices=1, per_chip=0):
   llama_cfg = config.model.build().llama
   rows = llama_cfg.vocab_size + CONTROL_TOKENS
   rows = -(-rows // task.VOCAB_MULTIPLE) * task.VOCAB_MULTIPLE
-  length = config.model.build().num_image_tokens + 256
+  image = config.model.build().num_image_tokens
+  length = image + config.data.pack * TALK
   if not config.data.max_len:
     notes.append(f"data.max_len is open: {length} tokens a row taken")
-  config = config.fitted(vocab_size=rows, max_len=length, talk_len=length)
+  config = config.fitted(vocab_size=rows, max_len=length, talk_len=image + TALK)
   sizes = mesh_lib.resolve(config.mesh, num_devices)
   shards = math.prod(sizes[a] for a in mesh_lib.BATCH_AXES)
   unit = shards * config.optim.accumulation
@@ -65,6 +77,20 @@ def fit(config, num_devices, *, num_slices=1, per_chip=0):
       f" of {shards} batch shard(s) x accumulation {config.optim.accumulation}"
     )
   return dataclasses.replace(config, batch_size=batch), tuple(notes)
+
+
+def fit_cache(config, num_devices, *, num_slices=1, per_chip=0):
+  """`fit` for `cache`: rows are images, cut over all devices whatever the mesh."""
+  mesh = mesh_lib.MeshConfig(dcn_data=num_slices, data=-1)
+  optim = dataclasses.replace(config.optim, accumulation=1)
+  config = dataclasses.replace(config, mesh=mesh, optim=optim)
+  images = per_chip or IMAGES
+  config, _ = fit(config, num_devices, num_slices=num_slices, per_chip=images)
+  notes = (
+    f"rows are images, {images} a device at a time; each process encodes its own images"
+    " with the weights whole on every device",
+  )
+  return config, notes
 
 
 def build(program, config, mesh, *, new_tokens=128, cached=False):
@@ -82,6 +108,9 @@ def build(program, config, mesh, *, new_tokens=128, cached=False):
     if cached:
       batch = with_features(batch, config, mesh)
     jitted, shapes = make(parts, state), (state, batch)
+  elif program == "cache":
+    names, jitted, shapes = _cache(found, config, mesh)
+    return Build(program, config, mesh, jitted, shapes, features=tuple(names))
   else:
     jitted, shapes = _inference(program, found, config, mesh, new_tokens)
   return Build(program, config, mesh, jitted, shapes)
@@ -111,6 +140,16 @@ def with_features(batch, config, mesh):
   made = {k: jax.ShapeDtypeStruct(s, jnp.bfloat16) for k, s in shapes.items()}
   rest = {k: v for k, v in batch.items() if k not in ("image_sam", "image_aux")}
   return rest | _placed(made, sharding.batch_sharding(mesh))
+
+
+def _cache(found, config, mesh):
+  """(features, jitted, shapes) of what `data_cache.Encoder` runs."""
+  names, flat = data_cache.encoder_shapes(found)
+  params = _placed(unflatten_dict(flat, sep="/"), sharding.replicated_sharding(mesh))
+  batch = batch_shapes(config, mesh)
+  batch = {k: batch[k] for k in ("image_sam", "image_aux", "valid_hw")}
+  encode = functools.partial(data_cache.encode, found.objective.model, tuple(names))
+  return names, jax.jit(encode), (params, batch)
 
 
 def _inference(program, found, config, mesh, new_tokens):

@@ -3,13 +3,19 @@
 import base64
 import html
 import io
+import math
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+STYLE = (
+  "body{font:14px sans-serif;margin:2em;max-width:110em}"
+  "table{border-collapse:collapse}"
+  "td,th{border:1px solid #ccc;padding:3px 7px;text-align:right}"
+)
 GIB = 2**30
 COLUMNS = (
-  "topology", "program", "mesh", "rows", "HBM GiB", "fits", "TFLOP", "analytic",
-  "traffic GiB", "ICI GiB", "DCN GiB", "bound s", "by", "MFU <=", "rows/s", "tokens/s",
-  "chip-h",
+  "topology", "program", "mesh", "rows", "talks", "HBM GiB", "fits", "TFLOP",
+  "analytic", "traffic GiB", "ICI GiB", "DCN GiB", "bound s", "by", "MFU <=",
+  "examples/s", "tokens/s", "chip-h",
 )  # fmt: skip
 
 
@@ -67,6 +73,7 @@ def _row(entry):
     entry["program"],
     mesh,
     str(entry["batch_size"]),
+    str(entry["pack"]),
     f"{hbm}/{entry['hbm_capacity'] / GIB:.2f}",
     "yes" if entry["fits"] else "NO",
     _number(entry["flops"], 2, 1e12),
@@ -104,12 +111,12 @@ def write_html(path, entries):
   path.write_text(
     f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>miras scale</title>
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<style>body{{font:14px sans-serif;margin:2em;max-width:110em}}table{{border-collapse:
-collapse}}td,th{{border:1px solid #ccc;padding:3px 7px;text-align:right}}</style>
+<style>{STYLE}</style>
 <h1>miras scale</h1>
 <img alt="memory, time and rates" src="data:image/png;base64,{image}">
 <table><tr>{head}</tr>{body}</table>
-<p>Per device and step. The bound takes every unit at its peak and all at once: no
+<p>Per device and step; "talks" is conversations a row, examples are conversations (of
+<code>cache</code>, images). The bound takes every unit at its peak and all at once: no
 real step is faster. Compiled for devices that are not there; nothing here was run.</p>
 {notes}</html>
 """,
@@ -136,14 +143,34 @@ def plots(entries):
     times = [(e.get("times_s") or {}).get(unit, 0) for e in entries]
     axes[1].bar([i + (j - 1.5) * 0.2 for i in where], times, 0.2, label=unit)
   axes[1].set_title("seconds a step at peak; the highest is the bound")
-  axes[1].legend()
-  rates = [(e.get("examples_per_s") or 0) / e["chips"] for e in entries]
-  axes[2].plot(where, rates, "o-")
+  axes[1].legend(loc="upper left")
+  if any(e.get("series") for e in entries):
+    _efficiencies(axes[2], entries)
+  else:
+    rates = [(e.get("examples_per_s") or 0) / e["chips"] for e in entries]
+    axes[2].plot(where, rates, "o-")
+    axes[2].set_title("examples/s a chip at the bound")
   axes[2].set_ylim(bottom=0)
-  axes[2].set_title("examples/s a chip at the bound")
   for ax in axes:
     ax.set_xticks(list(where), names, rotation=60, ha="right", fontsize=8)
   out = io.BytesIO()
   figure.savefig(out, format="png", dpi=110)
   plt.close(figure)
   return out.getvalue()
+
+
+def _efficiencies(ax, entries):
+  """A line a series; a dotted one where a network begins to dominate, and which."""
+  for name in dict.fromkeys(e.get("series") for e in entries):
+    own = [i for i, e in enumerate(entries) if e.get("series") == name]
+    heights = [entries[i].get("efficiency") for i in own]
+    heights = [math.nan if h is None else h for h in heights]
+    (line,) = ax.plot(own, heights, "o-", label=name)
+    for i in own:
+      if why := entries[i].get("dominates"):
+        ax.axvline(i, color=line.get_color(), linestyle=":")
+        ax.text(i, 0.02, f" {why}", rotation=90, va="bottom", fontsize=8)
+  ax.legend(loc="upper right", fontsize=8)
+  highest = max([e.get("efficiency") or 0 for e in entries])
+  ax.set_ylim(top=1.15 * max(highest, 0.1))
+  ax.set_title("efficiency (dotted: a network first dominates)")

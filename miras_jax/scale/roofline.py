@@ -41,14 +41,16 @@ def rates(entry, times, peak_flops):
     "step_time_bound_s": step,
     "step_time_no_overlap_s": sum(times.values()),
     "mfu_ceiling": entry["flops_useful"] / peak_flops / step if step else None,
-    "examples_per_s": entry["batch_size"] / step if step else None,
+    "rows_per_s": entry["batch_size"] / step if step else None,
+    "examples_per_s": entry["batch_size"] * entry["pack"] / step if step else None,
     "tokens_per_s": entry["tokens_per_step"] / step if step else None,
   }
 
 
 def chip_hours(entry, examples):
-  """Chip-hours at the bound for so many examples (rows); None where nothing fits."""
-  if not entry.get("examples_per_s"):
+  """Chip-hours at the bound for so many examples (conversations, of a cache images);
+  None where nothing fits."""
+  if not examples or not entry.get("examples_per_s"):
     return None
   return examples / entry["examples_per_s"] * entry["chips"] / 3600
 
@@ -97,8 +99,9 @@ def traps(entry, build):
   )  # fmt: skip
   if turned > 0.1 * max(gathered, 1):
     out.append(
-      f"{_gib(turned)} of all-reduce in the forward pass: the partitioner sums padded"
-      " weights instead of gathering them, at twice the bytes; try data=4 beside fsdp"
+      f"{_gib(turned)} of all-reduce in the forward pass: the partitioner adds up"
+      " partial products or padded weights instead of gathering weights, at twice the"
+      " bytes or more; try data=4 beside fsdp"
     )
   permutes = sum(
     c["count"] for c in entry["collectives"] if c["kind"] == "collective-permute"

@@ -23,9 +23,9 @@ RESOLUTIONS = ((512, 384), (1024, 768), (1536, 1152))  # SAM canvas, ConvNeXt
 
 
 def run(name, config, names, one):
-  """Entries with `label`, and `efficiency` relative to the first of their series."""
+  """Entries with `label`, `series` and `efficiency` (see _series)."""
   if name not in STUDIES:
-    raise UserError(f"--study={name}: there are {', '.join(STUDIES)}")
+    raise UserError(f"--study={name}: there are {', '.join(STUDIES)}, ladder")
   out = []
   for slice_name in names:
     out += STUDIES[name](config, slice_name, one)
@@ -49,7 +49,12 @@ def chips(config, start, one):
     )
     fixed = dataclasses.replace(config, batch_size=rows, optim=optim)
     strong.append(one(fixed, n) | {"label": f"strong {n}"})
-  return _relative(weak) + _relative(strong)
+  meaning = "of the first's rows a chip"
+  return [
+    entry
+    for series, entries in (("weak", weak), ("strong", strong))
+    for entry in _series(series, entries, _over_first(entries), meaning)
+  ]
 
 
 def size(config, name, one):
@@ -61,7 +66,7 @@ def size(config, name, one):
     chosen = dataclasses.replace(config.model, variant=variant, overrides=overrides)
     entry = one(dataclasses.replace(config, model=chosen), name)
     out.append(entry | {"label": f"{variant} {name}"})
-  return out
+  return _ceilings(name, out)
 
 
 def resolution(config, name, one):
@@ -70,7 +75,7 @@ def resolution(config, name, one):
     changed = with_override(config, "sam_encoder.image_size", sam)
     changed = with_override(changed, "convnext.image_size", aux)
     out.append(one(changed, name) | {"label": f"{sam}/{aux} px {name}"})
-  return _relative(out)
+  return _ceilings(name, out)
 
 
 def length(config, name, one):
@@ -87,32 +92,48 @@ def _of_data(config, name, one, field, values, unit):
     data = dataclasses.replace(config.data, **{field: value})
     entry = one(dataclasses.replace(config, data=data), name)
     out.append(entry | {"label": f"{value} {unit} {name}"})
-  return _relative(out)
+  return _ceilings(name, out)
 
 
-def _relative(entries):
-  """Adds `efficiency`, rows a chip and second over the first's, and its reason."""
-  base = next((_per_chip(e) for e in entries if _per_chip(e)), None)
-  for entry in entries:
-    rate = _per_chip(entry)
-    entry["efficiency"] = rate / base if rate and base else None
-    if entry["efficiency"] is None:
+def _ceilings(name, entries):
+  """Different work: how much of the chips' peak each can use at most."""
+  return _series(name, entries, [e.get("mfu_ceiling") for e in entries], "of the peak")
+
+
+def _over_first(entries):
+  rates = [_per_chip(e) for e in entries]
+  base = next(filter(None, rates), None)
+  return [rate / base if rate and base else None for rate in rates]
+
+
+def _series(name, entries, efficiencies, meaning):
+  """Adds `series`, `efficiency` and why it is what it is; and, where a network becomes
+  the slowest unit, `dominates` with the collective that sends the most."""
+  dominated = False
+  for entry, efficiency in zip(entries, efficiencies, strict=True):
+    entry |= {"series": name, "efficiency": efficiency}
+    if efficiency is None:
       continue
     times = entry["times_s"]
     network = times["ici"] + times["dcn"]
     entry["notes"] = [
       *entry["notes"],
-      f"efficiency {entry['efficiency']:.2f} of the first, bound by {entry['bound']};"
+      f"efficiency {efficiency:.2f} {meaning}, bound by {entry['bound']};"
       f" networks take {network / times['compute']:.2f} of the compute time",
     ]
-  crossing = next(
-    (e for e in entries if e.get("bound") in ("ici", "dcn")), None
-  )
-  if crossing:
-    crossing["traps"] = [
-      *crossing["traps"], f"from here on, {crossing['bound']} dominates"
-    ]  # fmt: skip
+    if entry["bound"] in ("ici", "dcn") and not dominated:
+      dominated = True
+      entry["dominates"] = f"{entry['bound']}: {_heaviest(entry)}"
+      said = f"the first point where {entry['dominates']} dominates"
+      entry["traps"] = [*entry["traps"], said]
   return entries
+
+
+def _heaviest(entry):
+  """The collective that sends the most over the network that binds."""
+  found = [c for c in entry["collectives"] if c["network"] == entry["bound"]]
+  most = max(found, key=lambda c: c["bytes"])
+  return f"{most['kind']} over {most['axis']}"
 
 
 def _per_chip(entry):

@@ -10,7 +10,7 @@ import time
 import jax
 
 from miras_jax import flops
-from miras_jax.scale import collectives, cost, hlo, programs, roofline
+from miras_jax.scale import arrays, collectives, cost, hlo, programs, roofline
 from miras_jax.scale.topology import quiet_stderr
 
 # Collective matmuls hide gathers in loops of permutes, where nobody can count them.
@@ -31,7 +31,16 @@ def weigh(build, topology, *, source="compiled"):
     problem = too_large(str(error))
     if problem is None:
       raise
-    return entry | problem | {"compile_s": time.perf_counter() - start}
+    entry |= problem | {"compile_s": time.perf_counter() - start}
+    if not entry["largest_buffers"]:
+      # Refused before buffers were laid out: the compiler's message names none.
+      entry["largest_buffers"] = arrays.largest(build, LARGEST)
+      entry["notes"].append(
+        "the compiler gave up before it laid out buffers: named are the largest arrays"
+        f" that the program computes, as if each was cut over all {entry['devices']}"
+        " device(s); some never exist whole"
+      )
+    return entry
   entry["compile_s"] = time.perf_counter() - start
   entry |= memory(executable, topology.chip)
   entry |= count(executable.as_text(), build.mesh)
@@ -45,12 +54,12 @@ def describe(build, topology):
   """What is known before compiling."""
   config, devices = build.config, len(topology.devices)
   accumulation = config.optim.accumulation
-  rows = config.batch_size if build.program in ("train", "eval") else (
-    config.batch_size // accumulation
-  )  # fmt: skip
+  rows = next(iter(build.shapes[1].values())).shape[0]
   cached = build.program in ("train", "eval") and "image_tokens" in build.shapes[1]
-  found = flops.example(config, program=build.program, cached=cached)
-  tokens = 1 if build.program == "decode" else config.data.max_len
+  extra = {"features": build.features} if build.program == "cache" else {}
+  found = flops.example(config, program=build.program, cached=cached, **extra)
+  tokens = {"decode": 1, "cache": config.model.build().num_image_tokens}
+  tokens = tokens.get(build.program, config.data.max_len)
   return {
     "topology": topology.name,
     "program": build.program,
@@ -62,6 +71,7 @@ def describe(build, topology):
     "cached": cached,
     "length": config.data.max_len,
     "batch_size": rows,
+    "pack": build.conversations,
     "accumulation": accumulation if build.program == "train" else 1,
     "remat": config.model.build().llama.remat,
     "attention": config.model.build().llama.attention,

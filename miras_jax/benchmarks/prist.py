@@ -1,0 +1,247 @@
+"""The whole training step, conversations a second: ours against PyTorch eager.
+
+The batch is PRIST's shape: some images, three conversations about each, 576 image
+tokens, about 150 tokens of talk and one mask a conversation (`--images`, `--talks`,
+`--talk`). Both sides have equal part sizes, float32 and random weights, compute token
+cross entropy, mask cross entropy and dice, clip the gradient and take an AdamW step on
+adapters, token table, head, [SEG] projection and mask decoder; towers, mining and
+projector are frozen. No dropout, no alignment, no reading of data on either side.
+
+  published     PyTorch eager, `transformers` parts: one row a conversation; CLIP,
+                ConvNeXt, mining, projector and SAM's encoder run for every row without
+                gradient; the decoder by scaled dot-product attention; logits and [SEG]
+                projections of every position. In its favour: pixels come normalised,
+                and masks are compared at the decoder's own resolution, not full size.
+  packed        ours: the trainer's step on one row an image, its conversations behind
+                one shared prefix; towers run in the step, once an image.
+  cached        ours: the same, with the features of `miras data cache` in the batch:
+                no tower runs. What making the cache once costs is not in it.
+  alone         ours, with `--alone`: one row a conversation, towers in the step. What
+                the compiler alone gives.
+
+The ratio of "cached" is what a training run on cached features sees; that of "packed"
+is the fair one of equal work by the step. Sides take turns, medians are compared. The
+sizes of `--size=small` (default) keep the 7B's proportions between its parts, as the
+printed shares show; `--size=tiny` is to see it run. Needs `pip install torch==2.13.0
+transformers`.
+
+  miras bench prist
+  miras bench prist --images=4 --rounds=5 --alone
+"""
+
+import dataclasses
+import importlib
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from configs import common
+from miras_jax import cli, flops
+from miras_jax.benchmarks.packing import PREFIX
+from miras_jax.benchmarks.step import Step, full_batch
+from miras_jax.errors import UserError
+from miras_jax.run_config import RunConfig
+
+# fmt: off
+SIZES = {
+  "small": {
+    "clip.width": 64, "clip.mlp_width": 256, "clip.depth": 4, "clip.num_heads": 4,
+    "clip.image_size": 336, "clip.patch_size": 14,
+    "convnext.dims": (24, 48, 96, 192), "convnext.depths": (1, 1, 3, 1),
+    "convnext.image_size": 384, "convnext.target_grid": 48,
+    "llama.width": 256, "llama.mlp_width": 688, "llama.depth": 8,
+    "llama.num_heads": 4, "llama.num_kv_heads": 4, "llama.head_dim": 64,
+    "llama.vocab_size": 2048, "llama.scan_unroll": 8,
+    "sam_encoder.image_size": 512, "sam_encoder.patch_size": 16,
+    "sam_encoder.width": 144, "sam_encoder.depth": 8, "sam_encoder.num_heads": 4,
+    "sam_encoder.global_layers": (7,), "sam_encoder.window_size": 7,
+    "sam_decoder.mlp_width": 512,
+  },
+  "tiny": {"clip.image_size": 192, "convnext.image_size": 192,
+           "convnext.target_grid": 24, "llama.vocab_size": 704},
+}
+# fmt: on
+# As published: rank 8 on q_proj and v_proj; alignment is not in stage 2.
+LORA = {"llama.lora_rank": 8, "llama.lora_alpha": 16.0, "seg_prompt.alignment": "none"}
+LABELS = {
+  "published": "PyTorch eager, one row a conversation, towers in the step",
+  "alone": "ours, one row a conversation, towers in the step",
+  "packed": "ours, one row an image, towers in the step",
+  "cached": "ours, one row an image, cached features",
+}
+
+
+def main(argv):
+  """Runs the benchmark; returns 0. UserError where PyTorch is not installed."""
+  args = _parser().parse_args(argv)
+  for name in ("images", "talks", "rounds"):
+    if getattr(args, name) < 1:
+      raise UserError(f"--{name}={getattr(args, name)} must be at least 1")
+  if args.talk < 8:
+    raise UserError(f"--talk={args.talk}: a conversation has at least 8 tokens")
+  prist_torch = _import_torch_side()
+  forms = {"packed": (True, False), "cached": (True, True)}
+  forms |= {"alone": (False, False)} if args.alone else {}
+  plain = _config(args, packed=False)
+  _print_flops(args, plain)
+  batch, loss = torch_batch(args, plain), plain.loss
+  sides = {"published": prist_torch.make_step(
+    plain.model.build(), loss, plain.optim, batch)}  # fmt: skip
+  for name, (packed, cached) in forms.items():
+    config = _config(args, packed=packed)
+    step = Step(config, our_batch(args, config, cached=cached))
+    print(f"{name}: compiled in {step.compile_s:.0f} s", flush=True)
+    sides[name] = _waits(step)
+  _print_times(args, _take_turns(sides, args.rounds))
+  return 0
+
+
+def _parser():
+  parser = cli.Parser(prog="miras bench prist", description=__doc__)
+  add = parser.add_argument
+  add("--size", choices=sorted(SIZES), default="small", help="of the model")
+  add("--images", type=int, default=2, help="in a batch")
+  add("--talks", type=int, default=3, help="conversations an image")
+  add("--talk", type=int, default=150, help="tokens of a conversation")
+  add("--rounds", type=int, default=3, help="timed steps of each side")
+  add("--alone", action="store_true", help="also ours without packing and cache")
+  return parser
+
+
+def _import_torch_side():
+  try:
+    return importlib.import_module("miras_jax.benchmarks.prist_torch")
+  except ImportError as error:
+    raise UserError(
+      f"miras bench prist: {error.name} is missing:"
+      " pip install torch==2.13.0 transformers"
+    ) from None
+
+
+def _config(args, *, packed):
+  """RunConfig of our side: rows of `talks` conversations, or of one."""
+  config = RunConfig.from_config_dict(common.lora_config("tiny", "blocked"))
+  overrides = SIZES[args.size] | LORA | {"llama.attention": "blocked"}
+  model = dataclasses.replace(config.model, overrides=overrides)
+  talks = args.talks if packed else 1
+  rows = args.images if packed else args.images * args.talks
+  cfg = model.build()
+  data = dataclasses.replace(
+    config.data, pack=talks, max_masks=talks,
+    max_len=PREFIX + cfg.num_image_tokens + talks * args.talk,
+  )  # fmt: skip
+  return dataclasses.replace(
+    config, model=model, data=data, batch_size=rows,
+    loss_resolution=4 * cfg.sam_encoder.grid,
+    optim=dataclasses.replace(config.optim, accumulation=1),
+  )  # fmt: skip
+
+
+def our_batch(args, config, *, cached):
+  """A packed Batch; `cached`: with features in place of pixels, as from the cache."""
+  cfg, data, rng = config.model.build(), config.data, np.random.default_rng(0)
+  batch = full_batch(cfg, config)
+  prefix = PREFIX + cfg.num_image_tokens
+  after_T = np.arange(data.max_len) - prefix  # tokens since the shared prefix
+  talk_T = np.maximum(after_T, 0) // args.talk
+  shared_T = (after_T < 0) | (data.pack == 1)
+  rows = {
+    "segments": np.where(shared_T, 1, talk_T + 2),
+    "positions": prefix + np.where(after_T < 0, after_T, after_T % args.talk),
+    "loss_mask": (after_T >= 0) & (after_T % args.talk >= args.talk // 2),
+  }
+  seg_M = prefix + args.talk * (np.arange(data.pack) + 1) - 2
+  batch["seg_pos"] = np.tile(seg_M, (config.batch_size, 1)).astype(np.int32)
+  for name, row_T in rows.items():
+    batch[name] = np.tile(row_T, (config.batch_size, 1)).astype(np.int32)
+  half = cfg.sam_encoder.image_size // 2
+  batch["masks"] = np.zeros_like(batch["masks"])
+  batch["masks"][..., half // 2 : half, half // 2 :] = 1
+  if cached:
+    shapes = {
+      "image_tokens": (cfg.num_image_tokens, cfg.llama.width),
+      "sam_features": (*[cfg.sam_encoder.grid] * 2, cfg.sam_encoder.out_width),
+    }
+    for name in ("image_sam", "image_aux"):
+      del batch[name]
+    for name, shape in shapes.items():
+      values = rng.normal(size=(config.batch_size, *shape))
+      batch[name] = values.astype(jax.numpy.bfloat16)
+  return batch
+
+
+def torch_batch(args, config):
+  """The published form of the same: what `prist_torch.make_step` takes."""
+  ours = our_batch(args, config, cached=False)
+  side = config.loss_resolution
+  B, canvas = len(ours["tokens"]), ours["masks"].shape[-1]
+  masks = ours["masks"].reshape(B, side, canvas // side, side, -1).mean((2, 4))
+  views = {name: ours[f"image_{name}"] for name in ("aux", "sam")}
+  return {
+    "tokens": ours["tokens"].astype(np.int64),
+    "labels": np.where(ours["loss_mask"], ours["tokens"], -100).astype(np.int64),
+    "seg_pos": ours["seg_pos"][:, 0].astype(np.int64),
+    "masks": masks.astype(np.float32),
+  } | {
+    name: np.moveaxis(view, -1, 1).astype(np.float32) / 128 - 1
+    for name, view in views.items()
+  }
+
+
+def _waits(step):
+  return lambda: jax.block_until_ready(step())
+
+
+def _take_turns(sides, rounds):
+  """{side: median seconds of a step}; one more step of each, not counted, is first."""
+  seconds = {name: [] for name in sides}
+  for turn in range(rounds + 1):
+    for name, step in sides.items():
+      start = time.perf_counter()
+      step()
+      if turn:
+        seconds[name].append(time.perf_counter() - start)
+  return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def _print_times(args, medians):
+  count = args.images * args.talks
+  for name, median in medians.items():
+    rate = count / median
+    print(f"{name:10} {median:8.3f} s a step, {rate:7.2f} examples/s  {LABELS[name]}")
+  for name in list(medians)[1:]:
+    ratio = medians["published"] / medians[name]
+    print(f"ratio      {ratio:8.2f}x  {name} over published")
+
+
+def _print_flops(args, plain):
+  """FLOPs of each part, forward and backward, a conversation; shares beside the 7B's.
+
+  By flops.py, so of least work: it does not know that `published` projects every cell.
+  """
+  large = RunConfig.from_config_dict(common.lora_config("7b", "xla"))
+  overrides = large.model.overrides | {"seg_prompt.alignment": "none"}
+  large = dataclasses.replace(
+    large, data=plain.data, model=dataclasses.replace(large.model, overrides=overrides)
+  )
+  packed = _config(args, packed=True)
+  alone = flops.example(plain).parts
+  columns = {
+    "published": (alone, 1),
+    "packed": (flops.example(packed).parts, args.talks),
+    "cached": (flops.example(packed, cached=True).parts, args.talks),
+  }
+  theirs = flops.example(large).parts
+  head = [f"{name:>10}" for name in columns] + [" share", " in 7B"]
+  print(f"{'GFLOP a conversation':20}", *head)
+  for part in [*alone, "total"]:
+    row = [_of(parts, part) / n / 1e9 for parts, n in columns.values()]
+    shares = [_of(p, part) / _of(p, "total") for p in (alone, theirs)]
+    cells = [f"{x:10.3f}" for x in row] + [f"{s:6.1%}" for s in shares]
+    print(f"{part:20}", *cells)
+
+
+def _of(parts, name):
+  return sum(parts.values()) if name == "total" else parts.get(name, 0.0)

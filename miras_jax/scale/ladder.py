@@ -1,0 +1,237 @@
+"""`--study=ladder --measure`: a ladder of small models, trained, scored and fitted.
+
+Each rung is a run of the real trainer on the config's data: the decoder's width and
+depth, the conversations it sees and its training FLOPs grow together, every rung with
+twice the FLOPs of the one before. All share one tokenizer and one row length. A rung is
+scored on the same held-out conversations: the loss it was trained on, over all of them,
+and `miras eval`'s cIoU of its own answers. Then loss and 1 - cIoU against FLOPs are
+fitted by power laws (power_law.py).
+
+A rung that has a rung.json is not trained again; one that was stopped goes on.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+
+from input_pipeline import prist
+from miras_jax import eval as evaluation
+from miras_jax import flops, inference, logs, task, train, train_step, workdir
+from miras_jax.errors import UserError
+from miras_jax.scale import power_law
+
+# Width and depth of the decoder over the config's own.
+RUNGS = ((0.5, 0.5), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0), (1.5, 1.5), (2.0, 2.0))
+BUDGET = 8e12  # training FLOPs of the last rung: minutes on two cores
+GROWTH = 2.0  # of FLOPs from rung to rung
+PASSES = 2  # over a rung's conversations
+WARMUP = 0.1  # of the steps, at most the config's
+HELD_OUT = 300  # conversations
+
+
+class Rung(NamedTuple):
+  """A run to be trained. `config` is fitted; `flops` of its whole training."""
+
+  name: str
+  config: object
+  flops: float
+  conversations: int  # that it may draw from
+
+  @property
+  def settings(self):
+    """What a finished rung must have had alike to be taken over."""
+    plain = dataclasses.asdict(self.config)
+    for name in ("mesh", "distributed", "compile_cache"):
+      plain.pop(name)
+    return plain
+
+
+def run(config, out, *, budget=BUDGET, rungs=5, train_them=True):
+  """{rungs, fits, ...} of ladder.json. Trains what is not there, with a bar over rungs.
+
+  train_them: False lists the rungs alone. Raises UserError.
+  """
+  out = pathlib.Path(out)
+  ladder = plan(config, out, budget=budget, rungs=rungs)
+  if not train_them:
+    return {"budget": budget, "rungs": [_described(r) for r in ladder], "fits": {}}
+  found = []
+  with tqdm.tqdm(ladder, desc="ladder", unit="rung") as bar:
+    for rung in bar:
+      bar.set_postfix_str(rung.name)
+      found.append(finished(rung, out) or climb(rung, out, config.data))
+  return {"budget": budget, "rungs": found, "fits": fits(found)}
+
+
+def plan(config, out, *, budget, rungs):
+  """The Rungs, the smallest first. Raises UserError for a budget that is too small."""
+  if not 1 <= rungs <= len(RUNGS):
+    raise UserError(f"--rungs={rungs}: want 1 to {len(RUNGS)}")
+  if not config.data.split_eval:
+    raise UserError("the ladder scores held-out data: config.data.split_eval is empty")
+  out.mkdir(parents=True, exist_ok=True)
+  config = task.fitted_to_data(config, out / "tokenizer")
+  size = len(task.open_split(config.data, config.data.split_train))
+  made = [
+    _rung(config, i, budget / GROWTH ** (rungs - 1 - i), size) for i in range(rungs)
+  ]
+  short = next((r for r in made if r.config.steps < 2), None)
+  if short:
+    raise UserError(
+      f"--budget={budget:g} leaves {short.name} without steps; it takes"
+      f" {_step_flops(short.config):.3g} FLOPs a step"
+    )
+  return made
+
+
+def _rung(config, index, budget, size):
+  width, depth = RUNGS[index]
+  llama = config.model.build().llama
+  unit = 2 * llama.num_heads  # rotary needs even heads
+  new_width = max(unit, round(llama.width * width / unit) * unit)
+  new_depth = max(1, round(llama.depth * depth))
+  overrides = config.model.overrides | {
+    "llama.width": new_width,
+    "llama.head_dim": new_width // llama.num_heads,
+    "llama.mlp_width": round(llama.mlp_width * new_width / llama.width),
+    "llama.depth": new_depth,
+  }
+  model = dataclasses.replace(config.model, overrides=overrides)
+  config = dataclasses.replace(config, model=model)
+  steps = round(budget / _step_flops(config))
+  talks = config.batch_size * config.data.pack
+  limit = min(size, max(talks, round(steps * talks / PASSES)))
+  warmup = max(1, min(config.optim.warmup_steps, round(WARMUP * steps)))
+  config = dataclasses.replace(
+    config,
+    data=dataclasses.replace(config.data, limit=limit, split_eval=""),  # no probe
+    optim=dataclasses.replace(config.optim, warmup_steps=warmup),
+    steps=max(steps, 1),
+    checkpoint_every=max(1, min(config.checkpoint_every, steps // 2)),
+  )
+  name = f"rung_{index + 1}_w{new_width}_d{new_depth}"
+  return Rung(name, config, steps * _step_flops(config), limit)
+
+
+def _step_flops(config):
+  return flops.example(config).useful * config.batch_size
+
+
+def _described(rung):
+  llama = rung.config.model.build().llama
+  return {
+    "name": rung.name,
+    "width": llama.width,
+    "depth": llama.depth,
+    "steps": rung.config.steps,
+    "conversations": rung.conversations,
+    "flops": rung.flops,
+  }
+
+
+def finished(rung, out):
+  """The result of a rung that is done, or None. UserError when it was another one."""
+  path = out / rung.name / "rung.json"
+  if not path.is_file():
+    return None
+  saved = json.loads(path.read_text(encoding="utf-8"))
+  ours = json.loads(json.dumps(rung.settings))
+  if saved["settings"] != ours:
+    different = [k for k in ours if saved["settings"].get(k) != ours[k]]
+    raise UserError(
+      f"{path.parent} was trained with another {', '.join(different)}; take another"
+      " --out, or the --config and --budget it was made with"
+    )
+  return saved["result"]
+
+
+def climb(rung, out, data):
+  """Trains one rung, scores it on the held-out split of `data`, a DataChoice."""
+  folder = workdir.Workdir(out / rung.name)
+  start = time.perf_counter()
+  logs.log.info("%s: %d steps, %.3g FLOPs", rung.name, rung.config.steps, rung.flops)
+  train.run(rung.config, folder)
+  if folder.steps()[-1:] != [rung.config.steps]:
+    raise KeyboardInterrupt  # SIGTERM stopped it; run again, it goes on
+  trained_s = time.perf_counter() - start
+  result = _described(rung) | score(folder, data)
+  result |= {"train_s": trained_s, "score_s": time.perf_counter() - start - trained_s}
+  text = json.dumps({"settings": rung.settings, "result": result}, indent=1)
+  workdir.write_atomically(folder.path / "rung.json", text + "\n")
+  return result
+
+
+def score(folder, data):
+  """Held-out loss, its terms, and cIoU with its bootstrap interval, of a run."""
+  loaded = inference.load(folder.path)
+  total, terms = held_out_loss(loaded, data.split_eval)
+  dataset = prist.read_dataset(
+    data.dir, data.split_eval,
+    images_dir=data.images_dir or None, masks_dir=data.masks_dir or None,
+  )  # fmt: skip
+  records, _ = evaluation.read_records(dataset, HELD_OUT)
+  options = evaluation.Options(controls=False, batch_size=min(64, len(records)))
+  found = evaluation.evaluate(loaded, records, options).result
+  return {
+    "parameters": sum(x.size for x in jax.tree.leaves(loaded.params)),
+    "loss": total,
+    "terms": terms,
+    "ciou": found["metrics"]["ciou"],
+    "ciou_forced": found["teacher_forced"]["ciou"],
+    "held_out": found["data"]["conversations"],
+  }
+
+
+def held_out_loss(loaded, split):
+  """(loss, {term: mean}) over all held-out targets, not a mean of batches' means."""
+  objective = task.model_task(loaded.config).objective
+
+  @jax.jit
+  def add(params, sums, counts, batch):
+    more, _ = objective.sums(params, batch, None)
+    counted = objective.counts(batch)
+    return (
+      {k: sums[k] + more[k] for k in sums},
+      {k: counts[k] + counted[k] for k in counts},
+    )
+
+  sums = dict.fromkeys(objective.weights, np.float32(0))
+  counts = dict(sums)
+  own = dataclasses.replace(loaded.config.data, split_eval=split)
+  config = dataclasses.replace(loaded.config, data=own)
+  batches = task.held_out(config, loaded.tokenizer, limit=HELD_OUT)
+  for batch in batches:
+    sums, counts = add(loaded.params, sums, counts, batch)
+  batches.close()
+  total = train_step.total_loss(objective.weights, sums, counts)
+  terms = {k: float(sums[k] / np.maximum(counts[k], 1)) for k in sums}
+  return float(total), terms
+
+
+def fits(found):
+  """{"loss": fit, "1 - ciou": fit, ...}: power_law.Fit as plain numbers."""
+  columns = {
+    "loss": [r["loss"] for r in found],
+    "1 - ciou": [1 - r["ciou"]["value"] for r in found],
+    "1 - ciou, teacher-forced": [1 - r["ciou_forced"]["value"] for r in found],
+  }
+  x_N, out = [r["flops"] for r in found], {}
+  for name, y_N in columns.items():
+    try:
+      made = power_law.fit(x_N, y_N)
+    except ValueError as error:
+      logs.log.warning("%s: no fit: %s", name, error)
+      continue
+    x_G = np.geomspace(min(x_N), 4 * max(x_N), 40)
+    low_G, high_G = made.band(x_G)
+    plain = made._asdict() | {"x": x_G.tolist(), "y": made(x_G).tolist()}
+    plain |= {"y_low": low_G.tolist(), "y_high": high_G.tolist()}
+    plain.pop("samples_R3")
+    out[name] = plain
+  return out
