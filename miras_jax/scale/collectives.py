@@ -134,8 +134,8 @@ def _groups(attributes, num_devices):
 def _mesh_groups(mesh, between, picked):
   """`mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}`: groups along an axis.
 
-  Devices are counted in the order given, `[2,4]` transposed by `T(1,0)`, and laid out in
-  the sizes of the mesh.
+  Devices are counted in the order given, `[2,4]` transposed by `T(1,0)`, and then laid
+  out in the sizes of the mesh.
   """
   names = re.findall(r"'([^']+)'=(\d+)", mesh)
   sizes = [int(n) for _, n in names]
