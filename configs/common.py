@@ -39,7 +39,7 @@ def base_config():
   """Every field a run has; a config file changes what differs from this page."""
   c = ml_collections.ConfigDict()
   c.model = dict(
-    variant="tiny",  # a row of miras_jax.config.VARIANTS
+    variant="tiny",  # a row of miras_jax.variants.VARIANTS
     overrides=dict(),  # fields of it that differ: {"llama": {"lora_rank": 8}}
     dtype="float32",  # of the arithmetic, and of what is frozen
   )

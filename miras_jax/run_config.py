@@ -8,7 +8,7 @@ import dataclasses
 import json
 
 from miras_jax import config as model_config
-from miras_jax import losses
+from miras_jax import losses, variants
 from miras_jax.distributed import DistributedConfig
 from miras_jax.errors import UserError
 from miras_jax.mesh import MeshConfig
@@ -53,10 +53,10 @@ class ModelChoice:
   dtype: str = "float32"
 
   def __post_init__(self):
-    if self.variant not in model_config.VARIANTS:
+    if self.variant not in variants.VARIANTS:
       raise UserError(
         f"unknown model.variant={self.variant!r};"
-        f" there are {', '.join(model_config.VARIANTS)}"
+        f" there are {', '.join(variants.VARIANTS)}"
       )
     if self.dtype not in DTYPES:
       raise UserError(f"unknown model.dtype={self.dtype!r}; there are {DTYPES}")
@@ -64,7 +64,7 @@ class ModelChoice:
 
   def build(self):
     """The MirasConfig."""
-    variant = model_config.VARIANTS[self.variant]
+    variant = variants.VARIANTS[self.variant]
     try:
       return model_config.with_overrides(variant, self.overrides)
     except (ValueError, TypeError) as error:

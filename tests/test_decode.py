@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miras_jax import config, decode
+from miras_jax import config, decode, variants
 from miras_jax.models import miras
 
 GRID = 2  # image tokens a side
@@ -32,7 +32,7 @@ IDS = Ids()
 def tiny(**seg_prompt):
   """The tiny model, smaller still: compiling is what these tests wait for."""
   cfg = config.with_overrides(
-    config.VARIANTS["tiny"],
+    variants.VARIANTS["tiny"],
     {"llama.vocab_size": 64, "llama.width": 32, "llama.head_dim": 8,
      "llama.mlp_width": 48, "llama.depth": 2, "clip.image_size": 16, "clip.depth": 2,
      "sam_encoder.image_size": 32, "sam_encoder.global_layers": (0,),

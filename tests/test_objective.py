@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from miras_jax import losses
-from miras_jax.config import TINY
 from miras_jax.models import miras
 from miras_jax.objective import MirasObjective, overlap
+from miras_jax.variants import TINY
 
 
 def _objective(resolution=32, **weights):

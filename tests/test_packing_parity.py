@@ -9,10 +9,11 @@ from input_pipeline.conversation import plain_texts
 from input_pipeline.examples import DataConfig, Examples
 from input_pipeline.tokenizer import train_bpe
 from miras_jax import losses
-from miras_jax.config import TINY, with_overrides
+from miras_jax.config import with_overrides
 from miras_jax.models import miras
 from miras_jax.objective import MirasObjective
 from miras_jax.train_step import total_loss
+from miras_jax.variants import TINY
 from tests.input_pipeline.test_packing import Packable, turns
 
 MICRO = {

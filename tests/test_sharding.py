@@ -7,7 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec as P
 
-from miras_jax import config, sharding, train_step, trees
+from miras_jax import config, sharding, train_step, trees, variants
 from miras_jax import mesh as mesh_lib
 from miras_jax.mesh import MeshConfig
 from miras_jax.models import miras
@@ -65,7 +65,7 @@ def test_optimizer_slots_and_average_lie_as_their_parameter(mesh):
 @pytest.fixture(scope="module")
 def full_size():
   """Shapes of the 7B model with adapters, nothing allocated."""
-  cfg = config.with_overrides(config.VARIANTS["7b"], {"llama.lora_rank": 8})
+  cfg = config.with_overrides(variants.VARIANTS["7b"], {"llama.lora_rank": 8})
   return jax.eval_shape(lambda key: miras.init_params(cfg, key), jax.random.key(0))
 
 

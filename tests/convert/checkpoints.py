@@ -6,10 +6,11 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import save_file
 
-from miras_jax.config import TINY, with_overrides
+from miras_jax.config import with_overrides
 from miras_jax.convert import hf, mapping
 from miras_jax.convert.job import expected_shapes
 from miras_jax.convert.kinds import KINDS
+from miras_jax.variants import TINY
 from tests.convert import torch_files
 
 CFG = with_overrides(

@@ -9,7 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
 
-from miras_jax.config import TINY, VARIANTS, with_overrides
+from miras_jax.config import with_overrides
 from miras_jax.convert import miras
 from miras_jax.convert.kinds import KINDS
 from miras_jax.convert.mapping import Table, convert, export, plan, shapes_of
@@ -17,6 +17,7 @@ from miras_jax.convert.rules import Rule, swap
 from miras_jax.errors import UserError
 from miras_jax.models.miras import init_params
 from miras_jax.parity.folder import Folder, miras_config
+from miras_jax.variants import TINY, VARIANTS
 from tests.shared_data import GOLDEN, needs_golden
 
 EVERYTHING = {

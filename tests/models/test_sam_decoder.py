@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from miras_jax.config import SAM_DECODER, SamDecoderConfig
+from miras_jax.config import SamDecoderConfig
 from miras_jax.models.sam_decoder import (
   MaskDecoder,
   PatchDeconv,
@@ -14,6 +14,7 @@ from miras_jax.models.sam_decoder import (
   bilinear_matrix,
   postprocess,
 )
+from miras_jax.variants import SAM_DECODER
 from tests.models import golden_sam
 from tests.shared_data import needs_golden
 

@@ -5,9 +5,9 @@ import importlib.util
 import pytest
 
 from miras_jax import config_file
-from miras_jax.config import VARIANTS
 from miras_jax.run_config import RunConfig
 from miras_jax.scale import command, guard
+from miras_jax.variants import VARIANTS
 
 needs_libtpu = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
