@@ -118,7 +118,9 @@ def train(task, folder, mesh, *, profile=None):
   """Trains `task` in `folder` until its config's last step or SIGTERM; returns 0."""
   config = task.config
   distributed.require_same("data", task.batches.get_state())
-  with jax.set_mesh(mesh), Checkpoints(folder.path, keep=config.keep) as checkpoints:
+  # Listens from here on: a signal in a long restore or compile stops before a step.
+  listen, save = distributed.StopSignal(), Checkpoints(folder.path, keep=config.keep)
+  with listen as stop, jax.set_mesh(mesh), save as checkpoints:
     shapes, parts = plan(task, mesh)
     state, start = _start(task, folder, checkpoints, shapes, parts.tx)
     if task.features:
@@ -130,7 +132,7 @@ def train(task, folder, mesh, *, profile=None):
       tensorboard_every=config.log_every,
       enabled=distributed.is_first(),
     )
-    with log_file, distributed.StopSignal() as stop:
+    with log_file:
       loop = _Loop(task, mesh, parts, checkpoints, log_file, folder, profile)
       step = loop.run(state, start, stop)
   task.batches.close()

@@ -4,6 +4,7 @@ import json
 
 from miras_jax.config import LlamaConfig, RopeScaling
 from miras_jax.errors import UserError
+from miras_jax.logs import log
 
 # Only these change numbers that the weights do not show.
 _MODEL_TYPES = ("llama", "mistral", "qwen2")
@@ -37,6 +38,12 @@ def llama_config(settings, *, path, **lora):
     )
   if settings.get("hidden_act", "silu") != "silu":
     raise UserError(f"{path}: hidden_act {settings['hidden_act']!r}, want 'silu'")
+  window = settings.get("sliding_window")
+  if window and settings.get("use_sliding_window", kind == "mistral"):
+    log.warning(
+      "%s: sliding_window %s: attention is full here, a longer row will differ",
+      path, window,
+    )  # fmt: skip
 
   def whole(name, default=None):
     value = settings.get(name) or default

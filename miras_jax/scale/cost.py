@@ -162,42 +162,56 @@ def _least(op):
 def _fusion(module, op, operands):
   """Parameters that are only sliced count their slices; roots updated in place too."""
   inside = module.computations[op.called("calls")[0]]
-  users = {}
-  for i in inside.values():
-    for name in i.operands:
-      users.setdefault(name, []).append(i)
-  total, updated = 0, 0
-  for i in inside.values():
-    if i.opcode == "dynamic-update-slice":
-      change = inside.get(i.operands[1])
-      updated += change.bytes if change else 0
-    if i.opcode != "parameter":
+  names = _parameters(inside)
+  read = 0
+  for number, outer in enumerate(operands):
+    if outer is not None and number in names:
+      read += _read(module, inside, names[number], _hbm(outer.shapes))
+  kept = sum(whole - change for whole, change in _updates(module, inside))
+  return read + max(_hbm(op.shapes) - kept, 0)
+
+
+def _parameters(computation):
+  """{number: name} of a computation's parameters."""
+  return {
+    int(re.search(r"literal=(\d+)", i.attributes)[1]): i.name
+    for i in computation.values()
+    if i.opcode == "parameter"
+  }
+
+
+def _read(module, computation, name, whole):
+  """Bytes, of `whole`, that a computation reads of its value `name`.
+
+  Looks through bitcasts and into fusions inside a fusion, where slices hide.
+  """
+  total = 0
+  for user in computation.values():
+    if name not in user.operands:
       continue
-    number = int(re.search(r"literal=(\d+)", i.attributes)[1])
-    outer = operands[number] if number < len(operands) else None
-    if outer is None or not any(s.in_hbm for s in outer.shapes):
-      continue
-    total += _read(i, users, outer)
-  return total + (updated or _hbm(op.shapes))
-
-
-def _read(parameter, users, outer):
-  """Bytes of a parameter that a fusion reads."""
-  uses = list(_through(parameter.name, users))
-  slices = [u for u in uses if u.opcode in ("dynamic-slice", "slice", "gather")]
-  updates = [u for u in uses if u.opcode == "dynamic-update-slice"]
-  if uses and len(slices) + len(updates) == len(uses):
-    return sum(u.bytes for u in slices)
-  return _hbm(outer.shapes)
-
-
-def _through(name, users):
-  """Users of a value, seen through bitcasts."""
-  for user in users.get(name, ()):
+    first = user.operands[0] == name
     if user.opcode == "bitcast":
-      yield from _through(user.name, users)
-    else:
-      yield user
+      total += _read(module, computation, user.name, whole)
+    elif user.opcode in ("dynamic-slice", "slice", "gather") and first:
+      total += user.bytes
+    elif user.opcode == "fusion":
+      inner = module.computations[user.called("calls")[0]]
+      names = _parameters(inner)
+      places = [i for i, operand in enumerate(user.operands) if operand == name]
+      total += sum(_read(module, inner, names[i], whole) for i in places)
+    elif user.opcode != "dynamic-update-slice" or not first:
+      return whole
+  return min(total, whole)
+
+
+def _updates(module, computation):
+  """(bytes of the array, bytes of the change) of each update in place."""
+  for i in computation.values():
+    if i.opcode == "dynamic-update-slice":
+      change = computation.get(i.operands[1])
+      yield i.bytes, change.bytes if change else 0
+    elif i.opcode == "fusion":
+      yield from _updates(module, module.computations[i.called("calls")[0]])
 
 
 def _hbm(shapes):

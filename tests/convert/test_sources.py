@@ -314,3 +314,10 @@ def test_a_config_is_a_variant_and_what_differs(overrides):
   variant, found = infer.overrides_of(cfg)
   again = json.loads(json.dumps(found))
   assert with_overrides(VARIANTS[variant], again) == cfg
+
+
+def test_a_sliding_window_is_a_warning(caplog):
+  settings = SETTINGS | {"model_type": "mistral", "sliding_window": 4096}
+  with caplog.at_level("WARNING", logger="miras_jax"):
+    hf.llama_config(settings, path="config.json")
+  assert "config.json: sliding_window 4096" in caplog.text

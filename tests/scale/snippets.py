@@ -76,6 +76,35 @@ ENTRY %main (w: bf16[32,64,64], i: s32[], c: f32[64]) -> bf16[64,64] {
 }
 """
 
+NESTED = """HloModule jit_nested
+
+%slice_one (p.3: bf16[32,64,64], p.4: s32[]) -> bf16[64,64] {
+  %p.3 = bf16[32,64,64]{2,1,0} parameter(0)
+  %p.4 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %one = bf16[1,64,64]{2,1,0} dynamic-slice(%p.3, %p.4, %zero, %zero), dynamic_slice_sizes={1,64,64}
+  ROOT %flat = bf16[64,64]{1,0} bitcast(%one)
+}
+
+%double_and_keep (p.5: bf16[32,64,64], p.6: s32[], p.7: bf16[32,64,64]) -> bf16[32,64,64] {
+  %p.5 = bf16[32,64,64]{2,1,0} parameter(0)
+  %p.6 = s32[] parameter(1)
+  %p.7 = bf16[32,64,64]{2,1,0} parameter(2)
+  %taken = bf16[64,64]{1,0} fusion(%p.5, %p.6), kind=kLoop, calls=%slice_one
+  %twice = bf16[64,64]{1,0} add(%taken, %taken)
+  %change = bf16[1,64,64]{2,1,0} bitcast(%twice)
+  %zero.1 = s32[] constant(0)
+  ROOT %kept = bf16[32,64,64]{2,1,0} dynamic-update-slice(%p.7, %change, %p.6, %zero.1, %zero.1)
+}
+
+ENTRY %main (w: bf16[32,64,64], i: s32[], out: bf16[32,64,64]) -> bf16[32,64,64] {
+  %w = bf16[32,64,64]{2,1,0} parameter(0)
+  %i = s32[]{:S(2)} parameter(1)
+  %out = bf16[32,64,64]{2,1,0} parameter(2)
+  ROOT %layer = bf16[32,64,64]{2,1,0} fusion(%w, %i, %out), kind=kLoop, calls=%double_and_keep
+}
+"""
+
 OOM = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 20.27G of 15.75G hbm. Exceeded hbm capacity by 4.52G.
 
 Largest program allocations in hbm:

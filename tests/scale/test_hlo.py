@@ -98,6 +98,11 @@ def test_a_slice_of_stacked_weights_moves_the_slice_and_chip_memory_is_free():
   assert cost.traffic(hlo.parse(snippets.STACKED)) == copied + layer
 
 
+def test_a_slice_in_a_fusion_within_a_fusion_moves_the_slice():
+  layer = 64 * 64 * 2
+  assert cost.traffic(hlo.parse(snippets.NESTED)) == layer + layer  # read and written
+
+
 def test_layouts_tell_memory_and_tuples_their_arrays():
   shapes = hlo.parse_shapes("(bf16[2,3]{1,0:T(8,128)(2,1)S(1)}, s32[], /*index=5*/u8[7])")
   assert [(s.dtype, s.dims, s.in_hbm) for s in shapes] == [
