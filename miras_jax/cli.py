@@ -12,6 +12,7 @@ import sys
 
 from miras_jax.errors import UserError
 
+IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 # command: (module, one line of help, one example)
 # fmt: off
 COMMANDS = {
@@ -90,8 +91,19 @@ def main(argv):
   return importlib.import_module(COMMANDS[name][0]).main(rest) or 0
 
 
+def in_order(flags):
+  """XLA_FLAGS with which simulated devices run their collectives in one order.
+
+  By default XLA:CPU starts independent collectives in an order of each device's own;
+  two devices then wait for each other, and the process is ended after 40 seconds.
+  """
+  simulated = "xla_force_host_platform_device_count" in flags
+  return f"{flags} {IN_ORDER}" if simulated and "_scheduler" not in flags else flags
+
+
 def run(command, argv=None):
   """Calls `command(argv)` and ends the process: a user's mistake is one line."""
+  os.environ["XLA_FLAGS"] = in_order(os.environ.get("XLA_FLAGS", ""))
   try:
     status = command(sys.argv[1:] if argv is None else argv) or 0
     sys.stdout.flush()

@@ -2,7 +2,10 @@
 
 import os
 
+from miras_jax import cli
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 flags = os.environ.get("XLA_FLAGS", "")
 if "xla_force_host_platform_device_count" not in flags:
-  os.environ["XLA_FLAGS"] = flags + " --xla_force_host_platform_device_count=8"
+  flags += " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = cli.in_order(flags)

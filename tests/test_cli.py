@@ -93,3 +93,10 @@ def test_every_command_has_help_that_shows_an_example(name, capsys):
   assert not status
   out = capsys.readouterr().out
   assert f"miras {name} " in out and "--" in out
+
+
+def test_simulated_devices_run_their_collectives_in_one_order():
+  simulated = "--xla_force_host_platform_device_count=8"
+  assert cli.in_order(simulated) == f"{simulated} {cli.IN_ORDER}"
+  assert cli.in_order(cli.in_order(simulated)) == cli.in_order(simulated)
+  assert cli.in_order("--xla_dump_to=x") == "--xla_dump_to=x"

@@ -35,6 +35,8 @@ from miras_jax.workdir import Workdir
 TOLERANCE = 1e-5
 CONVERSATIONS = 120
 NEVER = 10**9
+# Many devices on few busy cores meet late; XLA would end the process after 40 s.
+PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=1200"
 # What every run has in common; the batch divides over eight.
 COMMON = (
   "--config.batch_size=8",
@@ -153,10 +155,10 @@ def train(folder, layout, options):
 def environments(layout):
   """The environment of each process of a Layout."""
   local = layout.devices // layout.processes
-  flags = os.environ.get("XLA_FLAGS", "")
+  flags = f"{PATIENT} --xla_force_host_platform_device_count={local}"
   shared = os.environ | {
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={local}",
+    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
   }
   if layout.processes == 1:
     return [shared]
