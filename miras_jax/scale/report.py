@@ -43,9 +43,10 @@ def remarks(entry):
       )
   for c in entry.get("collectives", ()):
     if c["bytes"] >= 0.01 * GIB:
+      runs = f" in {c['count']} operations" if c["count"] else ""  # 0: estimated
       yield (
         f"{c['kind']} over {c['axis']} ({c['network'].upper()}):"
-        f" {c['bytes'] / GIB:.2f} GiB in {c['count']} operations"
+        f" {c['bytes'] / GIB:.2f} GiB{runs}"
       )
   if entry.get("source") == "compiled" and entry.get("flops"):
     ratio = entry["flops"] / entry["flops_analytic"]
@@ -170,7 +171,7 @@ def _efficiencies(ax, entries):
       if why := entries[i].get("dominates"):
         ax.axvline(i, color=line.get_color(), linestyle=":")
         ax.text(i, 0.02, f" {why}", rotation=90, va="bottom", fontsize=8)
-  ax.legend(loc="upper right", fontsize=8)
+  ax.legend(loc="center", fontsize=8)
   highest = max([e.get("efficiency") or 0 for e in entries])
   ax.set_ylim(top=1.15 * max(highest, 0.1))
   ax.set_title("efficiency (dotted: a network first dominates)")
