@@ -2,10 +2,11 @@
 # From a fresh clone to a trained, evaluated MIRAS: `bash launch/quickstart.sh`.
 #
 # Makes `.venv`, installs, renders the embedded data set, trains, and writes
-# runs/quickstart/report/index.html. Run again, it goes on where it stopped.
+# runs/quickstart/report/index.html. Run again, it goes on where it stopped. Options are
+# those of `miras train`, e.g. --config.steps=200.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/env.sh
+source launch/env.sh "" # else it would read our own options
 
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
 miras="$VENV/bin/miras"
