@@ -391,16 +391,3 @@ def _compare(folder, leaves, found):
 
 def _first_line(error):
   return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def main(argv):
-  """`miras checkpoint ACTION DIR`."""
-  from miras_jax import checkpoint_command
-
-  return checkpoint_command.main(argv)
-
-
-if __name__ == "__main__":
-  from miras_jax import cli
-
-  cli.run(main)

@@ -34,7 +34,7 @@ COMMANDS = {
               "--out=scale"),
     "parity": ("miras_jax.parity", "compare with golden numbers, tensor by tensor",
                "miras parity --golden=golden --out=ours.npz"),
-    "checkpoint": ("miras_jax.checkpoint", "list, verify and prune checkpoints",
+    "checkpoint": ("miras_jax.checkpoint_command", "list, verify and prune checkpoints",
                    "miras checkpoint list runs/first"),
 }
 # fmt: on

@@ -10,7 +10,15 @@ import optax
 import pytest
 
 from configs import common
-from miras_jax import checkpoint, cli, fingerprint, sharding, train_step, workdir
+from miras_jax import (
+  checkpoint,
+  checkpoint_command,
+  cli,
+  fingerprint,
+  sharding,
+  train_step,
+  workdir,
+)
 from miras_jax import mesh as mesh_lib
 from miras_jax.checkpoint import Checkpoints
 from miras_jax.errors import UserError
@@ -262,10 +270,10 @@ def test_verify_names_a_step_that_is_not_there(trained):
 
 def test_verify_lists_what_is_damaged_and_fails(trained, capsys):
   folder, _, _ = trained
-  assert checkpoint.main(["verify", str(folder)]) == 0
+  assert checkpoint_command.main(["verify", str(folder)]) == 0
   for path in array_files(folder / "checkpoints/1/state"):
     flip_bit(path)
-  assert checkpoint.main(["verify", str(folder)]) == 1
+  assert checkpoint_command.main(["verify", str(folder)]) == 1
   lines = capsys.readouterr().out.splitlines()[-3:]
   assert "DAMAGED" in lines[0] and lines[1].split() == ["2", "whole"]
 
@@ -278,7 +286,7 @@ def test_prune_leaves_the_newest(trained, capsys):
 
 def test_list_shows_step_and_loss(trained, capsys):
   folder, _, _ = trained
-  checkpoint.main(["list", str(folder)])
+  checkpoint_command.main(["list", str(folder)])
   rows = [line.split() for line in capsys.readouterr().out.splitlines()]
   assert [row[0] for row in rows] == ["1", "2", "frozen"]
   assert "0.5000" in rows[1]

@@ -129,6 +129,24 @@ def test_sigterm_saves_where_it_stopped(tmp_path, capsys):
   assert "stopped by SIGTERM" in capsys.readouterr().out
 
 
+def test_sigterm_in_a_restore_stops_before_another_step(tmp_path, monkeypatch, capsys):
+  before = run(tmp_path, steps=3)
+  plan = train.plan
+
+  def interrupted(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return plan(*args)
+
+  # Not the end of this process when the trainer does not listen yet: a failure.
+  monkeypatch.setattr(train, "plan", interrupted)
+  ours = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nobody listened"))
+  try:
+    assert run(tmp_path, steps=6) == before
+  finally:
+    signal.signal(signal.SIGTERM, ours)
+  assert "step 3 of 6, stopped by SIGTERM" in capsys.readouterr().out
+
+
 def test_eight_devices_log_the_losses_of_one(tmp_path):
   one = run(tmp_path / "one")
   mesh = MeshConfig(data=2, fsdp=4)

@@ -45,7 +45,7 @@ class Published(nn.Module):
     self.projector = _mlp(cfg.clip.width, width, width, nn.GELU())
     self.llm = _llama(cfg.llama)
     self.text_fc = _mlp(width, width, cfg.seg_prompt.out_width, nn.ReLU())
-    self.sam = _sam(cfg.sam_encoder, cfg.sam_decoder)
+    self.sam = transformers.SamModel(sam_config(cfg.sam_encoder, cfg.sam_decoder))
 
   def train_only_heads(self):
     """Freezes the rest; adds the adapters. Returns the trained parameters."""
@@ -182,23 +182,22 @@ def _llama(cfg):
   )  # fmt: skip
 
 
-def _sam(encoder, decoder):
+def sam_config(encoder, decoder):
+  """transformers' config of a SAM of our two configs' shapes."""
   image = {"image_size": encoder.image_size, "patch_size": encoder.patch_size}
-  return transformers.SamModel(
-    transformers.SamConfig(
-      vision_config=transformers.SamVisionConfig(
-        hidden_size=encoder.width, output_channels=encoder.out_width,
-        num_hidden_layers=encoder.depth, num_attention_heads=encoder.num_heads,
-        window_size=encoder.window_size, num_pos_feats=encoder.out_width // 2,
-        global_attn_indexes=list(encoder.global_layers),
-        mlp_dim=encoder.mlp_ratio * encoder.width, **image,
-      ),
-      prompt_encoder_config=transformers.SamPromptEncoderConfig(
-        hidden_size=decoder.width, mask_input_channels=decoder.mask_channels, **image
-      ),
-      mask_decoder_config=transformers.SamMaskDecoderConfig(
-        hidden_size=decoder.width, mlp_dim=decoder.mlp_width,
-        num_attention_heads=decoder.num_heads, iou_head_hidden_dim=decoder.iou_width,
-      ),
-    )
+  return transformers.SamConfig(
+    vision_config=transformers.SamVisionConfig(
+      hidden_size=encoder.width, output_channels=encoder.out_width,
+      num_hidden_layers=encoder.depth, num_attention_heads=encoder.num_heads,
+      window_size=encoder.window_size, num_pos_feats=encoder.out_width // 2,
+      global_attn_indexes=list(encoder.global_layers),
+      mlp_dim=encoder.mlp_ratio * encoder.width, **image,
+    ),
+    prompt_encoder_config=transformers.SamPromptEncoderConfig(
+      hidden_size=decoder.width, mask_input_channels=decoder.mask_channels, **image
+    ),
+    mask_decoder_config=transformers.SamMaskDecoderConfig(
+      hidden_size=decoder.width, mlp_dim=decoder.mlp_width,
+      num_attention_heads=decoder.num_heads, iou_head_hidden_dim=decoder.iou_width,
+    ),
   )  # fmt: skip

@@ -181,27 +181,26 @@ def _parameters(computation):
 
 
 def _read(module, computation, name, whole):
-  """Bytes, of `whole`, that a computation reads of its value `name`.
+  """Bytes, of `whole`, that a computation reads of its value `name`."""
+  users = [i for i in computation.values() if name in i.operands]
+  return min(sum(_read_by(u, module, computation, name, whole) for u in users), whole)
 
-  Looks through bitcasts and into fusions inside a fusion, where slices hide.
-  """
-  total = 0
-  for user in computation.values():
-    if name not in user.operands:
-      continue
-    first = user.operands[0] == name
-    if user.opcode == "bitcast":
-      total += _read(module, computation, user.name, whole)
-    elif user.opcode in ("dynamic-slice", "slice", "gather") and first:
-      total += user.bytes
-    elif user.opcode == "fusion":
-      inner = module.computations[user.called("calls")[0]]
-      names = _parameters(inner)
-      places = [i for i, operand in enumerate(user.operands) if operand == name]
-      total += sum(_read(module, inner, names[i], whole) for i in places)
-    elif user.opcode != "dynamic-update-slice" or not first:
-      return whole
-  return min(total, whole)
+
+def _read_by(user, module, computation, name, whole):
+  """Of one user: through bitcasts, and into fusions in a fusion, where slices hide."""
+  first = user.operands[0] == name
+  if user.opcode == "bitcast":
+    return _read(module, computation, user.name, whole)
+  if user.opcode in ("dynamic-slice", "slice", "gather") and first:
+    return user.bytes
+  if user.opcode == "dynamic-update-slice" and first:
+    return 0
+  if user.opcode != "fusion":
+    return whole
+  inner = module.computations[user.called("calls")[0]]
+  names = _parameters(inner)
+  places = [i for i, operand in enumerate(user.operands) if operand == name]
+  return sum(_read(module, inner, names[i], whole) for i in places)
 
 
 def _updates(module, computation):

@@ -49,11 +49,12 @@ def candidates(config, name, *, cached=False):
       entry = model.estimate(changed, name, mesh=mesh, cached=cached)
       sizes = " ".join(f"{k}{v}" for k, v in mesh.sizes.items() if v > 1)
       out.append((entry | {"label": f"{name} {sizes} {text}"}, changed, mesh))
-  def seconds(x):
-    entry = x[0]
-    return entry["step_time_no_overlap_s"] / entry["batch_size"] / entry["pack"]
+  return sorted(out, key=lambda found: _seconds(found[0]))
 
-  return sorted(out, key=seconds)
+
+def _seconds(entry):
+  """Of a conversation."""
+  return entry["step_time_no_overlap_s"] / entry["batch_size"] / entry["pack"]
 
 
 def variations(config):

@@ -16,6 +16,7 @@ from tests.live import reference
 from tests.live.reference import torch
 
 transformers = pytest.importorskip("transformers")
+sam_config = pytest.importorskip("miras_jax.benchmarks.prist_torch").sam_config
 pytestmark = pytest.mark.torch
 
 B, M, P = 2, 2, 3  # images, prompts of one, points of a prompt
@@ -33,25 +34,9 @@ def configs(*, heads, head_dim, depth, global_layers, grid, patch, window, width
 
 
 def their_model(encoder, decoder, seed):
-  image = {"image_size": encoder.image_size, "patch_size": encoder.patch_size}
-  config = transformers.SamConfig(
-    vision_config=transformers.SamVisionConfig(
-      hidden_size=encoder.width, output_channels=encoder.out_width,
-      num_hidden_layers=encoder.depth, num_attention_heads=encoder.num_heads,
-      window_size=encoder.window_size, num_pos_feats=encoder.out_width // 2,
-      global_attn_indexes=list(encoder.global_layers),
-      mlp_dim=encoder.mlp_ratio * encoder.width, **image,
-    ),
-    prompt_encoder_config=transformers.SamPromptEncoderConfig(
-      hidden_size=decoder.width, mask_input_channels=decoder.mask_channels, **image
-    ),
-    mask_decoder_config=transformers.SamMaskDecoderConfig(
-      hidden_size=decoder.width, mlp_dim=decoder.mlp_width,
-      num_attention_heads=decoder.num_heads, iou_head_hidden_dim=decoder.iou_width,
-    ),
-    attn_implementation="eager",
-  )  # fmt: skip
-  return reference.randomised(transformers.SamModel(config), seed)
+  model = transformers.SamModel(sam_config(encoder, decoder))
+  model.set_attn_implementation("eager")
+  return reference.randomised(model, seed)
 
 
 def prompts(rng, size, grid):
