@@ -11,6 +11,11 @@ gradient's norm.
   miras bench meshes --config=configs/prist_quickstart.py
   miras bench meshes --config.optim.name=adamw        # any field of the config
 
+The rows "in 2 parts" and "in 4 parts" are one device again, its batch accumulated: the
+same sums in another order. What they differ by is what the config makes of rounding
+alone. A ReLU whose input is a rounding away from zero has one gradient or the other, so
+a model that trains everything from random weights can drift past 1e-5 on one device.
+
 Status 1 when a loss differs by more than 1e-5, or a run fails.
 """
 
@@ -40,17 +45,18 @@ PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=1200"
 # What every run has in common; the batch divides over eight.
 COMMON = (
   "--config.batch_size=8",
-  "--config.optim.accumulation=1",
   f"--config.checkpoint_every={NEVER}",
   f"--config.probe_every={NEVER}",
 )
 
 
 class Layout(NamedTuple):
-  """Sizes of the mesh's axes that are not 1, and over how many processes it lies."""
+  """Sizes of the mesh's axes that are not 1, over how many processes it lies, and in
+  how many parts the batch is accumulated."""
 
   sizes: dict
   processes: int = 1
+  parts: int = 1
 
   @property
   def devices(self):
@@ -60,16 +66,20 @@ class Layout(NamedTuple):
   def name(self):
     text = " ".join(f"{axis}={size}" for axis, size in self.sizes.items())
     over = f", {self.processes} processes" if self.processes > 1 else ""
-    return text + over
+    cut = f", in {self.parts} parts" if self.parts > 1 else ""
+    return text + over + cut
 
   @property
   def options(self):
     sizes = {"data": 1} | self.sizes
-    return [f"--config.mesh.{axis}={size}" for axis, size in sizes.items()]
+    mesh = [f"--config.mesh.{axis}={size}" for axis, size in sizes.items()]
+    return [*mesh, f"--config.optim.accumulation={self.parts}"]
 
 
 ONE = Layout({"data": 1})
 LAYOUTS = (
+  Layout({"data": 1}, parts=2),
+  Layout({"data": 1}, parts=4),
   Layout({"data": 8}),
   Layout({"fsdp": 8}),
   Layout({"dcn_data": 2, "data": 4}),
