@@ -4,6 +4,7 @@
   miras bench packing               # one row an image against one row a conversation
   miras bench decoder               # a LoRA step of the decoder against PyTorch eager
   miras bench prist                 # the whole training step against PyTorch eager
+  miras bench decode                # prefill and new tokens against PyTorch eager
   miras bench meshes                # the real model: every mesh has one losses
   miras bench faults                # kills, flipped bits, full disks: what is survived
   miras bench saves                 # how long a save blocks, what a kill costs
@@ -22,6 +23,7 @@ BENCHMARKS = {
   "packing": "miras_jax.benchmarks.packing",
   "decoder": "miras_jax.benchmarks.decoder",
   "prist": "miras_jax.benchmarks.prist",
+  "decode": "miras_jax.benchmarks.decode",
   "meshes": "miras_jax.benchmarks.meshes",
   "saves": "miras_jax.benchmarks.saves",
   "faults": "miras_jax.benchmarks.faults",

@@ -3,7 +3,8 @@
 Llama of equal shape, batch and length on both sides: base weights frozen, LoRA on
 q_proj and v_proj, next-token cross entropy on every position, AdamW on the adapters,
 float32. PyTorch is `transformers.LlamaForCausalLM` with scaled dot-product attention,
-and needs `pip install torch==2.13.0`. Both run in turn, medians are compared.
+and needs `pip install torch==2.13.0`. Both run in turn on the same device, medians are
+compared.
 
   miras bench decoder
   miras bench decoder --width=512 --depth=8 --length=512 --batch_size=4
@@ -19,8 +20,8 @@ import numpy as np
 import optax
 
 from miras_jax import cli, losses
+from miras_jax.benchmarks.step import import_torch_side
 from miras_jax.config import LlamaConfig
-from miras_jax.errors import UserError
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.llama import Llama
 from miras_jax.trees import merge, split
@@ -113,32 +114,16 @@ def jax_step(cfg, tokens_BT):
 
 def torch_step(cfg, tokens_BT):
   """The same of PyTorch; UserError where it is not installed."""
-  try:
-    import torch
-    import transformers
-  except ImportError as error:
-    raise UserError(
-      f"miras bench decoder: {error.name} is missing: pip install torch==2.13.0"
-    ) from None
-  torch.manual_seed(0)
-  model = transformers.LlamaForCausalLM(
-    transformers.LlamaConfig(
-      hidden_size=cfg.width,
-      intermediate_size=cfg.mlp_width,
-      num_hidden_layers=cfg.depth,
-      num_attention_heads=cfg.num_heads,
-      num_key_value_heads=cfg.num_kv_heads,
-      vocab_size=cfg.vocab_size,
-      attn_implementation="sdpa",
-    )
-  )
+  side = import_torch_side("decoder")
+  torch = side.torch
+  model = side.make_model(lambda: side.llama(cfg), "float32")
   model.requires_grad_(False)
   adapters = []
   for layer in model.model.layers:
     for name in cfg.lora_targets:
-      adapters += add_lora(torch, getattr(layer.self_attn, name))
+      adapters += side.add_lora(getattr(layer.self_attn, name))
   optimizer = torch.optim.AdamW(adapters, lr=LR, betas=(0.9, 0.95), weight_decay=0.0)
-  tokens = torch.from_numpy(tokens_BT.astype(np.int64))
+  tokens = torch.from_numpy(tokens_BT.astype(np.int64)).to(model.device)
 
   def run():
     loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
@@ -150,14 +135,3 @@ def torch_step(cfg, tokens_BT):
   run()  # warms up
   return run
 
-
-def add_lora(torch, linear):
-  """Adds alpha / r * B A x to a linear layer's output; returns [A, B]."""
-  a = torch.nn.Parameter(torch.randn(RANK, linear.in_features) * 0.02)
-  b = torch.nn.Parameter(torch.zeros(linear.out_features, RANK))
-
-  def hook(_, inputs, output):
-    return output + (inputs[0] @ a.T) @ b.T * (ALPHA / RANK)
-
-  linear.register_forward_hook(hook)
-  return [a, b]

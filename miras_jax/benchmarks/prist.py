@@ -16,31 +16,39 @@ projector are frozen. No dropout, no alignment, no reading of data on either sid
                 one shared prefix; towers run in the step, once an image.
   cached        ours: the same, with the features of `miras data cache` in the batch:
                 no tower runs. What making the cache once costs is not in it.
-  alone         ours, with `--alone`: one row a conversation, towers in the step. What
-                the compiler alone gives.
+  alone         ours, one row a conversation, towers in the step. What the compiler
+                alone gives. Not timed unless `--sides` names it.
 
 The ratio of "cached" is what a training run on cached features sees; that of "packed"
-is the fair one of equal work by the step. Sides take turns, medians are compared. The
-sizes of `--size=small` (default) keep the 7B's proportions between its parts, as the
-printed shares show; `--size=tiny` is to see it run. Needs `pip install torch==2.13.0
-transformers`.
+is the fair one of equal work by the step. Sides take turns on the same device, medians
+are compared. The sizes of `--size=small` (default) keep the 7B's proportions between
+its parts, as the printed shares show; `--size=tiny` is to see it run. Needs `pip
+install torch==2.13.0 transformers`.
 
   miras bench prist
-  miras bench prist --images=4 --rounds=5 --alone
+  miras bench prist --images=4 --rounds=5 --sides=published,alone,packed
+  miras bench prist --size=7b --talk=136 --sides=published,cached   # on a GPU
+  miras bench prist --size=7b --sides=cached --config.model.overrides.llama.remat=dots
+
+The full sizes are for accelerators: bfloat16 on both sides (PyTorch's trained weights
+too), attention by cuDNN on a GPU and by splash on a TPU, everything rematerialised
+unless the config says otherwise. `--talk=136` makes packed rows of 1,024 tokens. A chip
+whose peak is known gets its MFU, a device that counts it its peak memory.
 """
 
 import dataclasses
-import importlib
+import os
 import statistics
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from configs import common
-from miras_jax import cli, flops
+from miras_jax import chips, cli, config_file, flops, meters
 from miras_jax.benchmarks.packing import PREFIX
-from miras_jax.benchmarks.step import Step, full_batch
+from miras_jax.benchmarks.step import Step, full_batch, import_torch_side
 from miras_jax.errors import UserError
 from miras_jax.run_config import RunConfig
 
@@ -65,6 +73,8 @@ SIZES = {
 # fmt: on
 # As published: rank 8 on q_proj and v_proj; alignment is not in stage 2.
 LORA = {"llama.lora_rank": 8, "llama.lora_alpha": 16.0, "seg_prompt.alignment": "none"}
+LARGE = ("1b", "7b", "13b")
+ATTENTION = {"cpu": "blocked", "gpu": "cudnn", "tpu": "splash"}
 LABELS = {
   "published": "PyTorch eager, one row a conversation, towers in the step",
   "alone": "ours, one row a conversation, towers in the step",
@@ -73,70 +83,115 @@ LABELS = {
 }
 
 
+class Form(NamedTuple):
+  """Of a side: conversations of an image share a row; features come with the batch."""
+
+  packed: bool = False
+  cached: bool = False
+
+
+FORMS = {
+  "published": Form(),
+  "alone": Form(),
+  "packed": Form(packed=True),
+  "cached": Form(packed=True, cached=True),
+}
+
+
 def main(argv):
-  """Runs the benchmark; returns 0. UserError where PyTorch is not installed."""
-  args = _parser().parse_args(argv)
+  """Runs the benchmark; returns 0. UserError where PyTorch is needed and missing."""
+  args = parse(argv)
+  # Two frameworks share the device: neither may take all of its memory at once.
+  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  torch_side = import_torch_side("prist") if "published" in args.sides else None
+  configs = {name: _config(args, packed=FORMS[name].packed) for name in args.sides}
+  found = {
+    name: flops.example(config, cached=FORMS[name].cached)
+    for name, config in configs.items()
+  }
+  _print_flops(args, configs, found)
+  steps = {}
+  for name, config in configs.items():
+    if name == "published":
+      steps[name] = _torch_step(args, config, torch_side)
+      continue
+    step = Step(config, our_batch(args, config, cached=FORMS[name].cached))
+    print(f"{name}: compiled in {step.compile_s:.0f} s", flush=True)
+    steps[name] = _waits(step)
+  medians = _take_turns(steps, args.rounds)
+  done = {name: found[name].useful * configs[name].batch_size for name in medians}
+  _print_times(args, medians, done)
+  _print_memory(torch_side)
+  return 0
+
+
+def parse(argv):
+  """The options; `fields` holds those of the config. Raises UserError."""
+  argv, fields = config_file.split_fields(argv)
+  parser = cli.Parser(prog="miras bench prist", description=__doc__)
+  add = parser.add_argument
+  add("--size", choices=[*SIZES, *LARGE], default="small", help="of the model")
+  add("--images", type=int, default=2, help="in a batch")
+  add("--talks", type=int, default=3, help="conversations an image")
+  add("--talk", type=int, default=150, help="tokens of a conversation")
+  add("--rounds", type=int, default=3, help="timed steps of each side")
+  add("--sides", default="published,packed,cached", help="which are timed")
+  args = parser.parse_args(argv)
   for name in ("images", "talks", "rounds"):
     if getattr(args, name) < 1:
       raise UserError(f"--{name}={getattr(args, name)} must be at least 1")
   if args.talk < 8:
     raise UserError(f"--talk={args.talk}: a conversation has at least 8 tokens")
-  prist_torch = _import_torch_side()
-  forms = {"packed": (True, False), "cached": (True, True)}
-  forms |= {"alone": (False, False)} if args.alone else {}
-  plain = _config(args, packed=False)
-  _print_flops(args, plain)
-  batch, loss = torch_batch(args, plain), plain.loss
-  sides = {"published": prist_torch.make_step(
-    plain.model.build(), loss, plain.optim, batch)}  # fmt: skip
-  for name, (packed, cached) in forms.items():
-    config = _config(args, packed=packed)
-    step = Step(config, our_batch(args, config, cached=cached))
-    print(f"{name}: compiled in {step.compile_s:.0f} s", flush=True)
-    sides[name] = _waits(step)
-  _print_times(args, _take_turns(sides, args.rounds))
-  return 0
+  args.sides = args.sides.split(",")
+  for name in args.sides:
+    if name not in FORMS:
+      raise UserError(f"--sides: no side {name!r}{cli.nearest(name, FORMS)}")
+  args.fields = fields
+  return args
 
 
-def _parser():
-  parser = cli.Parser(prog="miras bench prist", description=__doc__)
-  add = parser.add_argument
-  add("--size", choices=sorted(SIZES), default="small", help="of the model")
-  add("--images", type=int, default=2, help="in a batch")
-  add("--talks", type=int, default=3, help="conversations an image")
-  add("--talk", type=int, default=150, help="tokens of a conversation")
-  add("--rounds", type=int, default=3, help="timed steps of each side")
-  add("--alone", action="store_true", help="also ours without packing and cache")
-  return parser
+def model_config(size, fields=()):
+  """RunConfig of a published stage with a model of `size` (SIZES or LARGE).
 
-
-def _import_torch_side():
-  try:
-    return importlib.import_module("miras_jax.benchmarks.prist_torch")
-  except ImportError as error:
-    raise UserError(
-      f"miras bench prist: {error.name} is missing:"
-      " pip install torch==2.13.0 transformers"
-    ) from None
+  fields: [(name, value)] of the config that differ.
+  """
+  large = size in LARGE
+  c = common.lora_config(
+    size if large else "tiny", ATTENTION.get(jax.default_backend(), "xla")
+  )
+  c.optim.accumulation = 1
+  for name, value in fields:
+    config_file.override(c, name, value)
+  config = RunConfig.from_config_dict(c)
+  overrides = config.model.overrides | LORA
+  if not large:
+    overrides |= SIZES[size] | {"llama.attention": "blocked"}
+  model = dataclasses.replace(config.model, overrides=overrides)
+  return dataclasses.replace(config, model=model)
 
 
 def _config(args, *, packed):
   """RunConfig of our side: rows of `talks` conversations, or of one."""
-  config = RunConfig.from_config_dict(common.lora_config("tiny", "blocked"))
-  overrides = SIZES[args.size] | LORA | {"llama.attention": "blocked"}
-  model = dataclasses.replace(config.model, overrides=overrides)
+  config = model_config(args.size, args.fields)
   talks = args.talks if packed else 1
   rows = args.images if packed else args.images * args.talks
-  cfg = model.build()
+  cfg = config.model.build()
   data = dataclasses.replace(
     config.data, pack=talks, max_masks=talks,
     max_len=PREFIX + cfg.num_image_tokens + talks * args.talk,
   )  # fmt: skip
+  resolution = 4 * cfg.sam_encoder.grid
   return dataclasses.replace(
-    config, model=model, data=data, batch_size=rows,
-    loss_resolution=4 * cfg.sam_encoder.grid,
-    optim=dataclasses.replace(config.optim, accumulation=1),
-  )  # fmt: skip
+    config, data=data, batch_size=rows, loss_resolution=resolution
+  )
+
+
+def _torch_step(args, config, torch_side):
+  """One step of "published"."""
+  cfg, batch = config.model.build(), torch_batch(args, config)
+  return torch_side.make_step(
+    cfg, config.loss, config.optim, batch, config.model.dtype
+  )
 
 
 def our_batch(args, config, *, cached):
@@ -173,7 +228,7 @@ def our_batch(args, config, *, cached):
 
 
 def torch_batch(args, config):
-  """The published form of the same: what `prist_torch.make_step` takes."""
+  """The published form of the same: what `torch_side.make_step` takes."""
   ours = our_batch(args, config, cached=False)
   side = config.loss_resolution
   B, canvas = len(ours["tokens"]), ours["masks"].shape[-1]
@@ -206,39 +261,50 @@ def _take_turns(sides, rounds):
   return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def _print_times(args, medians):
+def _print_times(args, medians, done):
+  """done: {side: useful FLOPs of a step}."""
   count = args.images * args.talks
+  chip = chips.find(jax.devices()[0].device_kind)
   for name, median in medians.items():
-    rate = count / median
-    print(f"{name:10} {median:8.3f} s a step, {rate:7.2f} examples/s  {LABELS[name]}")
-  for name in list(medians)[1:]:
-    ratio = medians["published"] / medians[name]
-    print(f"ratio      {ratio:8.2f}x  {name} over published")
+    rate, speed = count / median, done[name] / median
+    share = f" MFU {speed / chip.peak_flops / jax.device_count():.2f}" if chip else ""
+    print(
+      f"{name:10} {median:8.3f} s a step, {rate:7.2f} examples/s,"
+      f" {speed / 1e12:7.2f} TFLOP/s{share}  {LABELS[name]}"
+    )
+  for name in medians:
+    if "published" in medians and name != "published":
+      ratio = medians["published"] / medians[name]
+      print(f"ratio      {ratio:8.2f}x  {name} over published")
 
 
-def _print_flops(args, plain):
-  """FLOPs of each part, forward and backward, a conversation; shares beside the 7B's.
+def _print_memory(torch_side):
+  """Peaks since the start; nothing on a CPU, where nobody counts."""
+  if peak := meters.memory().get("hbm_peak_gb"):
+    print(f"memory     {peak:8.1f} GB at most for our sides together")
+  if torch_side and (peak := torch_side.peak_gb()):
+    print(f"memory     {peak:8.1f} GB at most for published")
+
+
+def _print_flops(args, configs, found):
+  """GFLOP of each part a conversation, forward and backward; shares beside the 7B's.
 
   By flops.py, so of least work: it does not know that `published` projects every cell.
   """
+  plain = _config(args, packed=False)
   large = RunConfig.from_config_dict(common.lora_config("7b", "xla"))
   overrides = large.model.overrides | {"seg_prompt.alignment": "none"}
   large = dataclasses.replace(
     large, data=plain.data, model=dataclasses.replace(large.model, overrides=overrides)
   )
-  packed = _config(args, packed=True)
-  alone = flops.example(plain).parts
-  columns = {
-    "published": (alone, 1),
-    "packed": (flops.example(packed).parts, args.talks),
-    "cached": (flops.example(packed, cached=True).parts, args.talks),
-  }
-  theirs = flops.example(large).parts
-  head = [f"{name:>10}" for name in columns] + [" share", " in 7B"]
+  ours, theirs = flops.example(plain).parts, flops.example(large).parts
+  head = [f"{name:>10}" for name in found] + [" share", " in 7B"]
   print(f"{'GFLOP a conversation':20}", *head)
-  for part in [*alone, "total"]:
-    row = [_of(parts, part) / n / 1e9 for parts, n in columns.values()]
-    shares = [_of(p, part) / _of(p, "total") for p in (alone, theirs)]
+  for part in [*ours, "total"]:
+    row = [
+      _of(x.parts, part) / configs[name].data.pack / 1e9 for name, x in found.items()
+    ]
+    shares = [_of(p, part) / _of(p, "total") for p in (ours, theirs)]
     cells = [f"{x:10.3f}" for x in row] + [f"{s:6.1%}" for s in shares]
     print(f"{part:20}", *cells)
 

@@ -1,5 +1,6 @@
 """Times the real training step of a RunConfig on a batch; what benchmarks share."""
 
+import importlib
 import time
 from typing import NamedTuple
 
@@ -8,8 +9,20 @@ import numpy as np
 
 from miras_jax import fresh, sharding, task, train
 from miras_jax import mesh as mesh_lib
+from miras_jax.errors import UserError
 from miras_jax.models import miras
 from miras_jax.program import Program
+
+
+def import_torch_side(name):
+  """The module `torch_side`; UserError for benchmark `name` where PyTorch is not."""
+  try:
+    return importlib.import_module("miras_jax.benchmarks.torch_side")
+  except ImportError as error:
+    raise UserError(
+      f"miras bench {name}: {error.name} is missing:"
+      " pip install torch==2.13.0 transformers"
+    ) from None
 
 
 class Timing(NamedTuple):

@@ -17,6 +17,7 @@ from miras_jax.errors import UserError
     ("--talk=2", "--talk=2: a conversation has at least 8 tokens"),
     ("--size=huge", "invalid choice: 'huge'"),
     ("--round=1", "did you mean '--rounds'"),
+    ("--sides=published,cache", "no side 'cache'; did you mean 'cached'"),
   ],
 )
 def test_a_wrong_option_is_one_line(option, message):
@@ -28,7 +29,7 @@ def test_without_torch_it_says_what_to_install(monkeypatch):
   real = importlib.import_module
 
   def without_torch(name):
-    if name.endswith("prist_torch"):
+    if name.endswith("torch_side"):
       raise ModuleNotFoundError("No module named 'torch'", name="torch")
     return real(name)
 
@@ -38,7 +39,7 @@ def test_without_torch_it_says_what_to_install(monkeypatch):
 
 
 def test_all_forms_hold_the_same_conversations():
-  args = prist._parser().parse_args(["--size=tiny", "--images=1", "--talk=10"])
+  args = prist.parse(["--size=tiny", "--images=1", "--talk=10"])
   alone, packed = (prist._config(args, packed=p) for p in (False, True))
   batches = [
     prist.our_batch(args, alone, cached=False),

@@ -16,7 +16,7 @@ from tests.live import reference
 from tests.live.reference import torch
 
 transformers = pytest.importorskip("transformers")
-sam_config = pytest.importorskip("miras_jax.benchmarks.prist_torch").sam_config
+sam_config = pytest.importorskip("miras_jax.benchmarks.torch_side").sam_config
 pytestmark = pytest.mark.torch
 
 B, M, P = 2, 2, 3  # images, prompts of one, points of a prompt

@@ -1,18 +1,62 @@
-"""The published training step in PyTorch eager, of `transformers` parts.
+"""PyTorch eager's side of the benchmarks, of `transformers` parts.
 
-Importing it needs torch and transformers. See `benchmarks.prist` for what it does.
+Importing it needs torch and transformers. `make_step` is the published training step;
+see `benchmarks.prist` for what it does.
 
 B conversations, T tokens, N image tokens, P cells under a patch, D decoder width.
 """
 
+import jax
 import torch
 import torch.nn.functional as F
 import transformers
 from torch import nn
 
-from miras_jax.benchmarks.decoder import add_lora
+from miras_jax.errors import UserError
 
 NORM_EPS = 1e-5
+
+
+def device():
+  """Where both sides compute: "cuda" when JAX has a GPU, else "cpu"."""
+  if jax.default_backend() != "gpu":
+    return "cpu"
+  if not torch.cuda.is_available():
+    raise UserError(
+      "JAX computes on a GPU and this PyTorch cannot: install PyTorch with CUDA, or"
+      " compare both on the CPU with JAX_PLATFORMS=cpu"
+    )
+  return "cuda"
+
+
+def peak_gb():
+  """Most gigabytes that PyTorch held on the GPU; 0 without one."""
+  return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+
+
+def make_model(make, dtype):
+  """`make()` with random weights of `dtype` ("float32", "bfloat16"), born in place."""
+  torch.manual_seed(0)
+  before = torch.get_default_dtype()
+  torch.set_default_dtype(getattr(torch, dtype))
+  try:
+    with torch.device(device()):
+      return make()
+  finally:
+    torch.set_default_dtype(before)
+
+
+def add_lora(linear, rank=8, alpha=16.0):
+  """Adds alpha / rank * B A x to a linear layer's output; returns [A, B]."""
+  like = {"device": linear.weight.device, "dtype": linear.weight.dtype}
+  a = nn.Parameter(torch.randn(rank, linear.in_features, **like) * 0.02)
+  b = nn.Parameter(torch.zeros(linear.out_features, rank, **like))
+
+  def hook(_, inputs, output):
+    return output + (inputs[0] @ a.T) @ b.T * (alpha / rank)
+
+  linear.register_forward_hook(hook)
+  return [a, b]
 
 
 class Mining(nn.Module):
@@ -43,7 +87,7 @@ class Published(nn.Module):
     self.convnext = _convnext(cfg.convnext)
     self.mining = Mining(cfg.clip.width, cfg.convnext.out_channels)
     self.projector = _mlp(cfg.clip.width, width, width, nn.GELU())
-    self.llm = _llama(cfg.llama)
+    self.llm = llama(cfg.llama)
     self.text_fc = _mlp(width, width, cfg.seg_prompt.out_width, nn.ReLU())
     self.sam = transformers.SamModel(sam_config(cfg.sam_encoder, cfg.sam_decoder))
 
@@ -59,7 +103,7 @@ class Published(nn.Module):
       trained += [p.requires_grad_(True) for p in module.parameters()]
     for layer in self.llm.model.layers:
       for name in self.cfg.llama.lora_targets:
-        trained += add_lora(torch, getattr(layer.self_attn, name))
+        trained += add_lora(getattr(layer.self_attn, name))
     return trained
 
   @torch.no_grad()
@@ -89,10 +133,10 @@ class Published(nn.Module):
       use_cache=False,
     )  # fmt: skip
     prompt_BTC = self.text_fc(out.hidden_states[-1])  # all T, as published
-    rows_B = torch.arange(len(x_BTD))
+    rows_B = torch.arange(len(x_BTD), device=x_BTD.device)
     logits_BHW = self._masks(batch["sam"], prompt_BTC[rows_B, batch["seg_pos"] - 1])
     target_BHW = batch["masks"]
-    logits_BHW = _resize(logits_BHW, target_BHW.shape[-1])
+    logits_BHW = _resize(logits_BHW.float(), target_BHW.shape[-1])
     bce = F.binary_cross_entropy_with_logits(logits_BHW, target_BHW)
     p_BHW, scale = logits_BHW.sigmoid(), loss.dice_scale
     overlap_B = (p_BHW * target_BHW).sum((1, 2)) / scale
@@ -115,19 +159,20 @@ class Published(nn.Module):
     return logits[:, 0, 0]
 
 
-def make_step(cfg, loss, optim, batch):
+def make_step(cfg, loss, optim, batch, dtype="float32"):
   """A function without arguments: one training step on `batch`; returns its loss.
 
   batch: numpy, `tokens`, `labels` [B, T] (-100: not supervised), `aux`, `sam` float
   NCHW, `masks` [B, H, W] float, `seg_pos` [B].
   """
-  torch.manual_seed(0)
-  model = Published(cfg)
+  model = make_model(lambda: Published(cfg), dtype)
   trained = model.train_only_heads()
   optimizer = torch.optim.AdamW(
     trained, lr=optim.lr, betas=(optim.b1, optim.b2), weight_decay=optim.weight_decay
   )
-  batch = {k: torch.from_numpy(x) for k, x in batch.items()}
+  batch = {k: torch.from_numpy(x).to(device()) for k, x in batch.items()}
+  for name in ("aux", "sam"):
+    batch[name] = batch[name].to(getattr(torch, dtype))
 
   def step():
     loss_value = model.loss(batch, loss)
@@ -171,7 +216,8 @@ def _convnext(cfg):
   )
 
 
-def _llama(cfg):
+def llama(cfg):
+  """transformers' Llama of a LlamaConfig's shape."""
   return transformers.LlamaForCausalLM(
     transformers.LlamaConfig(
       hidden_size=cfg.width, intermediate_size=cfg.mlp_width,
