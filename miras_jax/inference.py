@@ -6,6 +6,7 @@ about one image and answers with text and masks at the image's own size.
 B rows, T prompt tokens, H W image rows and columns, h w low-resolution mask sides.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from miras_jax import decode, workdir
 from miras_jax.checkpoint import load_for_inference
 from miras_jax.convert.outputs import is_converted
 from miras_jax.errors import UserError
+from miras_jax.models.attention import at_home
 from miras_jax.models.miras import Miras
 from miras_jax.models.sam_decoder import postprocess
 from miras_jax.task import talk_config
@@ -59,7 +61,7 @@ def load(checkpoint):
       f"{tokenizer_dir}: missing; convert the weights with --tokenizer=PATH to talk"
     )
   return Loaded(
-    model=Miras(config.model.build(), jnp.dtype(config.model.dtype)),
+    model=Miras(_for_here(config.model.build()), jnp.dtype(config.model.dtype)),
     params=params,
     tokenizer=load_tokenizer(tokenizer_dir),
     data=talk_config(config),
@@ -67,6 +69,13 @@ def load(checkpoint):
     step=step,
     log=None if is_converted(checkpoint) else workdir.locate(checkpoint)[0].metrics,
   )
+
+
+def _for_here(cfg):
+  """The MirasConfig with attention that this platform has, whatever it trained with."""
+  attention = at_home(cfg.llama.attention, jax.default_backend())
+  llama = dataclasses.replace(cfg.llama, attention=attention)
+  return dataclasses.replace(cfg, llama=llama)
 
 
 def prompt_row(turns, tokenizer, data, *, names=None):

@@ -26,6 +26,7 @@ from miras_jax import (
   data_cache,
   disk,
   distributed,
+  fits,
   fresh,
   logs,
   meters,
@@ -82,7 +83,7 @@ def run(config, folder, *, profile=None):
   mesh_lib.check_batch(
     config.batch_size, devices, accumulation=config.optim.accumulation
   )
-  _check_heads(config.model.build().llama, devices.shape["tensor"])
+  fits.check(config.model.build().llama, devices.shape["tensor"], jax.default_backend())
   task = make_task(config, folder, host=mesh_lib.data_host(devices))
   return train(task, folder, devices, profile=profile)
 
@@ -362,17 +363,6 @@ def _compare_folder(config, folder):
       f" --workdir, or {keep}"
     )
   return config, steps[-1]
-
-
-def _check_heads(llama, tensor):
-  """Raises UserError unless each device has whole heads, where attention wants them."""
-  heads = llama.num_kv_heads
-  if llama.attention == "splash" and heads % tensor:
-    raise UserError(
-      f"mesh.tensor={tensor} does not divide the {heads} key heads, which"
-      f" attention='splash' needs; set mesh.tensor={math.gcd(heads, tensor)}, or"
-      " model.overrides.llama.attention=xla"
-    )
 
 
 def _options(argv):

@@ -295,7 +295,8 @@ def test_options_of_the_command_line_reach_the_run(config_path):
   assert folder.path == pathlib.Path("w")
 
 
-SPLASH = "--config.model.overrides.llama.attention=splash "
+ATTENTION = "--config.model.overrides.llama.attention="
+SPLASH = f"{ATTENTION}splash "
 
 
 @pytest.mark.parametrize(
@@ -312,6 +313,7 @@ SPLASH = "--config.model.overrides.llama.attention=splash "
     ("--config.mesh.data=3", ("data=3", "this fits")),
     ("--config.batch_size=12", ("batch_size=12", "8 or 16")),
     (SPLASH + "--config.mesh.tensor=8", ("tensor=8", "2 key heads", "tensor=2")),
+    (ATTENTION + "cudnn", ("'cudnn'", "GPU", "CPU", "attention=xla")),
     ("--config.data.dir=/nowhere", ("/nowhere", "no such")),
     ("--config.steps=0", ("steps=0",)),
   ],

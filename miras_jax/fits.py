@@ -1,0 +1,41 @@
+"""Whether these devices can run a decoder's attention as its config wants it."""
+
+import math
+
+from miras_jax.errors import UserError
+from miras_jax.logs import log
+from miras_jax.models.attention import HOMES, at_home
+
+FIELD = "model.overrides.llama.attention"
+
+
+def check(llama, tensor, platform):
+  """Raises UserError unless they can; a warning where they would only crawl.
+
+  llama: LlamaConfig. tensor: size of that mesh axis. platform: "cpu", "gpu", "tpu".
+  """
+  _check_heads(llama, tensor)
+  _check_platform(llama.attention, platform)
+
+
+def _check_heads(llama, tensor):
+  heads = llama.num_kv_heads
+  if llama.attention == "splash" and heads % tensor:
+    raise UserError(
+      f"mesh.tensor={tensor} does not divide the {heads} key heads, which"
+      f" attention='splash' needs; set mesh.tensor={math.gcd(heads, tensor)}, or"
+      f" {FIELD}=xla"
+    )
+
+
+def _check_platform(attention, platform):
+  if at_home(attention, platform) == attention:
+    return
+  made_for = f"attention={attention!r} is made for {HOMES[attention].upper()}"
+  if (attention, platform) == ("splash", "cpu"):
+    log.warning("%s; on a CPU its kernels are interpreted, which is slow", made_for)
+    return
+  usual = next((name for name, home in HOMES.items() if home == platform), "xla")
+  raise UserError(
+    f"{made_for}, these devices are {platform.upper()}; set --config.{FIELD}={usual}"
+  )
