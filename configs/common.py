@@ -66,7 +66,8 @@ def base_config():
   )
   c.mesh = dict(dcn_data=1, data=-1, fsdp=1, tensor=1, sequence=1)
   # Other processes; empty: the environment tells (miras_jax/distributed.py).
-  c.distributed = dict(coordinator="", processes=0, process=-1, heartbeat_s=20)
+  c.distributed = dict(coordinator="", processes=0, process=-1)
+  c.distributed.update(heartbeat_s=20, join_s=300)
   c.optim = dict(
     name="adamw",  # or "muon": matrices by Muon at muon_lr, the rest by AdamW at lr
     lr=3e-4,

@@ -4,7 +4,7 @@
 #   bash launch/processes.sh 2 .venv/bin/miras train --config=FILE --workdir=DIR
 #
 # Each gets JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and its JAX_PROCESS_ID. SIGTERM and
-# Ctrl-C reach all of them. The status is that of the first that fails, else 0.
+# Ctrl-C reach all of them. The first that fails ends the others; its status is returned.
 set -euo pipefail
 
 if [ "$#" -lt 2 ] || ! [ "$1" -ge 1 ] 2>/dev/null; then
@@ -19,25 +19,30 @@ free_port='import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockn
 JAX_COORDINATOR_ADDRESS="127.0.0.1:$("$python" -c "$free_port")"
 export JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES="$count"
 
-pids=() interrupted=0
-trap 'interrupted=1; kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT
+pids=()
+trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT
 for ((i = 0; i < count; i++)); do
   JAX_PROCESS_ID="$i" "$@" &
   pids+=("$!")
 done
 
-# Sets `found` to a process's status. A signal ends `wait` early: then it waits again.
-await() {
-  while true; do
-    interrupted=0 found=0
-    wait "$1" || found="$?"
-    if [ "$interrupted" -eq 0 ]; then return; fi
-  done
-}
-
+# Looks instead of waiting: `wait -n` may miss one that ends while a signal is handled.
 status=0
-for pid in "${pids[@]}"; do
-  await "$pid"
-  if [ "$status" -eq 0 ]; then status="$found"; fi
+while [ "${#pids[@]}" -gt 0 ]; do
+  sleep 0.2
+  alive=()
+  for pid in "${pids[@]}"; do
+    if kill -0 "$pid" 2>/dev/null; then
+      alive+=("$pid")
+      continue
+    fi
+    found=0
+    wait "$pid" || found="$?"
+    if [ "$found" -ne 0 ] && [ "$status" -eq 0 ]; then
+      status="$found"
+      kill -TERM "${pids[@]}" 2>/dev/null || true
+    fi
+  done
+  pids=("${alive[@]}")
 done
 exit "$status"

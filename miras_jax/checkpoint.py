@@ -390,4 +390,5 @@ def _compare(folder, leaves, found):
 
 
 def _first_line(error):
-  return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+  text = str(error).partition("See full TensorStore details")[0]
+  return f"{type(error).__name__}: {' '.join(text.split())[:200]}"

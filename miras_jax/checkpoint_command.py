@@ -3,10 +3,11 @@
   miras checkpoint list runs/first              # steps, sizes, losses
   miras checkpoint verify runs/first            # reads all, compares every fingerprint
   miras checkpoint verify runs/first --step=500
-  miras checkpoint prune runs/first --keep=2    # deletes all but the newest steps
+  miras checkpoint prune runs/first --keep=2    # deletes all but the newest whole steps
 
-`verify` names each damaged step and then ends with status 1; `prune`
-also deletes what damaged steps and killed saves left.
+`verify` names each damaged step and then ends with status 1; `prune` reads the newest
+steps until it has found so many whole ones, and deletes the others, damaged ones and
+what killed saves left. Without a whole step it deletes nothing.
 """
 
 import pathlib
@@ -26,9 +27,12 @@ def main(argv):
   args = parser.parse_args(argv)
   if not pathlib.Path(args.dir).is_dir():
     raise UserError(f"{args.dir}: no such checkpoint folder")
-  folder = workdir.Workdir(args.dir)
+  folder, step = workdir.of(args.dir)
+  if step is not None and args.action != "verify":
+    raise UserError(f"{args.dir} is one step; {args.action} takes {folder.path}")
+  args.step = step if args.step is None else args.step
   if not folder.steps() and not leftovers(folder):
-    folder, _ = workdir.locate(args.dir)  # one line on what is missing
+    workdir.locate(args.dir)  # one line on what is missing
   return ACTIONS[args.action](folder, args)
 
 
@@ -72,10 +76,13 @@ def verify(folder, args):
 
 
 def prune(folder, args):
-  """Deletes all but the newest `--keep` steps, and leftovers."""
+  """Deletes all but the newest `--keep` whole steps, and leftovers."""
   if args.keep < 1:
     raise UserError(f"--keep={args.keep}: keep at least one step")
-  doomed = [folder.step(step) for step in folder.steps()[: -args.keep]]
+  kept = newest_whole(folder, args.keep)
+  if folder.steps() and not kept:
+    raise UserError(f"{folder.checkpoints}: no step is whole; nothing was deleted")
+  doomed = [folder.step(step) for step in folder.steps() if step not in kept]
   freed = 0
   for path in doomed + leftovers(folder):
     freed += num_bytes(path)
@@ -83,6 +90,20 @@ def prune(folder, args):
     print(f"deleted {path}")
   left = folder.steps()
   print(f"{freed / 1e6:,.1f} MB freed; steps left: {', '.join(map(str, left))}")
+
+
+def newest_whole(folder, count):
+  """The newest `count` steps whose every value is what was saved; names the others."""
+  kept = []
+  for step in reversed(folder.steps()):
+    if len(kept) == count:
+      break
+    try:
+      checkpoint.verify(folder.step(step))
+      kept.append(step)
+    except checkpoint.Damaged as damage:
+      print(f"{step:>8}  DAMAGED: {damage}")
+  return kept
 
 
 def leftovers(folder):

@@ -109,6 +109,8 @@ class LlamaConfig:
       f"{self.num_heads=} is not a multiple of {self.num_kv_heads=}",
     )
     _check(self.head_dim % 2 == 0, f"rotary needs an even {self.head_dim=}")
+    _check(self.depth >= 1, f"{self.depth=} must be at least 1")
+    _check(self.lora_rank >= 0, f"{self.lora_rank=} must be at least 0")
     _check(self.remat in REMAT_POLICIES, f"{self.remat=} is not in {REMAT_POLICIES}")
     _check(self.attention in ATTENTIONS, f"{self.attention=} is not in {ATTENTIONS}")
 
@@ -237,6 +239,19 @@ def with_overrides(cfg, overrides):
   return _replace(cfg, tree)
 
 
+def _check_kind(path, before, value):
+  """ValueError unless `value` is of the type of `before`; None is of every type."""
+  if before is None or value is None:
+    return
+  if dataclasses.is_dataclass(before):
+    names = ", ".join(f.name for f in dataclasses.fields(before))
+    raise ValueError(f"{path}={value!r}: it is a part with the fields {names}")
+  kind = type(before)
+  kinds = (int, float) if kind is float else (kind,)
+  if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
+    raise ValueError(f"{path}={value!r}: want a value of type {kind.__name__}")
+
+
 def _replace(cfg, tree, prefix=""):
   names = {f.name for f in dataclasses.fields(cfg)}
   changes = {}
@@ -252,5 +267,7 @@ def _replace(cfg, tree, prefix=""):
       raise ValueError(f"no field {path!r} in the model config")
     if nested:
       value = _replace(getattr(cfg, name), value, f"{prefix}{name}.")
+    else:
+      _check_kind(prefix + name, getattr(cfg, name), value)
     changes[name] = value
   return dataclasses.replace(cfg, **changes)

@@ -110,12 +110,12 @@ def _child(config, node, name, path):
   if name in node:
     return node[name]
   known = list(fields(config))
-  close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
+  close = difflib.get_close_matches(path, known, n=1)
   # A name that exists elsewhere (`--config.lr`) is closer than any spelling.
   same = [k for k in known if k.split(".")[-1] == path.split(".")[-1]]
-  raise UserError(
-    f"unknown option --config.{path}; did you mean --config.{(same or close)[0]}?"
-  )
+  near = [f"did you mean --config.{k}?" for k in same or close]
+  hint = near[0] if near else "configs/common.py lists what there is"
+  raise UserError(f"unknown option --config.{path}; {hint}")
 
 
 def _literal(text):

@@ -3,6 +3,8 @@
   miras data cache --config=configs/miras_7b_stage2.py --out=cache/prist
   miras train --config=configs/miras_7b_stage2.py --config.data.cache=cache/prist ...
 
+Takes the --config.a.b=VALUE of the run that will read it, data.dir above all.
+
 Cached is what no trained parameter can change: `sam_features` when SAM's image encoder
 is frozen, `image_tokens` when CLIP, ConvNeXt, patch mining and projector all are. The
 weights are those the config starts from (its seed, or init_from). Every process writes

@@ -43,13 +43,17 @@ def of_process(index):
 @functools.cache
 def hush(text):
   """Drops errors of other libraries' threads that say `text`."""
-  before = sys.unraisablehook
+  unraisable, uncaught = sys.unraisablehook, sys.excepthook
 
-  def hook(what):
+  def on_unraisable(what):
     if text not in str(what.exc_value):
-      before(what)
+      unraisable(what)
 
-  sys.unraisablehook = hook
+  def on_uncaught(kind, value, traceback):
+    if text not in str(value):
+      uncaught(kind, value, traceback)
+
+  sys.unraisablehook, sys.excepthook = on_unraisable, on_uncaught
 
 
 class _AboveBar(logging.Handler):

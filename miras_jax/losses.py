@@ -13,6 +13,7 @@ V vocabulary, G shards of the batch. Mask arguments shared by the mask losses:
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,9 @@ class LossConfig:
   boundary_form: str = "probabilities"
 
   def __post_init__(self):
+    for name in ("token_ce", "mask_bce", "dice", "focal", "boundary", "dice_scale"):
+      if not 0 <= getattr(self, name) < math.inf:
+        raise ValueError(f"{name}={getattr(self, name)} must be finite, at least 0")
     if self.focal_form not in FOCAL_FORMS:
       raise ValueError(f"{self.focal_form=} is not in {FOCAL_FORMS}")
     if self.boundary_form not in BOUNDARY_FORMS:

@@ -1,6 +1,7 @@
 """Schedule, clipping and AdamW or Muon as one optax chain, from a frozen dataclass."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -44,11 +45,12 @@ class OptimConfig:
       raise UserError(
         f"unknown optim.schedule={self.schedule!r}; there are {', '.join(SCHEDULES)}"
       )
-    if not self.lr >= 0 or not 0 <= self.ema < 1 or self.accumulation < 1:
-      raise UserError(
-        f"optim.lr={self.lr} must be >= 0, optim.ema={self.ema} in [0, 1) and"
-        f" optim.accumulation={self.accumulation} at least 1"
-      )
+    least_of = {"lr": 0, "muon_lr": 0, "warmup_steps": 0, "accumulation": 1}
+    for name, least in least_of.items():
+      if not least <= getattr(self, name) < math.inf:
+        raise UserError(f"optim.{name}={getattr(self, name)} must be at least {least}")
+    if not 0 <= self.ema < 1:
+      raise UserError(f"optim.ema={self.ema} must be at least 0 and less than 1")
 
 
 def make_schedule(cfg, steps, peak=None):

@@ -18,8 +18,10 @@ from miras_jax.optim import OptimConfig
 DTYPES = ("float32", "bfloat16")
 
 _POSITIVE = (
-  "steps", "batch_size", "checkpoint_every", "keep", "log_every", "max_skipped"
+  "steps", "batch_size", "checkpoint_every", "keep", "log_every", "probe_every",
+  "max_skipped",
 )  # fmt: skip
+SEEDS = 2**31  # what every random number generator of a run takes
 
 # What may differ between a run and its resumption: length, place and bookkeeping.
 MAY_CHANGE = (
@@ -68,7 +70,8 @@ class ModelChoice:
     try:
       return model_config.with_overrides(variant, self.overrides)
     except (ValueError, TypeError) as error:
-      raise UserError(f"model.overrides of {self.variant!r}: {error}") from error
+      text = str(error).replace("self.", "")
+      raise UserError(f"model.overrides of {self.variant!r}: {text}") from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,12 @@ class DataChoice:
   threads: int = 0
   in_memory: bool = False
   cache: str = ""
+
+  def __post_init__(self):
+    least = {"pack": 1, "max_masks": 1, "limit": 0, "max_len": 0, "talk_len": 0}
+    for name, value in (least | {"threads": 0}).items():
+      if getattr(self, name) < value:
+        raise UserError(f"data.{name}={getattr(self, name)} must be at least {value}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +132,8 @@ class RunConfig:
     for name in _POSITIVE:
       if getattr(self, name) < 1:
         raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+    if not 0 <= self.seed < SEEDS:
+      raise UserError(f"seed={self.seed} must be at least 0 and less than {SEEDS}")
     self._check_pack()
 
   def _check_pack(self):
@@ -193,7 +204,7 @@ def loss_config(preset, **numbers):
   try:
     return dataclasses.replace(losses.LOSS_PRESETS[preset], **given)
   except (TypeError, ValueError) as error:
-    raise UserError(f"loss: {error}") from error
+    raise UserError(f"loss: {str(error).replace('self.', '')}") from error
 
 
 def first_difference(old, new):

@@ -59,7 +59,8 @@ def make_task(config, folder, *, host=(0, 1)):
   if data.limit:
     dataset = first_records(dataset, data.limit)
   held_out = open_split(data, data.split_eval) if data.split_eval else None
-  tokenizer = open_tokenizer(data, folder.tokenizer, dataset)
+  # One without a checkpoint is of a run that never began, maybe of another config.
+  tokenizer = open_tokenizer(data, folder.tokenizer, dataset, again=not folder.steps())
   parts = [_measured(config, tokenizer, d) for d in (dataset, held_out) if d]
   config = fit(config, tokenizer, parts)
   features = FeatureCache(data.cache) if data.cache else None
@@ -130,9 +131,12 @@ def open_split(data, split):
   )
 
 
-def open_tokenizer(data, folder, dataset):
-  """The run's tokenizer: the one in `folder`, else trained or read, and saved there."""
-  if distributed.is_first() and not folder.is_dir():
+def open_tokenizer(data, folder, dataset, *, again=False):
+  """The run's tokenizer: the one in `folder`, else trained or read, and saved there.
+
+  again: makes it in any case.
+  """
+  if distributed.is_first() and (again or not folder.is_dir()):
     if data.tokenizer == "bpe":
       tokenizer = train_bpe(_texts(dataset, data), data.vocab_size)
     else:
@@ -140,6 +144,7 @@ def open_tokenizer(data, folder, dataset):
     half = folder.with_name(folder.name + ".tmp")  # a kill leaves no half tokenizer
     shutil.rmtree(half, ignore_errors=True)
     tokenizer.save(half)
+    shutil.rmtree(folder, ignore_errors=True)
     half.rename(folder)
   distributed.barrier("tokenizer")
   return load_tokenizer(folder)

@@ -39,7 +39,7 @@ from miras_jax import (
   workdir,
 )
 from miras_jax import mesh as mesh_lib
-from miras_jax.checkpoint import Checkpoints, read_config
+from miras_jax.checkpoint import Checkpoints, Damaged, read_config, verify
 from miras_jax.convert import init_from
 from miras_jax.errors import UserError
 from miras_jax.program import Program
@@ -69,8 +69,9 @@ def main(argv):
 
 def run(config, folder, *, profile=None):
   """Trains a RunConfig in a Workdir, from where that is; returns 0."""
+  folder.make()
   config, done = _compare_folder(config, folder)
-  if done >= config.steps:
+  if done >= config.steps and _is_whole(folder.step(done)):
     _say(
       f"{folder.path} is already trained to step {done};"
       f" --config.steps={2 * done} would train on"
@@ -327,12 +328,23 @@ def _start(task, folder, checkpoints, shapes, tx):
     state, step, data_state = restored
     task.batches.set_state(data_state)
     logs.log.info("resumed %s from step %d", folder.path, step)
-    return state, step
-  state = fresh.load(task, shapes, tx)
-  if distributed.is_first():
+  else:
+    state, step = fresh.load(task, shapes, tx), 0
+  if distributed.is_first():  # steps, mesh and places may differ from the last time
     workdir.write_atomically(folder.config, task.config.to_json())
-  checkpoints.save_frozen(state.frozen)
-  return state, 0
+  if not step:
+    checkpoints.save_frozen(state.frozen)
+  return state, step
+
+
+def _is_whole(step_folder):
+  """False for a damaged step: the restore then names it and takes the one before."""
+  damaged = False
+  try:
+    verify(step_folder)
+  except Damaged:
+    damaged = True
+  return not distributed.any_of(damaged)
 
 
 def _shape(x):

@@ -30,6 +30,17 @@ class Workdir:
     self.checkpoints = self.path / "checkpoints"
     self.frozen = self.checkpoints / "frozen"
 
+  def make(self):
+    """Makes the folder. UserError when that cannot be, or cannot be written to."""
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise UserError(
+        f"--workdir={self.path} cannot be made ({error.strerror}); take another one"
+      ) from None
+    if not os.access(self.path, os.W_OK):
+      raise UserError(f"--workdir={self.path} cannot be written to; take another one")
+
   def step(self, step):
     return self.checkpoints / str(step)
 
@@ -63,20 +74,27 @@ def locate(checkpoint):
 
   A folder of several steps gives the latest complete one. Raises UserError.
   """
-  path = pathlib.Path(checkpoint)
-  if not path.is_dir():
+  if not pathlib.Path(checkpoint).is_dir():
     raise UserError(f"{checkpoint}: no such checkpoint folder")
-  if path.name.isdigit() and path.parent.name == "checkpoints":
-    if not is_complete(path):
+  workdir, step = of(checkpoint)
+  if step is not None:
+    if not is_complete(workdir.step(step)):
       raise UserError(f"{checkpoint}: this checkpoint is incomplete; take another step")
-    return Workdir(path.parent.parent), int(path.name)
-  workdir = Workdir(path.parent if path.name == "checkpoints" else path)
+    return workdir, step
   if not (steps := workdir.steps()):
     raise UserError(
-      f"{checkpoint}: no complete checkpoint in {workdir.checkpoints};"
-      " --checkpoint takes the --workdir of `miras train` or one of its step folders"
+      f"{checkpoint}: no complete checkpoint in {workdir.checkpoints}; give the"
+      " --workdir of a `miras train` or one of its step folders"
     )
   return workdir, steps[-1]
+
+
+def of(checkpoint):
+  """(Workdir, step or None) of a workdir, its `checkpoints/` or a step folder."""
+  path = pathlib.Path(checkpoint)
+  if path.name.isdigit() and path.parent.name == "checkpoints":
+    return Workdir(path.parent.parent), int(path.name)
+  return Workdir(path.parent if path.name == "checkpoints" else path), None
 
 
 def write_atomically(path, text):

@@ -284,6 +284,27 @@ def test_prune_leaves_the_newest(trained, capsys):
   assert workdir.Workdir(folder).steps() == [2]
 
 
+def test_prune_never_leaves_a_damaged_step_alone(trained, capsys):
+  folder, _, _ = trained
+  for path in array_files(folder / "checkpoints/2/state"):
+    flip_bit(path)
+  assert cli.main(["checkpoint", "prune", str(folder), "--keep=1"]) == 0
+  assert workdir.Workdir(folder).steps() == [1]
+  for path in array_files(folder / "checkpoints/1/state"):
+    flip_bit(path)
+  with pytest.raises(UserError, match="no step is whole; nothing was deleted"):
+    cli.main(["checkpoint", "prune", str(folder), "--keep=1"])
+  assert workdir.Workdir(folder).steps() == [1]
+
+
+def test_a_step_folder_is_verified_alone_and_not_pruned(trained, capsys):
+  step = trained[0] / "checkpoints/1"
+  assert checkpoint_command.main(["verify", str(step)]) == 0
+  assert capsys.readouterr().out.split() == ["1", "whole"]
+  with pytest.raises(UserError, match="checkpoints/1 is one step; prune takes"):
+    checkpoint_command.main(["prune", str(step)])
+
+
 def test_list_shows_step_and_loss(trained, capsys):
   folder, _, _ = trained
   checkpoint_command.main(["list", str(folder)])

@@ -30,14 +30,25 @@ def test_each_process_knows_its_place():
 
 
 def test_the_status_is_that_of_the_process_that_fails():
-  run = processes("3", "bash", "-c", "exit $((JAX_PROCESS_ID * 4))")
+  run = processes("3", "bash", "-c", "exit $((JAX_PROCESS_ID == 1 ? 4 : 0))")
   run.communicate()
   assert run.returncode == 4
 
 
+def test_the_first_that_fails_ends_the_others():
+  waits = "if [ $JAX_PROCESS_ID = 1 ]; then exit 7; fi; exec sleep 60"
+  start = time.monotonic()
+  run = processes("2", "bash", "-c", waits)
+  run.communicate()
+  assert run.returncode == 7
+  assert time.monotonic() - start < 30
+
+
 def test_sigterm_reaches_all_and_they_may_finish():
-  waits = "import signal, sys, time; signal.signal(15, lambda *_: (print('saved'),"
-  waits += " sys.exit(0))); print('ready', flush=True); time.sleep(60)"
+  # os.write: two processes share the pipe, and a line must not be torn.
+  waits = "import os, signal, sys, time; say = lambda x: os.write(1, x);"
+  waits += "signal.signal(15, lambda *_: (say(b'saved\\n'), sys.exit(0)));"
+  waits += "say(b'ready\\n'); time.sleep(60)"
   run = processes("2", sys.executable, "-c", waits)
   assert [run.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
   run.send_signal(signal.SIGTERM)

@@ -50,9 +50,19 @@ def make(config, folder):
   return task.make_task(config, workdir.Workdir(folder))
 
 
+def test_a_run_that_never_began_leaves_no_tokenizer_to_the_next(data_dir, tmp_path):
+  make(config_for(data_dir), tmp_path)
+  again = make(config_for(data_dir, **{"data.vocab_size": 300}), tmp_path)
+  assert load_tokenizer(tmp_path / "tokenizer").vocab_size <= 300
+  assert again.config.model.build().llama.vocab_size < 400
+
+
 def test_the_tokenizer_is_trained_once_and_kept(data_dir, tmp_path):
   config = config_for(data_dir)
   made = make(config, tmp_path)
+  step = tmp_path / "checkpoints/3"
+  step.mkdir(parents=True)
+  (step / "_CHECKPOINT_METADATA").write_text('{"commit_timestamp_nsecs": 1}')
   first = (tmp_path / "tokenizer/tokenizer.json").read_bytes()
   again = make(dataclasses.replace(config, seed=5), tmp_path)
   assert (tmp_path / "tokenizer/tokenizer.json").read_bytes() == first

@@ -18,7 +18,7 @@ import pytest
 from configs import common
 from miras_jax import cli, logs, run_config, train, trees, workdir
 from miras_jax import mesh as mesh_lib
-from miras_jax.checkpoint import load_for_inference
+from miras_jax.checkpoint import load_for_inference, read_config
 from miras_jax.errors import UserError
 from miras_jax.mesh import MeshConfig
 from miras_jax.meters import TIMINGS
@@ -316,6 +316,18 @@ SPLASH = f"{ATTENTION}splash "
     (ATTENTION + "cudnn", ("'cudnn'", "GPU", "CPU", "attention=xla")),
     ("--config.data.dir=/nowhere", ("/nowhere", "no such")),
     ("--config.steps=0", ("steps=0",)),
+    ("--config.probe_every=0", ("probe_every=0", "at least 1")),
+    ("--config.data.pack=0", ("data.pack=0", "at least 1")),
+    ("--config.data.threads=-1", ("data.threads=-1", "at least 0")),
+    ("--config.data.limit=-1", ("data.limit=-1", "at least 0")),
+    ("--config.seed=-1", ("seed=-1", "at least 0")),
+    ("--config.loss.dice=nan", ("dice=nan", "finite")),
+    ("--config.optim.warmup_steps=-1", ("optim.warmup_steps=-1", "at least 0")),
+    ("--config.model.overrides.llama=3", ("llama=3", "fields width")),
+    ("--config.model.overrides.llama.depth=abc", ("llama.depth='abc'", "int")),
+    ("--config.model.overrides.llama.depth=0", ("depth=0", "at least 1")),
+    ("--config.model.overrides.llama.lora_rank=-1", ("lora_rank=-1", "at least 0")),
+    ("--config.nope=3", ("--config.nope", "configs/common.py")),
   ],
 )
 def test_a_mistake_is_one_line_that_names_it(config_path, option, words):
@@ -364,6 +376,31 @@ def test_a_finished_run_says_so_and_does_nothing(finished, config_path, capsys):
   assert cli.main(["train", f"--config={path}", f"--workdir={finished}"]) == 0
   assert "already trained to step 6" in capsys.readouterr().out
   assert (finished / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_finished_run_whose_last_step_is_damaged_makes_it_again(
+  tmp_path, monkeypatch, caplog
+):
+  folder = tmp_path / "w"
+  rows = run(folder)
+  place = workdir.Workdir(folder)
+  meta = place.step(6) / "meta/metadata"
+  meta.write_text(meta.read_text().replace('"step"', '"stop"'))
+  one = mesh_lib.make_mesh(MeshConfig(), jax.devices()[:1])
+  monkeypatch.setattr(mesh_lib, "make_mesh", lambda _: one)
+  monkeypatch.setattr(train, "make_task", lambda config, *_, **__: toy_task(config))
+  # The step of a run that has done them all is read before it is called finished.
+  assert train.run(read_config(place), place) == 0
+  assert "checkpoint step 6 is damaged" in caplog.text
+  assert rows_of(folder) == rows
+
+
+@pytest.mark.parametrize("place", ["w", "w/under"])
+def test_a_workdir_that_cannot_be_is_one_line(config_path, tmp_path, place):
+  (tmp_path / "w").write_text("a file")
+  config, _, _ = train.parse([f"--config={config_path}", "--workdir=w"])
+  with pytest.raises(UserError, match="--workdir=.* cannot be made .*take another one"):
+    train.run(config, workdir.Workdir(tmp_path / place))
 
 
 @pytest.mark.parametrize(

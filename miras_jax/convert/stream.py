@@ -174,7 +174,9 @@ def read_manifest(folder):
   try:
     return workdir.unseal(json.loads(path.read_text()))
   except (OSError, ValueError, AttributeError) as error:
-    raise UserError(f"{path}: cannot be read: {error}") from None
+    raise UserError(
+      f"{path}: cannot be read: {error}; `miras convert --dst=DIR` makes such a folder"
+    ) from None
 
 
 def verify(folder):
