@@ -5,8 +5,8 @@
 #
 # Options are those of `miras train`; clone, data and DIR lie on storage that all nodes
 # share. Three minutes before its time is over the job gets SIGTERM: training saves and
-# ends with status 0; submit the same line again to go on. A preempted or failed job is
-# requeued and goes on by itself.
+# ends with status 0; submit the same line again to go on. A job that is preempted, or
+# loses a node, is requeued and goes on by itself.
 #SBATCH --job-name=miras
 #SBATCH --gpus-per-node=8
 #SBATCH --ntasks-per-node=8
