@@ -44,7 +44,7 @@ def base_config():
     dtype="float32",  # of the arithmetic, and of what is frozen
   )
   c.data = dict(
-    dir="",
+    dir="",  # PRIST's layout; has to be given
     images_dir="",  # when the photographs or annotations lie elsewhere
     masks_dir="",
     split_train="train",
@@ -52,7 +52,7 @@ def base_config():
     limit=0,  # trains on the first so many conversations; 0: on all
     tokenizer="bpe",  # or the path of a tokenizer.model or a tokenizer folder
     vocab_size=1024,  # at most, for "bpe"
-    template="llava_v1",
+    template="llava_v1",  # of the conversation: input_pipeline/templates.py
     system="",  # system prompt; "" takes the template's own
     name_targets=True,  # answers read "[OBJ]name[SEG]"
     view="letterbox",  # or "center_crop", as published
@@ -62,7 +62,7 @@ def base_config():
     talk_len=0,  # tokens of one conversation in eval and chat; 0: as the longest needs
     threads=0,  # that prepare examples ahead; 0: the training thread itself
     in_memory=False,  # keeps prepared examples: quickest for a small data set
-    cache="",
+    cache="",  # folder of `miras data cache`: the frozen encoders do not run
   )
   c.mesh = dict(dcn_data=1, data=-1, fsdp=1, tensor=1, sequence=1)
   # Other processes; empty: the environment tells (miras_jax/distributed.py).
@@ -93,15 +93,15 @@ def base_config():
     boundary_form=ml_collections.config_dict.placeholder(str),
     loss_resolution=64,  # pixels of the square canvas on which masks are compared
   )
-  c.trainable = "lora_heads"
+  c.trainable = "lora_heads"  # a preset of trees.TRAINABLE, "+more" added to it
   c.init_from = ""  # folder of `miras convert`: its weights, model and tokenizer
   c.steps = 1000
-  c.batch_size = 16
+  c.batch_size = 16  # rows of all devices together
   c.seed = 0
   c.checkpoint_every = 500
-  c.keep = 3
-  c.log_every = 20
-  c.probe_every = 100
+  c.keep = 3  # newest checkpoints
+  c.log_every = 20  # steps between points in TensorBoard; metrics.jsonl has all
+  c.probe_every = 100  # steps between losses on a held-out batch
   c.max_skipped = 10  # steps without a finite loss or gradient, in a row, end the run
   c.compile_cache = ""  # folder of compiled programs, kept between runs
   return c

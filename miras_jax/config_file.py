@@ -2,11 +2,15 @@
 
 import ast
 import difflib
+import functools
 import importlib.util
+import inspect
 import pathlib
+import re
 
 import ml_collections
 
+from configs import common
 from miras_jax.errors import UserError
 
 
@@ -66,6 +70,19 @@ def override(config, path, text):
     inside = ", ".join(f"{path}.{k}" for k in value)
     raise UserError(f"--config.{path} is a group; set one of {inside}")
   node[last] = convert(text, node.get_type(last), f"--config.{path}")
+
+
+def described():
+  """A line for every field: its default and what configs/common.py says of it."""
+  source = inspect.getsource(common.base_config)
+  notes = dict(re.findall(r"(\w+) ?= ?.*  # (.*)", source))
+  flat = common.base_config().to_dict()
+  lines = []
+  for path in fields(common.base_config()):
+    value = functools.reduce(lambda node, name: node[name], path.split("."), flat)
+    option = f"--config.{path}={'' if value is None else value}"
+    lines.append(f"{option:42} {notes.get(path.split('.')[-1], '')}".rstrip())
+  return "\n".join(lines)
 
 
 def split_fields(argv):

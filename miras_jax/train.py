@@ -6,7 +6,8 @@
 
 --config=FILE[:options]   your config, or the name of one that comes with the package
 --workdir=DIR             gets checkpoints/, metrics.jsonl, tensorboard/, tokenizer/
---config.a.b=VALUE        changes one field; configs/common.py lists all of them
+--config.a.b=VALUE        changes one field; below are all, as a config starts from them
+--config.model.overrides.PART.FIELD=VALUE   a size of the model (miras_jax/config.py)
 --profile=STEP:COUNT      writes a trace of so many steps to WORKDIR/profile
 
 SIGTERM saves and ends with status 0. With several processes every one runs the same
@@ -57,7 +58,7 @@ def main(argv):
   """`miras train ...`; see the module's head."""
   arguments = parse(argv)
   if arguments is None:
-    print(__doc__)
+    print(f"{__doc__}\n{config_file.described()}")
     return 0
   logs.to_stderr()
   config, folder, profile = arguments

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -439,7 +440,9 @@ def write_config(path, preset):
 
 def test_help_teaches_by_example(capsys):
   assert cli.main(["train", "--help"]) == 0
-  assert "miras train --config=" in capsys.readouterr().out
+  text = capsys.readouterr().out
+  assert "miras train --config=" in text
+  assert re.search(r"--config.data.pack=1 +conversations about one image", text)
 
 
 def test_the_module_runs_as_a_program_and_a_mistake_has_no_traceback(config_path):
