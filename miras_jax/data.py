@@ -15,18 +15,22 @@ from input_pipeline.records import SEG_TOKEN, RecordError
 from miras_jax import cli, config_file
 from miras_jax.errors import UserError
 
-_EXAMPLES = """examples:
-  miras data synth --out data/synth --conversations 2000 --seed 0
-  miras data check data/synth
-  miras data check PRIST --images-dir /photos/textcaps --split test
-  miras data stats data/synth --json
-  miras data show data/synth --split val --index 3 --out record.png
-  miras data cache --config=configs/miras_7b_stage2.py --out=cache/prist
-
-A data set is a folder with train.json, val.json, ... (lists of {img_id, dialogue,
-focus}), photographs in images/ or <split>/ and labelme files in masks/ or
+_EXAMPLES = {
+  "synth": "miras data synth --out data/synth --conversations 2000 --seed 0",
+  "check": "miras data check PRIST --images-dir /photos/textcaps --split test",
+  "stats": "miras data stats data/synth --json",
+  "show": "miras data show data/synth --split val --index 3 --out record.png",
+  "cache": "miras data cache --config=configs/miras_7b_stage2.py --out=cache/prist"
+  " --config.data.dir=PRIST",
+}
+_LAYOUT = """A data set is a folder with train.json, val.json, ... (lists of {img_id,
+dialogue, focus}), photographs in images/ or <split>/ and labelme files in masks/ or
 <split>/masks/. Photographs are read as stored, without EXIF rotation, and may have 50
 million pixels. A record equal to an earlier one is kept, with a warning."""
+_CACHE = """Takes the --config.a.b=VALUE of the run that will read it. Run again after a
+kill, it goes on; with several processes each writes files of its own. What is cached:
+sam_features when SAM's image encoder is frozen, image_tokens when CLIP, ConvNeXt, patch
+mining and projector all are."""
 
 
 def main(argv=None):
@@ -46,7 +50,7 @@ def _parser():
   parser = cli.Parser(
     prog="miras data",
     description="Make, check, count and look at a data set.",
-    epilog=_EXAMPLES,
+    epilog=_epilog(*_EXAMPLES, text=_LAYOUT),
   )
   commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
   _add_synth(commands)
@@ -67,12 +71,17 @@ def _parser():
   return parser
 
 
+def _epilog(*names, text):
+  lines = "".join(f"\n  {_EXAMPLES[name]}" for name in names)
+  return f"example{'s' * (len(names) > 1)}:{lines}\n\n{text}"
+
+
 def _add(commands, name, run, help_text):
   command = commands.add_parser(
     name,
     help=help_text,
     description=help_text[0].upper() + help_text[1:] + ".",
-    epilog=_EXAMPLES,
+    epilog=_epilog(name, text=_CACHE if name == "cache" else _LAYOUT),
   )
   command.set_defaults(run=run)
   return command
