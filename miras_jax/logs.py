@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import sys
+import threading
 
 import tqdm
 
@@ -50,7 +51,8 @@ def hush(text):
       unraisable(what)
 
   def on_uncaught(kind, value, traceback):
-    if text not in str(value):
+    here = threading.current_thread() is threading.main_thread()
+    if here or text not in str(value):  # our own errors are never dropped
       uncaught(kind, value, traceback)
 
   sys.unraisablehook, sys.excepthook = on_unraisable, on_uncaught

@@ -59,8 +59,9 @@ def make_task(config, folder, *, host=(0, 1)):
   if data.limit:
     dataset = first_records(dataset, data.limit)
   held_out = open_split(data, data.split_eval) if data.split_eval else None
-  # One without a checkpoint is of a run that never began, maybe of another config.
-  tokenizer = open_tokenizer(data, folder.tokenizer, dataset, again=not folder.steps())
+  # That of a run that never began may be of another config.
+  again = not folder.has_begun()
+  tokenizer = open_tokenizer(data, folder.tokenizer, dataset, again=again)
   parts = [_measured(config, tokenizer, d) for d in (dataset, held_out) if d]
   config = fit(config, tokenizer, parts)
   features = FeatureCache(data.cache) if data.cache else None

@@ -52,6 +52,11 @@ class Workdir:
     return sorted(int(p.name) for p in found if is_complete(p))
 
 
+  def has_begun(self):
+    """Whether a step was ever saved here, be it damaged by now."""
+    aside = self.checkpoints.glob(f"*{DAMAGED}")
+    return bool(self.steps() or self.incomplete_steps() or any(aside))
+
   def incomplete_steps(self):
     """Steps that Orbax had committed and that have lost the mark of it, ascending."""
     if not self.checkpoints.is_dir():

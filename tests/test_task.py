@@ -57,6 +57,14 @@ def test_a_run_that_never_began_leaves_no_tokenizer_to_the_next(data_dir, tmp_pa
   assert again.config.model.build().llama.vocab_size < 400
 
 
+def test_a_damaged_step_keeps_its_tokenizer(data_dir, tmp_path):
+  make(config_for(data_dir), tmp_path)
+  before = (tmp_path / "tokenizer/tokenizer.json").read_bytes()
+  (tmp_path / "checkpoints/3.damaged").mkdir(parents=True)
+  make(config_for(data_dir, **{"data.vocab_size": 300}), tmp_path)
+  assert (tmp_path / "tokenizer/tokenizer.json").read_bytes() == before
+
+
 def test_the_tokenizer_is_trained_once_and_kept(data_dir, tmp_path):
   config = config_for(data_dir)
   made = make(config, tmp_path)

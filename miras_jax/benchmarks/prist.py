@@ -160,14 +160,12 @@ def model_config(size, fields=()):
     size if large else "tiny", ATTENTION.get(jax.default_backend(), "xla")
   )
   c.optim.accumulation = 1
-  for name, value in fields:
+  sizes = {} if large else SIZES[size] | {"llama.attention": "blocked"}
+  for name, value in (LORA | sizes).items():
+    config_file.override(c, f"model.overrides.{name}", repr(value))
+  for name, value in fields:  # last: what the user says is never overridden
     config_file.override(c, name, value)
-  config = RunConfig.from_config_dict(c)
-  overrides = config.model.overrides | LORA
-  if not large:
-    overrides |= SIZES[size] | {"llama.attention": "blocked"}
-  model = dataclasses.replace(config.model, overrides=overrides)
-  return dataclasses.replace(config, model=model)
+  return RunConfig.from_config_dict(c)
 
 
 def _config(args, *, packed):

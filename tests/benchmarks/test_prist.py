@@ -38,6 +38,12 @@ def test_without_torch_it_says_what_to_install(monkeypatch):
     bench.main(["prist", "--size=tiny"])
 
 
+def test_a_field_of_the_command_line_wins_over_the_size():
+  fields = [("model.overrides.llama.depth", "3")]
+  cfg = prist.model_config("small", fields).model.build()
+  assert (cfg.llama.depth, cfg.llama.width, cfg.llama.lora_rank) == (3, 256, 8)
+
+
 def test_all_forms_hold_the_same_conversations():
   args = prist.parse(["--size=tiny", "--images=1", "--talk=10"])
   alone, packed = (prist._config(args, packed=p) for p in (False, True))
