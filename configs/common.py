@@ -39,7 +39,7 @@ def base_config():
   """Every field a run has; a config file changes what differs from this page."""
   c = ml_collections.ConfigDict()
   c.model = dict(
-    variant="tiny",  # a row of miras_jax.variants.VARIANTS
+    variant="tiny",  # a row of miras_jax.config.variants.VARIANTS
     overrides=dict(),  # fields of it that differ: {"llama": {"lora_rank": 8}}
     dtype="float32",  # of the arithmetic, and of what is frozen
   )
@@ -65,7 +65,7 @@ def base_config():
     cache="",  # folder of `miras data cache`: the frozen encoders do not run
   )
   c.mesh = dict(dcn_data=1, data=-1, fsdp=1, tensor=1, sequence=1)
-  # Other processes; empty: the environment tells (miras_jax/distributed.py).
+  # Other processes; empty: the environment tells (miras_jax/parallel/distributed.py).
   c.distributed = dict(coordinator="", processes=0, process=-1)
   c.distributed.update(heartbeat_s=20, join_s=300)
   c.optim = dict(

@@ -16,16 +16,17 @@ IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 # command: (module, one line of help, one example)
 # fmt: off
 COMMANDS = {
-    "train": ("miras_jax.train", "train a model; resumes by itself",
+    "train": ("miras_jax.training.command", "train a model; resumes by itself",
               "miras train --config=configs/prist_quickstart.py --workdir=runs/first"),
-    "eval": ("miras_jax.eval", "score a checkpoint, write a report",
+    "eval": ("miras_jax.evaluation.command", "score a checkpoint, write a report",
              "miras eval --checkpoint=runs/first --data=data/synth --split=val "
              "--out=runs/first/report"),
-    "chat": ("miras_jax.chat", "talk about one image, get masks",
+    "chat": ("miras_jax.inference.chat", "talk about one image, get masks",
              "miras chat --checkpoint=runs/first --image=photo.jpg"),
-    "data": ("miras_jax.data", "make, check, count and show data",
+    "data": ("miras_jax.data.command", "make, check, count and show data",
              "miras data synth --out=data/synth --conversations=2000 --seed=0"),
-    "bench": ("miras_jax.bench", "measure examples/s, tokens/s, compile time",
+    "bench": ("miras_jax.benchmarks.command",
+              "measure examples/s, tokens/s, compile time",
               "miras bench quickstart"),
     "convert": ("miras_jax.convert.command", "published weights in, ours out",
                 "miras convert --from=miras --src=published --dst=ours"),
@@ -34,7 +35,7 @@ COMMANDS = {
               "--out=scale"),
     "parity": ("miras_jax.parity", "compare with golden numbers, tensor by tensor",
                "miras parity --golden=golden --out=ours.npz"),
-    "checkpoint": ("miras_jax.checkpoint_command", "list, verify and prune checkpoints",
+    "checkpoint": ("miras_jax.checkpoint.command", "list, verify and prune checkpoints",
                    "miras checkpoint list runs/first"),
 }
 # fmt: on

@@ -10,7 +10,7 @@ import threading
 
 import tqdm
 
-from miras_jax import workdir
+from miras_jax.checkpoint import workdir
 
 log = logging.getLogger("miras_jax")
 

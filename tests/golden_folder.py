@@ -11,8 +11,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
-from miras_jax.convert import miras
-from miras_jax.convert.mapping import export
+from miras_jax.convert.tables import miras
+from miras_jax.convert.tables.mapping import export
 from miras_jax.models.miras import init_params
 from miras_jax.parity.folder import Folder, miras_config
 

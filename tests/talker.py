@@ -8,7 +8,7 @@ import numpy as np
 
 from input_pipeline.examples import DataConfig
 from input_pipeline.tokenizer import train_bpe
-from miras_jax import inference
+from miras_jax.inference import conversation as inference
 
 SIDE = 4  # low-resolution mask sides
 TEXTS = ["Where is it? which one", "Sure, it is . cup", "the left half, the right half"]

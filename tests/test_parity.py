@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from miras_jax import cli
-from miras_jax.convert import miras
-from miras_jax.convert.mapping import export
+from miras_jax.convert.tables import miras
+from miras_jax.convert.tables.mapping import export
 from miras_jax.errors import UserError
 from miras_jax.parity import command, towers
 from miras_jax.parity.folder import Folder, miras_config

@@ -21,12 +21,13 @@ import time
 
 import numpy as np
 
-from miras_jax.convert import hf, stream
+from miras_jax.config.variants import LLAMA_VARIANTS, TINY
+from miras_jax.convert import hf
+from miras_jax.convert.files import stream
 from miras_jax.convert.job import expected_shapes
-from miras_jax.convert.kinds import KINDS
+from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.convert.tree import empty_at
 from miras_jax.errors import UserError
-from miras_jax.variants import LLAMA_VARIANTS, TINY
 
 NOISE = 1 << 24  # different values; tensors repeat them from different places
 COPIES = 2  # source and result at the same time

@@ -26,13 +26,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.tokenizer import TokenIds
-from miras_jax import chips, cli, config_file, decode, fresh, meters
+from miras_jax import cli
 from miras_jax.benchmarks import prist
 from miras_jax.benchmarks.packing import PREFIX
 from miras_jax.benchmarks.step import import_torch_side
+from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
+from miras_jax.inference import generate as decode
 from miras_jax.models.miras import Miras, init_params
-from miras_jax.trees import merge
+from miras_jax.models.trees import merge
+from miras_jax.parallel import chips
+from miras_jax.training import initial_state as fresh
+from miras_jax.training import meters
 
 NEVER = -1  # a token id that no row generates
 SIDES = ("ours", "torch")

@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from miras_jax import cli, losses
+from miras_jax import cli
 from miras_jax.benchmarks.step import import_torch_side
-from miras_jax.config import LlamaConfig
+from miras_jax.config.model import LlamaConfig
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.llama import Llama
-from miras_jax.trees import merge, split
+from miras_jax.models.trees import merge, split
+from miras_jax.training import losses
 
 RANK, ALPHA, LR, VOCAB = 8, 16.0, 3e-4, 8192
 

@@ -30,10 +30,14 @@ import jax
 import numpy as np
 import tqdm
 
-from miras_jax import checkpoint, cli, logs, meters, train, workdir
-from miras_jax import mesh as mesh_lib
+from miras_jax import cli, logs
 from miras_jax.benchmarks import toy_run
+from miras_jax.checkpoint import store as checkpoint
+from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
+from miras_jax.parallel import mesh as mesh_lib
+from miras_jax.training import command as train
+from miras_jax.training import meters
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["miras_jax.benchmarks.toy_run"])

@@ -10,9 +10,10 @@ batches hold the same conversations.
 
 import dataclasses
 
-from miras_jax import cli, config_file
+from miras_jax import cli
 from miras_jax.benchmarks.step import full_batch, time_step
-from miras_jax.run_config import RunConfig
+from miras_jax.config import file as config_file
+from miras_jax.config.run import RunConfig
 
 PREFIX = 40  # system text and the tokens around the image
 GRID = 24

@@ -46,11 +46,15 @@ import jax
 import numpy as np
 
 from configs import common
-from miras_jax import chips, cli, config_file, flops, meters
+from miras_jax import cli
 from miras_jax.benchmarks.packing import PREFIX
 from miras_jax.benchmarks.step import Step, full_batch, import_torch_side
+from miras_jax.config import file as config_file
+from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
-from miras_jax.run_config import RunConfig
+from miras_jax.models import flops
+from miras_jax.parallel import chips
+from miras_jax.training import meters
 
 # fmt: off
 SIZES = {

@@ -11,9 +11,10 @@ import dataclasses
 
 import jax
 
-from miras_jax import cli, config_file
+from miras_jax import cli
 from miras_jax.benchmarks.step import full_batch, time_step
-from miras_jax.run_config import RunConfig
+from miras_jax.config import file as config_file
+from miras_jax.config.run import RunConfig
 
 LENGTH, VOCAB = 248, 704  # what the rendered conversations need
 

@@ -25,9 +25,10 @@ import time
 import numpy as np
 
 from input_pipeline.prepare import synth
-from miras_jax import cli, config_file, logs
+from miras_jax import cli, logs
+from miras_jax.checkpoint.workdir import Workdir
+from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
-from miras_jax.workdir import Workdir
 
 CONVERSATIONS = 300
 SAVES_A_KILL = 10

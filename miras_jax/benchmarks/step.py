@@ -7,11 +7,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from miras_jax import fresh, sharding, task, train
-from miras_jax import mesh as mesh_lib
 from miras_jax.errors import UserError
 from miras_jax.models import miras
-from miras_jax.program import Program
+from miras_jax.parallel import mesh as mesh_lib
+from miras_jax.parallel import sharding
+from miras_jax.parallel.compiled import Program
+from miras_jax.training import command as train
+from miras_jax.training import initial_state as fresh
+from miras_jax.training import task
 
 
 def import_torch_side(name):

@@ -18,9 +18,13 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from configs import common
-from miras_jax import cli, distributed, logs, run_config, train, workdir
-from miras_jax import mesh as mesh_lib
-from miras_jax.task import Task
+from miras_jax import cli, logs
+from miras_jax.checkpoint import workdir
+from miras_jax.config import run as run_config
+from miras_jax.parallel import distributed
+from miras_jax.parallel import mesh as mesh_lib
+from miras_jax.training import command as train
+from miras_jax.training.task import Task
 
 RULES = (
   (r"^clip/kernel$", P("fsdp", "tensor")),

@@ -17,15 +17,15 @@ import pathlib
 
 import numpy as np
 
-from miras_jax.config import with_overrides
-from miras_jax.convert import stream
+from miras_jax.config.model import with_overrides
+from miras_jax.config.variants import VARIANTS
+from miras_jax.convert.files import stream
 from miras_jax.convert.job import expected_shapes, open_job
-from miras_jax.convert.kinds import KINDS
 from miras_jax.convert.outputs import OUTPUTS
 from miras_jax.convert.sources import ALIASES
+from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.convert.tree import NEW_PARTS, describe, empty_at
 from miras_jax.errors import UserError
-from miras_jax.variants import VARIANTS
 
 # Parts of a config that may be absent; elsewhere "none" is a word.
 ABSENT = ("convnext", "llama.rope_scaling")

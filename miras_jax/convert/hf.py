@@ -2,7 +2,7 @@
 
 import json
 
-from miras_jax.config import LlamaConfig, RopeScaling
+from miras_jax.config.model import LlamaConfig, RopeScaling
 from miras_jax.errors import UserError
 from miras_jax.logs import log
 

@@ -11,17 +11,17 @@ import re
 
 import numpy as np
 
-from miras_jax import config as model_config
-from miras_jax.config import (
+from miras_jax.config import model as model_config
+from miras_jax.config.model import (
   ClipConfig,
   ConvNextConfig,
   SamDecoderConfig,
   SamEncoderConfig,
   SegPromptConfig,
 )
+from miras_jax.config.variants import CONVNEXT_L_768, LLAMA_VARIANTS, VARIANTS
 from miras_jax.convert import hf
 from miras_jax.errors import UserError
-from miras_jax.variants import CONVNEXT_L_768, LLAMA_VARIANTS, VARIANTS
 
 PUBLISHED_HEAD_DIM = 64  # of every CLIP ViT
 PUBLISHED_LORA_ALPHA = 16.0

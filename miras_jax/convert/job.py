@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from miras_jax.config import with_overrides
+from miras_jax.config.model import with_overrides
 from miras_jax.convert import infer, vocabulary
 from miras_jax.convert.outputs import OUTPUTS, is_converted
 from miras_jax.convert.sources import Source
@@ -108,7 +108,7 @@ def _our_tree(path):
   trained = (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
   if not converted and not trained and path.name != "checkpoints":
     return None
-  from miras_jax.convert import store  # orbax: seconds, and only needed here
+  from miras_jax.convert import folder as store  # orbax: seconds, and only needed here
 
   return store.FolderTree(path) if converted else store.WorkdirTree(path)
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from miras_jax.convert.stream import Target
-from miras_jax.convert.tensors import TensorInfo
+from miras_jax.convert.files.stream import Target
+from miras_jax.convert.files.tensors import TensorInfo
 from miras_jax.errors import UserError
 
 

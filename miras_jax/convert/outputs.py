@@ -18,12 +18,13 @@ import numpy as np
 
 from configs.common import base_config
 from input_pipeline.tokenizer import load_tokenizer
-from miras_jax.convert import hf, infer, stream
-from miras_jax.convert.kinds import KINDS
+from miras_jax.config.run import ModelChoice, RunConfig
+from miras_jax.convert import hf, infer
+from miras_jax.convert.files import stream
 from miras_jax.convert.other_sources import with_linear_projector
+from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.convert.tree import published_targets
 from miras_jax.errors import UserError
-from miras_jax.run_config import ModelChoice, RunConfig
 
 FORMAT, INDEX = "miras_jax params 1", "params/index.json"
 LORA = re.compile(r"/lora_[ab]$")

@@ -8,11 +8,11 @@ import json
 import pathlib
 from typing import NamedTuple
 
-from miras_jax.convert.kinds import KINDS
+from miras_jax.convert.files.safetensors_file import SafetensorsFile, read_index
+from miras_jax.convert.files.tensors import TensorInfo
+from miras_jax.convert.files.torch_file import TorchFile
 from miras_jax.convert.other_sources import LinearProjector
-from miras_jax.convert.safetensors_file import SafetensorsFile, read_index
-from miras_jax.convert.tensors import TensorInfo
-from miras_jax.convert.torch_file import TorchFile
+from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.errors import UserError
 
 ALIASES = {

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from miras_jax.convert import mapping
-from miras_jax.convert.rules import Place
-from miras_jax.convert.stream import Target, row_blocks
-from miras_jax.convert.tensors import TensorInfo
+from miras_jax.convert.files.stream import Target, row_blocks
+from miras_jax.convert.files.tensors import TensorInfo
+from miras_jax.convert.tables import mapping
+from miras_jax.convert.tables.rules import Place
 from miras_jax.errors import UserError
 
 # Leaves with an entry for each token, and the axis of the tokens.

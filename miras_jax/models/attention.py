@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from miras_jax.config import ATTENTIONS
+from miras_jax.config.model import ATTENTIONS
 from miras_jax.models.splash import attend_splash
 
 MAX_BLOCKS, MIN_BLOCK = 8, 64  # of "blocked": how many, and queries in one

@@ -7,7 +7,7 @@ over stacked parameters it takes one body a run.
 import jax
 import jax.numpy as jnp
 
-from miras_jax import sharding
+from miras_jax.parallel import sharding
 
 
 def run_blocks(parent, make, names, x, *, scan):

@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from miras_jax.config import ClipConfig
+from miras_jax.config.model import ClipConfig
 from miras_jax.models.attention import attend
 from miras_jax.models.blocks import run_blocks
 from miras_jax.models.layers import LayerNorm, Linear, PatchConv, quick_gelu

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from miras_jax.config import ConvNextConfig
+from miras_jax.config.model import ConvNextConfig
 from miras_jax.models.blocks import run_blocks
 from miras_jax.models.layers import (
   LayerNorm,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from miras_jax.config import LlamaConfig
+from miras_jax.config.model import LlamaConfig
 from miras_jax.models import attention
 from miras_jax.models.layers import Linear, RmsNorm
 

@@ -10,8 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from miras_jax import sharding
-from miras_jax.config import MirasConfig
+from miras_jax.config.model import MirasConfig
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.clip_vit import ClipVit
 from miras_jax.models.convnext import ConvNext
@@ -20,6 +19,7 @@ from miras_jax.models.layers import resize_bilinear
 from miras_jax.models.llama import Llama
 from miras_jax.models.sam import Sam
 from miras_jax.models.seg_prompt import SegPrompt
+from miras_jax.parallel import sharding
 
 # Published pixel statistics, 0..255. CLIP: OpenAI's; SAM: ImageNet's, rounded.
 CLIP_MEAN = (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255)

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from miras_jax.config import SamDecoderConfig, SamEncoderConfig
+from miras_jax.config.model import SamDecoderConfig, SamEncoderConfig
 from miras_jax.models.sam_decoder import MaskDecoder
 from miras_jax.models.sam_encoder import SamEncoder
 from miras_jax.models.sam_prompt import PromptEncoder

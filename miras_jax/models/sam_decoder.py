@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miras_jax.config import SamDecoderConfig
+from miras_jax.config.model import SamDecoderConfig
 from miras_jax.models.layers import LayerNorm, Linear, exact_gelu
 from miras_jax.models.sam_prompt import PromptEncoder
 

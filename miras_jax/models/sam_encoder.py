@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from miras_jax.config import SamEncoderConfig
+from miras_jax.config.model import SamEncoderConfig
 from miras_jax.models.blocks import run_blocks
 from miras_jax.models.layers import (
   LayerNorm,

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from miras_jax.config import SamDecoderConfig
+from miras_jax.config.model import SamDecoderConfig
 from miras_jax.models.layers import LayerNorm, PatchConv, exact_gelu
 
 # Rows of point labels, as published.

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from miras_jax.config import SegPromptConfig
+from miras_jax.config.model import SegPromptConfig
 from miras_jax.models.attention import attend
 from miras_jax.models.layers import Linear
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from miras_jax.convert import miras
-from miras_jax.convert.mapping import export
+from miras_jax.convert.tables import miras
+from miras_jax.convert.tables.mapping import export
 from miras_jax.models.seg_prompt import select_states, span_mask
 from miras_jax.parity.port import run
 from miras_jax.parity.training import by_image, report_losses, with_gradients

@@ -10,10 +10,11 @@ import numpy as np
 from input_pipeline import image_ops, labelme, mask_ops, published
 from input_pipeline.conversation import encode_conversation, encode_prompt
 from input_pipeline.tokenizer import load_tokenizer
-from miras_jax import losses, metrics
 from miras_jax.errors import UserError
+from miras_jax.evaluation import metrics
 from miras_jax.parity.table import EXACT, LOSS
 from miras_jax.parity.training import TERMS, raw_loss
+from miras_jax.training import losses
 
 ROLES = {"human": "user", "gpt": "assistant"}
 TOKENIZER = "tokenizer/tokenizer.model"

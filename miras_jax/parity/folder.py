@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from miras_jax.config import (
+from miras_jax.config.model import (
   ClipConfig,
   ConvNextConfig,
   LlamaConfig,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.tokenizer import TokenIds
-from miras_jax import decode
+from miras_jax.inference import generate as decode
 from miras_jax.models.miras import Miras
 from miras_jax.parity.masks import full_size
 from miras_jax.parity.port import run

@@ -3,8 +3,8 @@
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from miras_jax.convert import miras
-from miras_jax.convert.mapping import export
+from miras_jax.convert.tables import miras
+from miras_jax.convert.tables.mapping import export
 from miras_jax.models.llama import merge_lora
 from miras_jax.parity.masks import margin
 from miras_jax.parity.training import by_image, report_losses, with_gradients

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from miras_jax.convert import miras
-from miras_jax.convert.mapping import convert, shapes_of
+from miras_jax.convert.tables import miras
+from miras_jax.convert.tables.mapping import convert, shapes_of
 from miras_jax.errors import UserError
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.clip_vit import ClipVit

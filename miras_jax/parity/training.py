@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miras_jax import losses
-from miras_jax.convert import miras
-from miras_jax.convert.mapping import export
+from miras_jax.convert.tables import miras
+from miras_jax.convert.tables.mapping import export
 from miras_jax.parity.rows import IGNORE
 from miras_jax.parity.table import LOSS
+from miras_jax.training import losses
 
 # Our names of the terms by those of config.json, in the published form.
 TERMS = {

@@ -38,10 +38,11 @@ import pathlib
 
 import jax
 
-from miras_jax import cli, config_file, logs
-from miras_jax import mesh as mesh_lib
+from miras_jax import cli, logs
+from miras_jax.config import file as config_file
+from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
-from miras_jax.run_config import RunConfig
+from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.scale import programs, report, roofline, topology
 
 EFFORTS = ("", "O1", "O2", "O3")

@@ -12,9 +12,9 @@ import json
 import pathlib
 from importlib import metadata
 
-from miras_jax import config_file
+from miras_jax.config import file as config_file
+from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
-from miras_jax.run_config import RunConfig
 
 CONFIG, TOPOLOGY, PROGRAM = "miras_7b_stage2", "v5e:4x4", "train"
 TOLERANCE = 0.03

@@ -21,10 +21,16 @@ import numpy as np
 import tqdm
 
 from input_pipeline import prist
-from miras_jax import eval as evaluation
-from miras_jax import flops, inference, logs, task, train, train_step, workdir
+from miras_jax import logs
+from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
+from miras_jax.evaluation import command as evaluation
+from miras_jax.inference import conversation as inference
+from miras_jax.models import flops
 from miras_jax.scale import power_law
+from miras_jax.training import command as train
+from miras_jax.training import step as train_step
+from miras_jax.training import task
 
 # Width and depth of the decoder over the config's own.
 RUNGS = ((0.5, 0.5), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0), (1.5, 1.5), (2.0, 2.0))

@@ -5,11 +5,15 @@ import time
 
 import jax
 
-from miras_jax import chips, flops, fresh, task, train
-from miras_jax import mesh as mesh_lib
 from miras_jax.benchmarks.step import full_batch
+from miras_jax.models import flops
+from miras_jax.parallel import chips
+from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.scale import programs, roofline
 from miras_jax.scale.command import with_mesh
+from miras_jax.training import command as train
+from miras_jax.training import initial_state as fresh
+from miras_jax.training import task
 
 
 def measure(config, *, mesh=None, steps=5):

@@ -22,10 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miras_jax import chips, flops, fresh, sharding, trees
-from miras_jax import mesh as mesh_lib
+from miras_jax.models import flops, trees
 from miras_jax.models.sam_encoder import MAX_LOGITS
+from miras_jax.parallel import chips, sharding
+from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.scale import programs, roofline, topology
+from miras_jax.training import initial_state as fresh
 
 BFLOAT16, FLOAT32 = 2, 4
 ADAM = 3  # copies of what trains: itself and two moments
@@ -132,8 +134,8 @@ def _key(config):
 @functools.lru_cache(maxsize=16)
 def _leaves(key):
   """((path, shape, trains, may be cast), ...) of a model's parameters."""
+  from miras_jax.config.run import ModelChoice
   from miras_jax.models.miras import init_params
-  from miras_jax.run_config import ModelChoice
 
   variant, overrides, trainable = key
   cfg = ModelChoice(variant=variant, overrides=json.loads(overrides)).build()

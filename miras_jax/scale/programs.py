@@ -19,11 +19,15 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from miras_jax import data_cache, decode, sharding, task, train, trees
-from miras_jax import mesh as mesh_lib
+from miras_jax.data import cache as data_cache
 from miras_jax.errors import UserError
-from miras_jax.models import attention, llama
+from miras_jax.inference import generate as decode
+from miras_jax.models import attention, llama, trees
 from miras_jax.models.miras import dummy_batch
+from miras_jax.parallel import mesh as mesh_lib
+from miras_jax.parallel import sharding
+from miras_jax.training import command as train
+from miras_jax.training import task
 
 PROGRAMS = ("train", "eval", "prefill", "decode", "cache")
 CONTROL_TOKENS = 8  # rows for them behind the vocabulary, at least

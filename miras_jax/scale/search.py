@@ -111,7 +111,7 @@ def with_override(config, path, value):
 
 
 def num_devices(name):
-  from miras_jax import chips
+  from miras_jax.parallel import chips
 
   generation, shape, slices = topology.parse(name)
   chip = next(c for c in chips.CHIPS if c.name == generation)

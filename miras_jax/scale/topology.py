@@ -10,8 +10,8 @@ import os
 import re
 from typing import NamedTuple
 
-from miras_jax import chips
 from miras_jax.errors import UserError
+from miras_jax.parallel import chips
 
 # Generation: (numbers in a shape, shapes that compile; more may). XLA's own list.
 # fmt: off
@@ -96,7 +96,9 @@ def describe(name):
   devices = list(found.devices)
   chip = chips.find(devices[0].device_kind)
   if chip is None:
-    raise UserError(f"no numbers for {devices[0].device_kind!r} in miras_jax/chips.py")
+    raise UserError(
+      f"no numbers for {devices[0].device_kind!r} in miras_jax/parallel/chips.py"
+    )
   return Topology(name, devices, chip, slices, shape)
 
 

@@ -9,7 +9,7 @@ import time
 
 import jax
 
-from miras_jax import flops
+from miras_jax.models import flops
 from miras_jax.scale import arrays, collectives, cost, hlo, programs, roofline
 from miras_jax.scale.topology import quiet_stderr
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from miras_jax import bench
+from miras_jax.benchmarks import command as bench
 from miras_jax.benchmarks import decode, prist
 from miras_jax.errors import UserError
 

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
-from miras_jax import bench
+from miras_jax.benchmarks import command as bench
 from miras_jax.benchmarks import prist
 from miras_jax.errors import UserError
 

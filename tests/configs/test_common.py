@@ -3,7 +3,8 @@
 import pytest
 
 from configs import common
-from miras_jax import config_file, run_config
+from miras_jax.config import file as config_file
+from miras_jax.config import run as run_config
 from miras_jax.errors import UserError
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from configs import common
-from miras_jax import config_file
+from miras_jax.config import file as config_file
+from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
-from miras_jax.run_config import RunConfig
 
 STAGES = ("miras_7b_stage1", "miras_7b_stage2")
 

@@ -6,12 +6,13 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import save_file
 
-from miras_jax.config import with_overrides
-from miras_jax.convert import hf, mapping
+from miras_jax.config.model import with_overrides
+from miras_jax.config.variants import TINY
+from miras_jax.convert import hf
 from miras_jax.convert.job import expected_shapes
-from miras_jax.convert.kinds import KINDS
-from miras_jax.variants import TINY
-from tests.convert import torch_files
+from miras_jax.convert.tables import mapping
+from miras_jax.convert.tables.kinds import KINDS
+from tests.convert.files import torch_files
 
 CFG = with_overrides(
   TINY,

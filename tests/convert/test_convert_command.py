@@ -10,13 +10,16 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
-from miras_jax.config import with_overrides
-from miras_jax.convert import command, store, stream
+from miras_jax.config.model import with_overrides
+from miras_jax.convert import command
+from miras_jax.convert import folder as store
+from miras_jax.convert.files import stream
 from miras_jax.convert.job import expected_shapes
 from miras_jax.convert.sources import Source
 from miras_jax.errors import UserError
-from tests.convert import checkpoints, golden_source, torch_files
+from tests.convert import checkpoints, golden_source
 from tests.convert.checkpoints import CFG, SET
+from tests.convert.files import torch_files
 from tests.shared_data import GOLDEN, needs_golden
 
 WIDTH, MLP_WIDTH = CFG.llama.width, CFG.llama.mlp_width
@@ -148,7 +151,9 @@ def test_a_training_folder_becomes_published_names(tmp_path, ours, published, fl
   import jax.numpy as jnp
   import optax
 
-  from miras_jax import checkpoint, train_step, trees
+  from miras_jax.checkpoint import store as checkpoint
+  from miras_jax.models import trees
+  from miras_jax.training import step as train_step
 
   params = unflatten_dict({k: jnp.asarray(x) for k, x in flat.items()}, sep="/")
   trainable, frozen = trees.split_by_name(params, "lora_heads")

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from miras_jax.config import RopeScaling, with_overrides
+from miras_jax.config.model import RopeScaling, with_overrides
+from miras_jax.config.variants import LLAMA_VARIANTS, SAM_VARIANTS, VARIANTS
 from miras_jax.convert import hf, infer
+from miras_jax.convert.files.tensors import TensorInfo
 from miras_jax.convert.job import expected_shapes
-from miras_jax.convert.kinds import KINDS
 from miras_jax.convert.other_sources import LinearProjector, with_linear_projector
 from miras_jax.convert.sources import Source, detect_kind
-from miras_jax.convert.tensors import TensorInfo
+from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.convert.tree import Tree, empty_at, published_targets
 from miras_jax.errors import UserError
-from miras_jax.variants import LLAMA_VARIANTS, SAM_VARIANTS, VARIANTS
 from tests.convert import checkpoints
 
 

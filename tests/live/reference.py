@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from miras_jax.convert import mapping
+from miras_jax.convert.tables import mapping
 
 torch = pytest.importorskip("torch", reason="live parity needs torch==2.13.0")
 TOLERANCE = 1e-4  # of activations near 1, float32

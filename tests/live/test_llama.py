@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miras_jax.convert import hf
-from miras_jax.convert.kinds import KINDS
+from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.llama import Llama
 from tests.live import reference

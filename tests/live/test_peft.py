@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miras_jax.convert import command, store
+from miras_jax.convert import command
+from miras_jax.convert import folder as store
 from miras_jax.errors import UserError
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.llama import Llama

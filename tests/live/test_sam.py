@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miras_jax.config import SamDecoderConfig, SamEncoderConfig
-from miras_jax.convert.kinds import KINDS
+from miras_jax.config.model import SamDecoderConfig, SamEncoderConfig
+from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.models.sam import Sam
 from tests.live import reference
 from tests.live.reference import torch

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
-from miras_jax.config import LlamaConfig
+from miras_jax.config.model import LlamaConfig
 from miras_jax.parity.folder import Folder, miras_config
 from miras_jax.parity.port import Port
 from tests.shared_data import DATA, GOLDEN

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miras_jax.config import ATTENTIONS, RopeScaling
+from miras_jax.config.model import ATTENTIONS, RopeScaling
+from miras_jax.config.variants import LLAMA_VARIANTS
 from miras_jax.models import attention
-from miras_jax.variants import LLAMA_VARIANTS
 
 
 def qkv(seed=0, *, T=9, S=9, N=6, K=2, H=8):

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from miras_jax.config.variants import TINY
 from miras_jax.models.clip_vit import ClipVit
 from miras_jax.models.convnext import ConvNext
 from miras_jax.models.sam_encoder import SamEncoder
-from miras_jax.variants import TINY
 
 # Deep enough for runs of two and more blocks.
 TOWERS = {

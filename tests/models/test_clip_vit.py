@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from miras_jax.config.variants import CLIP_L_336, TINY
 from miras_jax.models.clip_vit import ClipVit
-from miras_jax.variants import CLIP_L_336, TINY
 from tests.models.golden_llm import arrays
 from tests.models.golden_params import clip_config, clip_params, images, output_of
 from tests.shared_data import needs_golden

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from miras_jax.config.variants import CONVNEXT_L_768, TINY
 from miras_jax.models.convnext import Block, ConvNext, DepthwiseConv, depthwise_conv
-from miras_jax.variants import CONVNEXT_L_768, TINY
 from tests.models.golden_params import (
   convnext_config,
   convnext_params,

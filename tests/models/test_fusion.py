@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from miras_jax.config.variants import CLIP_L_336, CONVNEXT_L_768
 from miras_jax.models.clip_vit import ClipVit
 from miras_jax.models.fusion import (
   PatchMining,
@@ -18,7 +19,6 @@ from miras_jax.models.fusion import (
   mine_patches,
   mining_tensors,
 )
-from miras_jax.variants import CLIP_L_336, CONVNEXT_L_768
 from tests.models.golden_llm import arrays
 from tests.models.golden_params import (
   clip_config,

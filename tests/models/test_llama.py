@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from miras_jax.config import REMAT_POLICIES, LlamaConfig
+from miras_jax.config.model import REMAT_POLICIES, LlamaConfig
+from miras_jax.config.variants import LLAMA_VARIANTS
 from miras_jax.models.attention import cache_mask, segment_mask
 from miras_jax.models.llama import Llama, init_cache, merge_lora
-from miras_jax.variants import LLAMA_VARIANTS
 from tests.models import golden_llm
 from tests.shared_data import DATA, needs_data, needs_golden
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from miras_jax.config.variants import TINY, VARIANTS
 from miras_jax.models import miras
-from miras_jax.variants import TINY, VARIANTS
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from miras_jax.config import SamDecoderConfig
+from miras_jax.config.model import SamDecoderConfig
+from miras_jax.config.variants import SAM_DECODER
 from miras_jax.models.sam_decoder import (
   MaskDecoder,
   PatchDeconv,
@@ -14,7 +15,6 @@ from miras_jax.models.sam_decoder import (
   bilinear_matrix,
   postprocess,
 )
-from miras_jax.variants import SAM_DECODER
 from tests.models import golden_sam
 from tests.shared_data import needs_golden
 

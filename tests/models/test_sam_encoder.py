@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from miras_jax.config import SamEncoderConfig
+from miras_jax.config.model import SamEncoderConfig
+from miras_jax.config.variants import SAM_VARIANTS
 from miras_jax.models import sam_encoder
 from miras_jax.models.layers import PatchConv
 from miras_jax.models.sam_encoder import (
@@ -17,7 +18,6 @@ from miras_jax.models.sam_encoder import (
   rows_at_a_time,
   split_windows,
 )
-from miras_jax.variants import SAM_VARIANTS
 from tests.models import golden_sam
 from tests.shared_data import needs_golden
 

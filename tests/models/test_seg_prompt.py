@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miras_jax.config import SegPromptConfig
+from miras_jax.config.model import SegPromptConfig
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.llama import Llama
 from miras_jax.models.seg_prompt import SegPrompt, select_states, span_mask

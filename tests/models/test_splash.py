@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miras_jax import mesh as mesh_lib
 from miras_jax.models.attention import attend, segment_mask
 from miras_jax.models.splash import FAR, extra_width
+from miras_jax.parallel import mesh as mesh_lib
 
 SINGLE = [1] * 150 + [0] * 10
 PACKED = [1] * 40 + [2] * 50 + [3] * 30 + [4] * 30 + [0] * 10

@@ -4,10 +4,10 @@ import importlib.util
 
 import pytest
 
-from miras_jax import config_file
-from miras_jax.run_config import RunConfig
+from miras_jax.config import file as config_file
+from miras_jax.config.run import RunConfig
+from miras_jax.config.variants import VARIANTS
 from miras_jax.scale import command, guard
-from miras_jax.variants import VARIANTS
 
 needs_libtpu = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"

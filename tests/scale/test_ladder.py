@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from miras_jax import config_file
+from miras_jax.config import file as config_file
+from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
-from miras_jax.run_config import RunConfig
 from miras_jax.scale import ladder, ladder_report
 from tests import prist_files
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from miras_jax import config_file
-from miras_jax.run_config import RunConfig
+from miras_jax.config import file as config_file
+from miras_jax.config.run import RunConfig
 from miras_jax.scale import model, search
 
 

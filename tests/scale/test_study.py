@@ -1,7 +1,7 @@
 """A study says how efficient each point is, and where and why a network dominates."""
 
-from miras_jax import config_file
-from miras_jax.run_config import RunConfig
+from miras_jax.config import file as config_file
+from miras_jax.config.run import RunConfig
 from miras_jax.scale import study
 
 

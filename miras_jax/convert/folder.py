@@ -1,0 +1,203 @@
+"""A converted checkpoint: the whole model in our names, as safetensors.
+
+DIR/config.json                 a run (run_config.RunConfig), as `miras train` writes it
+DIR/tokenizer/
+DIR/params/model*.safetensors   our leaves by path; `llm/layers/...` stacked
+DIR/params/index.json           in which file each leaf is
+DIR/manifest.json               SHA-256 of every file, where they come from
+"""
+
+import pathlib
+import re
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from miras_jax.checkpoint import store as checkpoints
+from miras_jax.checkpoint import workdir
+from miras_jax.config.run import RunConfig
+from miras_jax.convert.files.safetensors_file import SafetensorsFile, read_index
+from miras_jax.convert.files.stream import read_manifest
+from miras_jax.convert.files.tensors import TensorInfo
+from miras_jax.convert.outputs import FORMAT, INDEX
+from miras_jax.convert.sources import read_settings
+from miras_jax.convert.tree import STACKED, Tree
+from miras_jax.errors import UserError
+
+
+class FolderTree(Tree):
+  """The leaves of a converted folder."""
+
+  def __init__(self, folder):
+    self.folder = pathlib.Path(folder)
+    self.manifest = read_manifest(folder)
+    if self.manifest.get("format") != FORMAT:
+      raise UserError(
+        f"{folder}: format {self.manifest.get('format')!r}, want {FORMAT!r}; is it the"
+        " result of `miras convert`?"
+      )
+    self.config = _read_config(self.folder / "config.json")
+    self.tokenizer = self.folder / "tokenizer"
+    self.settings = read_settings(self.folder, "language_model.json")
+    self._files, self._file_of, self.infos = {}, {}, {}
+    for path, file in read_index(self.folder / INDEX).items():
+      if file not in self._files:
+        self._files[file] = SafetensorsFile(file)
+      if path not in self._files[file].infos:
+        raise UserError(f"{file}: {path!r} is missing, which the index puts there")
+      self._file_of[path] = self._files[file]
+      self.infos[path] = self._files[file].infos[path]
+
+  def read(self, path, layer=None):
+    return self._file_of[path].read(path, layer=layer)
+
+  def identity(self):
+    """JSON-ready: another answer means another content."""
+    return {"path": str(self.folder), "manifest": self.manifest["files"]}
+
+  def close(self):
+    for file in self._files.values():
+      file.close()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.close()
+
+
+class WorkdirTree(Tree):
+  """The leaves of a `miras train` folder, trained ones from their moving average if
+  there is one; one leaf is in memory at a time."""
+
+  def __init__(self, checkpoint):
+    self.folder, self.step = workdir.locate(checkpoint)
+    folder, self.settings = self.folder, {}
+    self.config, self.tokenizer = checkpoints.read_config(folder), folder.tokenizer
+    self.infos, self._where, self._last = {}, {}, (None, None)
+    saved = self._leaves(folder.step(self.step))
+    part = "ema/" if any(k.startswith("ema/") for k in saved) else "trainable/"
+    self._add(folder.step(self.step), saved, part)
+    self._add(folder.frozen, self._leaves(folder.frozen), "params/")
+
+  def read(self, path, layer=None):
+    if self._last[0] != path:
+      self._last = (None, None)  # freed before the next one comes
+      self._last = (path, self._read(path))
+    array = self._last[1]
+    return array if layer is None else array[layer]
+
+  def identity(self):
+    """JSON-ready: another answer means another content."""
+    leaves = {key: entry for _, key, entry in self._where.values()}
+    return {"path": str(self.folder.path), "step": self.step, "leaves": leaves}
+
+  def close(self):
+    self._last = (None, None)
+
+  def _leaves(self, folder):
+    try:
+      return checkpoints.read_table(folder)
+    except checkpoints.Damaged as damage:
+      raise UserError(f"{folder} is damaged: {damage}") from None
+
+  def _add(self, folder, leaves, part):
+    for key, entry in leaves.items():
+      if key.startswith(part):
+        path = key.removeprefix(part)
+        self.infos[path] = TensorInfo(tuple(entry[0]), jax.numpy.dtype(entry[1]))
+        self._where[path] = (folder, key, entry)
+
+  def _read(self, path):
+    folder, key, _ = self._where[path]
+    try:
+      return checkpoints.read_leaf(folder, key)
+    except checkpoints.Damaged as damage:
+      raise UserError(f"{folder} is damaged: {damage}") from None
+
+
+def load_params(folder, shapes=None, *, optional=()):
+  """(nested dict of arrays, paths that were not there) of a converted folder.
+
+  shapes    nested dict of ShapeDtypeStruct, with shardings or without: what is wanted,
+            in which dtype and where; None takes all as it is, on the first device
+  optional  regexes of paths that may be missing (fresh adapters)
+
+  A device's part is read layer by layer: the host never holds more than one leaf's
+  part. Raises UserError naming the first leaf that is missing or of another shape.
+  """
+  with FolderTree(folder) as tree:
+    wanted = _all(tree) if shapes is None else flatten_dict(shapes, sep="/")
+    missing = _check(tree, wanted, optional, strict=shapes is not None)
+    loaded = {
+      path: _load(tree, path, shape)
+      for path, shape in wanted.items()
+      if path not in missing
+    }
+  return unflatten_dict(loaded, sep="/"), missing
+
+
+def load_for_inference(folder, *, sharding=None):
+  """(RunConfig, params, tokenizer folder, 0), as `checkpoint.load_for_inference`."""
+  with FolderTree(folder) as tree:
+    shapes = {
+      path: jax.ShapeDtypeStruct(info.shape, info.dtype, sharding=sharding)
+      for path, info in tree.infos.items()
+    }
+    config, tokenizer = tree.config, tree.tokenizer
+  params, _ = load_params(folder, unflatten_dict(shapes, sep="/"))
+  return config, params, tokenizer, 0
+
+
+def _all(tree):
+  return {k: jax.ShapeDtypeStruct(i.shape, i.dtype) for k, i in tree.infos.items()}
+
+
+def _check(tree, wanted, optional, *, strict):
+  """Paths of `wanted` that the folder lacks and may lack."""
+  missing = sorted(wanted.keys() - tree.infos.keys())
+  for path in missing:
+    if not any(re.search(pattern, path) for pattern in optional):
+      raise UserError(f"{tree.folder}: no {path!r}, which this model has")
+  if strict and (more := sorted(tree.infos.keys() - wanted.keys())):
+    raise UserError(f"{tree.folder}: {more[0]!r} has no place in this model")
+  for path in wanted.keys() - set(missing):
+    shape, info = wanted[path], tree.infos[path]
+    if tuple(shape.shape) != info.shape:
+      raise UserError(
+        f"{tree.folder}: {path!r} has shape {list(info.shape)}, this model wants"
+        f" {list(shape.shape)}"
+      )
+  return missing
+
+
+def _load(tree, path, shape):
+  """One leaf on its devices."""
+  sharding = getattr(shape, "sharding", None)
+  if sharding is None:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+  def part(index):
+    return _part(tree, path, index).astype(shape.dtype, copy=False)
+
+  return jax.make_array_from_callback(tuple(shape.shape), sharding, part)
+
+
+def _part(tree, path, index):
+  """Entries `index`, a tuple of slices, of a leaf."""
+  if not STACKED.match(path):
+    return np.ascontiguousarray(tree.read(path)[index])
+  layers = range(*index[0].indices(tree.infos[path].shape[0]))
+  first = tree.read(path, layers[0])[index[1:]]
+  out = np.empty((len(layers), *first.shape), first.dtype)
+  for i, layer in enumerate(layers):
+    out[i] = first if i == 0 else tree.read(path, layer)[index[1:]]
+  return out
+
+
+def _read_config(path):
+  try:
+    return RunConfig.from_json(path.read_text())
+  except (OSError, ValueError, TypeError, KeyError) as error:
+    raise UserError(f"{path}: cannot be read: {error}") from None

@@ -1,0 +1,322 @@
+"""Runs the frozen encoders once over a data set; training then reads their features.
+
+  miras data cache --config=configs/miras_7b_stage2.py --out=cache/prist
+  miras train --config=configs/miras_7b_stage2.py --config.data.cache=cache/prist ...
+
+Takes the --config.a.b=VALUE of the run that will read it, data.dir above all.
+
+Cached is what no trained parameter can change: `sam_features` when SAM's image encoder
+is frozen, `image_tokens` when CLIP, ConvNeXt, patch mining and projector all are. The
+weights are those the config starts from (its seed, or init_from). Every process writes
+parts of its own; run the same command again after a kill, and it goes on.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from input_pipeline import feature_cache
+from input_pipeline.examples import make_views
+from input_pipeline.records import RecordError
+from miras_jax import logs
+from miras_jax.checkpoint import fingerprint, workdir
+from miras_jax.config import file as config_file
+from miras_jax.config import run as run_config
+from miras_jax.config.run import RunConfig
+from miras_jax.convert import folder as store
+from miras_jax.errors import UserError
+from miras_jax.models.miras import Miras
+from miras_jax.parallel import distributed, sharding
+from miras_jax.parallel import mesh as mesh_lib
+from miras_jax.training import init_from, task
+from miras_jax.training import initial_state as fresh
+
+# Parameters that each feature depends on.
+PARTS = {
+  "sam_features": ("sam/encoder/",),
+  "image_tokens": ("clip/", "convnext/", "mining/", "projector/"),
+}
+
+
+def main(args):
+  """Writes the cache; returns 0."""
+  logs.to_stderr()
+  config = config_file.load(args.config)
+  for name, value in args.fields:
+    config_file.override(config, name, value)
+  config = init_from.fitted(RunConfig.from_config_dict(config))
+  distributed.start(config.distributed)
+  distributed.require_same("config", run_config.shared_by_processes(config))
+  if args.batch_size < 1 or args.part_size < 1:
+    raise UserError("--batch_size and --part_size must be at least 1")
+  sources = open_sources(config)
+  mesh = mesh_lib.make_mesh(config.mesh)
+  made = task.model_task(config)
+  with jax.set_mesh(mesh):
+    names, params = encoder_params(made, mesh)
+    manifest = make_manifest(config, names, params)
+  images = list_images(sources)
+  manifest["parts"] = -(-len(images) // args.part_size)
+  manifest["images"] = feature_cache.digest(json.dumps(images).encode())
+  folder = pathlib.Path(args.out)
+  prepare(folder, manifest)
+  write_parts(folder, made, names, params, images, sources, args)
+  distributed.barrier("parts")
+  if distributed.is_first():
+    text = json.dumps(manifest) + "\n"
+    workdir.write_atomically(folder / "cache.json", text)
+    size = sum(p.stat().st_size for p in folder.glob("part-*"))
+    print(
+      f"{folder}: {', '.join(manifest['features'])} of {len(images)} images,"
+      f" {size / 1e6:,.1f} MB"
+    )
+  distributed.barrier("end")
+  return 0
+
+
+def open_sources(config):
+  """{split: data set} of the run's training and held-out split."""
+  data = config.data
+  names = dict.fromkeys(filter(None, (data.split_train, data.split_eval)))
+  sources = {name: task.open_split(data, name) for name in names}
+  if data.limit:
+    first = sources[data.split_train]
+    sources[data.split_train] = task.first_records(first, data.limit)
+  return sources
+
+
+def list_images(sources):
+  """[(split, image id, its records)], every image of a split once, in order."""
+  images = []
+  for split, dataset in sources.items():
+    records = {}
+    for i, image_id in enumerate(dataset.image_ids):
+      if image_id:
+        records.setdefault(image_id, []).append(i)
+    images += [(split, image_id, own) for image_id, own in records.items()]
+  return images
+
+
+def encoder_params(made, mesh):
+  """(features that can be cached, {path: array} of what makes them).
+
+  The arrays are as training has them, whole on every device; the decoder's are never
+  made or read. Raises UserError when every encoder is trained.
+  """
+  config = made.config
+  split = functools.partial(_split, made)
+  key = jax.random.key(config.seed)
+  names, wanted = encoder_shapes(made)
+  whole = sharding.replicated_sharding(mesh)
+  if not config.init_from:
+    # As the run makes them: another compilation may round a random number otherwise.
+    def make(key):
+      return {p: x for p, x in split(key)[1].items() if p in wanted}
+
+    return names, fresh.run_once(make, dict.fromkeys(wanted, whole), key)
+  placed = {
+    p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole) for p, x in wanted.items()
+  }
+  params, missing = store.load_params(
+    config.init_from, unflatten_dict(placed, sep="/"), optional=()
+  )
+  if missing:
+    raise UserError(f"init_from={config.init_from} lacks {missing[0]}")
+  return names, flatten_dict(params, sep="/")
+
+
+def encoder_shapes(made):
+  """(features that can be cached, {path: shape and type} of what makes them).
+
+  Raises UserError when every encoder is trained.
+  """
+  config = made.config
+  trained, frozen = jax.eval_shape(lambda: _split(made, jax.random.key(config.seed)))
+  names = cacheable(trained)
+  if not names:
+    raise UserError(
+      f"trainable={config.trainable!r} trains every encoder: there is nothing to cache"
+    )
+  return names, {p: x for p, x in frozen.items() if needed(p, names)}
+
+
+def _split(made, key):
+  """({path: trained}, {path: frozen}) of a fresh run (traced)."""
+  params = made.init(key)
+  parts = fresh.split_params(params, made.config)
+  return tuple(flatten_dict(part, sep="/") for part in parts)
+
+
+def cacheable(trained):
+  """Names of the features that no path of `trained` can change."""
+  return [
+    name
+    for name, parts in PARTS.items()
+    if not any(path.startswith(part) for path in trained for part in parts)
+  ]
+
+
+def needed(path, names):
+  """Whether one of the features `names` depends on a parameter."""
+  return any(path.startswith(part) for name in names for part in PARTS[name])
+
+
+def make_manifest(config, names, params):
+  """What a run must have alike to use the cache: weights, encoders, views."""
+  cfg = config.model.build()
+  grid, tokens = cfg.sam_encoder.grid, cfg.num_image_tokens
+  shapes = {
+    "sam_features": [grid, grid, cfg.sam_encoder.out_width],
+    "image_tokens": [tokens, cfg.llama.width],
+  }
+  encoders = {"sam_features": ("sam_encoder",), "image_tokens": ("clip", "convnext")}
+  built = dataclasses.asdict(cfg)
+  settings = {f"data.{k}": getattr(config.data, k) for k in ("view",)}
+  settings["model.dtype"] = config.model.dtype
+  for part in sum((encoders[name] for name in names), ()):
+    settings[part] = built[part]
+  return {
+    "features": {name: shapes[name] for name in names},
+    "settings": json.loads(json.dumps(settings)),
+    "weights": fingerprint.table(params),
+  }
+
+
+def check(cache, config, frozen):
+  """UserError unless a FeatureCache is of these weights and settings.
+
+  frozen: the run's frozen parameters, a nested dict.
+  """
+  names = list(cache.shapes)
+  flat = {p: x for p, x in flatten_dict(frozen, sep="/").items() if needed(p, names)}
+  expected = make_manifest(config, names, flat)
+  ours, theirs = expected["settings"], cache.manifest["settings"]
+  for name in sorted(ours.keys() | theirs.keys()):
+    if ours.get(name) != theirs.get(name):
+      raise _other(cache, f"{name} {theirs.get(name)}, this run has {ours.get(name)}")
+  wrong = fingerprint.first_mismatch(cache.manifest["weights"], expected["weights"])
+  if wrong:
+    raise _other(cache, f"other weights: {wrong[0]} differs")
+  if expected["features"] != cache.manifest["features"]:
+    raise _other(cache, f"features {cache.manifest['features']}")
+
+
+def _other(cache, what):
+  return UserError(
+    f"data.cache={cache.folder} was made with {what}; take the config it was made with,"
+    " or make another with miras data cache"
+  )
+
+
+def prepare(folder, manifest):
+  """Makes the folder; UserError when it holds a cache of something else."""
+  text = json.dumps(manifest, sort_keys=True)
+  begun = folder / "begun.json"
+  if distributed.is_first():
+    folder.mkdir(parents=True, exist_ok=True)
+    if not begun.exists():
+      workdir.write_atomically(begun, text)
+    for half in folder.glob("part-*.tmp"):
+      half.unlink()
+  distributed.barrier("prepared")
+  if begun.read_text() != text:
+    raise UserError(
+      f"--out={folder} holds a cache of other weights, settings, images or part_size;"
+      " take another folder"
+    )
+
+
+def write_parts(folder, made, names, params, images, sources, args):
+  """Writes the parts of this process that are not there yet."""
+  encoder = Encoder(made, names, params, args.batch_size)
+  cfg = task.pipeline_config(made.config, max_len=task.UNLIMITED)
+  count = -(-len(images) // args.part_size)
+  parts = range(jax.process_index(), count, jax.process_count())
+  todo = [part for part in parts if not feature_cache.is_done(folder, part)]
+  total = sum(len(_of_part(images, part, args.part_size)) for part in parts)
+  left = sum(len(_of_part(images, part, args.part_size)) for part in todo)
+  with tqdm.tqdm(
+    total=total, initial=total - left, desc="encoding", unit="image",
+    disable=not distributed.is_first(),
+  ) as bar:  # fmt: skip
+    for part in todo:
+      writer = feature_cache.PartWriter(folder, part, names)
+      own = _of_part(images, part, args.part_size)
+      for start in range(0, len(own), args.batch_size):
+        some = own[start : start + args.batch_size]
+        _write_batch(writer, some, sources, cfg, encoder)
+        bar.update(len(some))
+      writer.close()
+
+
+def _of_part(images, part, size):
+  return images[part * size : (part + 1) * size]
+
+
+def _write_batch(writer, images, sources, cfg, encoder):
+  """Encodes some images; those without a sound record are only named."""
+  found = []
+  for split, image_id, records in images:
+    sound = (sources[split].load(i) for i in records)
+    record = next((r for r in sound if not isinstance(r, RecordError)), None)
+    if record is None:
+      writer.skip(image_id)
+      continue
+    found.append((image_id, record.image, make_views(record.image, cfg)))
+  if not found:
+    return
+  features = encoder([views for _, _, views in found])
+  for row, (image_id, image, views) in enumerate(found):
+    writer.add(
+      image_id,
+      feature_cache.digest(image),
+      {name: values[row] for name, values in features.items()},
+      valid_hw=views["valid_hw"],
+      original_hw=views["original_hw"],
+    )
+
+
+class Encoder:
+  """Views of up to `batch_size` images -> {feature: bf16 array} on this host.
+
+  Runs on this process's devices only, so that processes need not keep step.
+  """
+
+  def __init__(self, made, names, params, batch_size):
+    devices = jax.local_devices()
+    self._mesh = mesh_lib.local_mesh()
+    self._rows = sharding.batch_sharding(self._mesh)
+    whole = sharding.replicated_sharding(self._mesh)
+    self._size = -(-batch_size // len(devices)) * len(devices)
+    local = {p: x.addressable_data(0) for p, x in params.items()}
+    self._params = jax.device_put(unflatten_dict(local, sep="/"), whole)
+    model = made.objective.model
+    self._program = jax.jit(functools.partial(encode, model, tuple(names)))
+
+  def __call__(self, views):
+    count = len(views)
+    views = views + [views[-1]] * (self._size - count)
+    keys = ("image_sam", "image_aux", "valid_hw")
+    batch = {k: np.stack([v[k] for v in views]) for k in keys}
+    with jax.set_mesh(self._mesh):
+      out = self._program(self._params, jax.device_put(batch, self._rows))
+    return {k: np.asarray(x)[:count] for k, x in out.items()}
+
+
+def encode(model, names, params, batch):
+  """{feature: values in bf16} of a batch of views (traced)."""
+  apply = functools.partial(model.apply, {"params": params})
+  make = {
+    "sam_features": lambda: apply(
+      batch["image_sam"], batch["valid_hw"], method=Miras.sam_features
+    ),
+    "image_tokens": lambda: apply(batch["image_aux"], method=Miras.image_tokens),
+  }
+  return {name: make[name]().astype(jnp.bfloat16) for name in names}

@@ -1,0 +1,267 @@
+"""`miras data`: make, check, count and look at a data set in PRIST's layout.
+
+`check` prints one line a problem, `FILE:RECORD: reason`, then the warnings, each after
+`warning: `, then a summary; its exit status is 1 if there was any problem.
+"""
+
+import json
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from input_pipeline import mask_ops, prist
+from input_pipeline.records import SEG_TOKEN, RecordError
+from miras_jax import cli
+from miras_jax.config import file as config_file
+from miras_jax.errors import UserError
+
+_EXAMPLES = {
+  "synth": "miras data synth --out data/synth --conversations 2000 --seed 0",
+  "check": "miras data check PRIST --images-dir /photos/textcaps --split test",
+  "stats": "miras data stats data/synth --json",
+  "show": "miras data show data/synth --split val --index 3 --out record.png",
+  "cache": "miras data cache --config=configs/miras_7b_stage2.py --out=cache/prist"
+  " --config.data.dir=PRIST",
+}
+_LAYOUT = """A data set is a folder with train.json, val.json, ... (lists of {img_id,
+dialogue, focus}), photographs in images/ or <split>/ and labelme files in masks/ or
+<split>/masks/. Photographs are read as stored, without EXIF rotation, and may have 50
+million pixels. A record equal to an earlier one is kept, with a warning."""
+_CACHE = """Takes the --config.a.b=VALUE of the run that will read it. Run again after a
+kill, it goes on; with several processes each writes files of its own. What is cached:
+sam_features when SAM's image encoder is frozen, image_tokens when CLIP, ConvNeXt, patch
+mining and projector all are."""
+
+
+def main(argv=None):
+  """Runs `miras data ...`; returns the exit status, raises UserError."""
+  argv, fields = config_file.split_fields(sys.argv[1:] if argv is None else argv)
+  args = _parser().parse_args(argv)
+  if fields and args.command != "cache":
+    name = f"--config.{fields[0][0]}"
+    raise UserError(f"miras data {args.command}: unknown option {name}")
+  args.fields = fields
+  if hasattr(sys.stdout, "reconfigure"):
+    sys.stdout.reconfigure(errors="backslashreplace")  # names in any script
+  return args.run(args)
+
+
+def _parser():
+  parser = cli.Parser(
+    prog="miras data",
+    description="Make, check, count and look at a data set.",
+    epilog=_epilog(*_EXAMPLES, text=_LAYOUT),
+  )
+  commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+  _add_synth(commands)
+  _add_cache(commands)
+  check = _add(commands, "check", run_check, "print every defect, exit 1 if any")
+  stats = _add(commands, "stats", run_stats, "count what is there")
+  show = _add(commands, "show", run_show, "draw one record with masks and dialogue")
+  for command in (check, stats, show):
+    command.add_argument("dir", metavar="DIR", help="folder of the data set")
+    command.add_argument("--images-dir", help="folder of the photographs")
+    command.add_argument("--masks-dir", help="folder of the labelme files")
+  for command in (check, stats):
+    command.add_argument("--split", help="only this split, e.g. val")
+  stats.add_argument("--json", action="store_true", help="print JSON, not a table")
+  show.add_argument("--split", required=True, help="e.g. val")
+  show.add_argument("--index", type=int, default=0, help="record in the split, from 0")
+  show.add_argument("--out", required=True, help="picture to write, e.g. record.png")
+  return parser
+
+
+def _epilog(*names, text):
+  lines = "".join(f"\n  {_EXAMPLES[name]}" for name in names)
+  return f"example{'s' * (len(names) > 1)}:{lines}\n\n{text}"
+
+
+def _add(commands, name, run, help_text):
+  command = commands.add_parser(
+    name,
+    help=help_text,
+    description=help_text[0].upper() + help_text[1:] + ".",
+    epilog=_epilog(name, text=_CACHE if name == "cache" else _LAYOUT),
+  )
+  command.set_defaults(run=run)
+  return command
+
+
+def _add_synth(commands):
+  synth = _add(commands, "synth", run_synth, "make a synthetic data set")
+  synth.add_argument("--out", required=True, help="folder to make")
+  synth.add_argument("--conversations", type=int, default=2000, help="how many")
+  synth.add_argument("--seed", type=int, default=0, help="same seed, same data")
+
+
+def _add_cache(commands):
+  cache = _add(commands, "cache", run_cache, "run frozen encoders once over the images")
+  cache.add_argument("--config", required=True, help="of the run that will read it")
+  cache.add_argument("--out", required=True, help="folder of the cache")
+  cache.add_argument("--batch_size", type=int, default=8, help="images at a time")
+  cache.add_argument("--part_size", type=int, default=128, help="images in a file")
+
+
+def run_cache(args):
+  """Writes the features of every image of a run."""
+  from miras_jax.data import cache as data_cache  # starts jax
+
+  return data_cache.main(args)
+
+
+def run_synth(args):
+  """Writes a synthetic data set."""
+  from input_pipeline.prepare import synth  # draws with libraries nobody else needs
+
+  if args.conversations < 1:
+    raise UserError(f"--conversations {args.conversations}: want at least 1")
+  synth.generate(args.out, args.conversations, args.seed)
+  return 0
+
+
+def run_check(args):
+  """Prints problems, warnings and a summary line; 1 if there was a problem."""
+  problems, warnings, image_ids, records = [], [], set(), 0
+  for split in _splits(args):
+    try:
+      dataset = _read(args, split)
+    except RecordError as e:
+      problems.append(str(e))
+      continue
+    warnings += map(str, dataset.notes())
+    for i in _progress(dataset, f"checking {split}"):
+      found, notes = dataset.examine(i)
+      problems += map(str, found)
+      warnings += map(str, notes)
+    records += len(dataset)
+    image_ids.update(filter(None, dataset.image_ids))
+  for line in problems:
+    print(line)
+  for line in warnings:
+    print(f"warning: {line}")
+  print(
+    f"{records} records, {len(image_ids)} images, {len(problems)} problems, "
+    f"{len(warnings)} warnings"
+  )
+  return 1 if problems else 0
+
+
+def run_stats(args):
+  """Prints counts per split, as a table or as JSON."""
+  stats = {s: split_stats(_read(args, s)) for s in _splits(args)}
+  if args.json:
+    print(json.dumps({"splits": stats}, indent=1))
+  else:
+    print(_table(stats))
+  return 0
+
+
+def run_show(args):
+  """Writes a picture of one record."""
+  from miras_jax.data import show as data_show
+
+  dataset = _read(args, args.split)
+  if not 0 <= args.index < len(dataset):
+    raise UserError(
+      f"--index {args.index}: {dataset.file} has records 0 to {len(dataset) - 1}"
+    )
+  picture = data_show.draw_record(dataset[args.index])
+  try:
+    picture.save(args.out)
+  except (OSError, ValueError) as e:
+    raise UserError(f"--out {args.out}: cannot write this picture: {e}") from None
+  print(args.out)
+  return 0
+
+
+def split_stats(dataset):
+  """Counts of one PristDataset: plain numbers, ready for JSON.
+
+  Dialogue counts are over all records; target counts over the usable ones, since a
+  mask that is missing has no area. Areas are fractions of the image.
+  """
+  areas, usable, ambiguous = [], 0, 0
+  for i in _progress(dataset, f"reading {dataset.split}"):
+    record = dataset.load(i)
+    if isinstance(record, RecordError):
+      continue
+    usable += 1
+    ambiguous += dataset.ambiguous(i)
+    areas += [_area_fraction(rle) for _, rle in record.targets]
+  turns = [entry.turns for entry in dataset.entries]
+  texts = [text for dialogue in turns for _, text in dialogue]
+  seg = [_count_seg(dialogue) for dialogue in turns]
+  return {
+    "conversations": len(dataset),
+    "usable": usable,
+    "defective": len(dataset) - usable,
+    "images": len(set(filter(None, dataset.image_ids))),
+    "turns": sum(role == "user" for dialogue in turns for role, _ in dialogue),
+    "messages": len(texts),
+    "words": sum(len(text.split()) for text in texts),
+    "seg_per_conversation": {str(n): seg.count(n) for n in sorted(set(seg))},
+    "targets": len(areas),
+    "empty_targets": sum(area == 0 for area in areas),
+    "ambiguous_focuses": ambiguous,
+    "target_area": _quantiles([area for area in areas if area > 0]),
+    "fingerprint": dataset.fingerprint(),
+  }
+
+
+def _splits(args):
+  if args.split is None:
+    return prist.find_splits(args.dir)
+  return [args.split.removesuffix(".json")]
+
+
+def _read(args, split):
+  return prist.read_dataset(
+    args.dir, split, images_dir=args.images_dir, masks_dir=args.masks_dir
+  )
+
+
+def _progress(dataset, text):
+  return tqdm(range(len(dataset)), desc=text, unit="record", leave=False)
+
+
+def _count_seg(dialogue):
+  return sum(text.count(SEG_TOKEN) for role, text in dialogue if role == "assistant")
+
+
+def _area_fraction(rle):
+  height, width = rle["size"]
+  return mask_ops.rle_area(rle) / (height * width)
+
+
+def _quantiles(areas):
+  """Five numbers of the distribution, or None for no area at all."""
+  if not areas:
+    return None
+  values = np.quantile(areas, [0, 0.25, 0.5, 0.75, 1])
+  names = ("min", "p25", "median", "p75", "max")
+  return {name: round(float(v), 5) for name, v in zip(names, values, strict=True)}
+
+
+def _table(stats):
+  """Rows are counts, columns are splits."""
+  keys = next(iter(stats.values())).keys()
+  rows = [["", *stats]]
+  rows += [[key, *(_cell(s[key]) for s in stats.values())] for key in keys]
+  widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
+  return "\n".join(
+    "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+    for row in rows
+  )
+
+
+def _cell(value):
+  if value is None:
+    return "-"
+  if isinstance(value, dict):
+    return ", ".join(f"{k}: {v:.3g}" for k, v in value.items())
+  return value[:12] if isinstance(value, str) else f"{value:,}"
+
+
+if __name__ == "__main__":
+  cli.run(main)

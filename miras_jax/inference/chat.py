@@ -1,0 +1,157 @@
+"""Talks about one image in the terminal; masks are written as PNG.
+
+  miras chat --checkpoint=runs/first --image=photo.jpg
+  printf 'What is there?\\nSegment the red one.\\n' | \\
+      miras chat --checkpoint=runs/first --image=photo.jpg --out=masks
+
+Every turn is remembered, so "segment that one" works. For each [SEG] in an answer
+OUT/turn_02_mask_1.png (white inside, black outside) and for the answer
+OUT/turn_02_overlay.png are written and named on the screen.
+
+/reset       forget the turns, keep the image
+/image FILE  go on with another image, without the turns
+/help        show this list
+/quit        leave; so does the end of the input
+"""
+
+import pathlib
+import sys
+
+from input_pipeline import image_ops, safe_files
+from input_pipeline.conversation import ConversationError
+from miras_jax import cli
+from miras_jax import drawing as overlays
+from miras_jax.errors import UserError
+from miras_jax.inference import conversation as inference
+
+COMMANDS = "/reset, /image FILE, /help or /quit"
+
+
+def main(argv):
+  """`miras chat ...`; see the module's head."""
+  parser = cli.Parser(prog="miras chat", description=__doc__)
+  add = parser.add_argument
+  add("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
+  add("--image", required=True, help="PNG, JPEG, WebP, BMP or TIFF file")
+  add("--out", default="masks", help="folder for masks and overlays (masks)")
+  add("--max_new_tokens", type=int, default=128, help="longest answer (128)")
+  args = parser.parse_args(argv)
+  if args.max_new_tokens < 1:
+    raise UserError(f"--max_new_tokens={args.max_new_tokens} must be at least 1")
+  image = read_image(args.image)
+  print(f"loading {args.checkpoint}; the first answer compiles", file=sys.stderr)
+  loaded = inference.load(args.checkpoint)
+  generator = loaded.generator(args.max_new_tokens)
+  chat = Chat(loaded, generator, args.image, image, pathlib.Path(args.out))
+  return chat.run(sys.stdin)
+
+
+def read_image(path):
+  """Encoded bytes of an image file, proven to decode. UserError names the file."""
+  try:
+    image = safe_files.read_bytes(path, safe_files.MAX_IMAGE_BYTES)
+    image_ops.decode_image(image)
+  except FileNotFoundError:
+    raise UserError(f"{path}: no such image file") from None
+  except (ValueError, image_ops.ImageError) as error:
+    raise UserError(f"{path}: {error}") from None
+  return image
+
+
+class Chat:
+  """The dialogue loop. `turn` counts answers for the file names and never restarts, so
+  that no mask overwrites another."""
+
+  def __init__(self, loaded, generator, path, image, out):
+    self._loaded, self._generator, self._out = loaded, generator, out
+    self._turn = 0
+    self._open(path, image)
+
+  def run(self, lines):
+    """Answers each line of `lines` until /quit or their end; returns 0."""
+    self._prompts = lines.isatty()
+    if self._prompts:
+      print(f"Ask about {self._path}, or type {COMMANDS}.")
+    for line in self._read(lines):
+      text = line.strip()
+      if text == "/quit":
+        break
+      if text:
+        self._answer_line(text)
+    return 0
+
+  def _read(self, lines):
+    """Lines of the input; on a terminal with a prompt and line editing."""
+    if not self._prompts:
+      yield from lines
+      return
+    import readline  # noqa: F401  makes input() editable
+
+    while True:
+      try:
+        yield input("you> ")
+      except EOFError:
+        print()
+        return
+
+  def _answer_line(self, text):
+    try:
+      if text.startswith("/"):
+        self._command(*text.split(maxsplit=1))
+      else:
+        self._ask(text)
+    except (UserError, ConversationError) as error:
+      print(f"error: {printable(error)}", file=sys.stderr)
+
+  def _command(self, name, argument=""):
+    if name == "/reset":
+      self._conversation.reset()
+      print("The conversation starts anew.")
+    elif name == "/image" and argument:
+      self._open(argument, read_image(argument))
+      print(f"Now about {argument}.")
+    elif name == "/help":
+      print(__doc__[__doc__.index("/reset") :].rstrip())
+    else:
+      raise UserError(f"no command {name!r}; there are {COMMANDS}")
+
+  def _open(self, path, image):
+    self._conversation = inference.Conversation(self._loaded, self._generator, image)
+    self._path, self._image_HWC = path, image_ops.decode_image(image)
+
+  def _ask(self, text):
+    if not self._prompts:
+      print(f"you> {printable(text)}")
+    reply = self._conversation.ask(text)
+    self._turn += 1
+    print(f"miras> {printable(reply.text)}")
+    if reply.dropped_rounds:
+      print(f"  (the oldest {reply.dropped_rounds} rounds no longer fit)")
+    if reply.num_seg > len(reply.masks_KHW):
+      print(f"  ({reply.num_seg} [SEG]; only {len(reply.masks_KHW)} get a mask)")
+    if len(reply.masks_KHW):
+      self._write(reply.masks_KHW)
+    sys.stdout.flush()
+
+  def _write(self, masks_KHW):
+    stem = f"turn_{self._turn:02d}"
+    try:
+      self._out.mkdir(parents=True, exist_ok=True)
+      for k, mask_HW in enumerate(masks_KHW, 1):
+        path = self._out / f"{stem}_mask_{k}.png"
+        overlays.save_mask(path, mask_HW)
+        print(f"  mask: {path} ({mask_HW.mean():.1%} of the image)")
+      path = self._out / f"{stem}_overlay.png"
+      overlays.save_overlay(path, self._image_HWC, masks_KHW)
+      print(f"  overlay: {path}")
+    except OSError as error:
+      raise UserError(f"{self._out}: cannot be written: {error.strerror}") from error
+
+
+def printable(text):
+  """One line without control characters, which could drive the terminal."""
+  return "".join(c if c.isprintable() else " " for c in str(text))
+
+
+if __name__ == "__main__":
+  cli.run(main)

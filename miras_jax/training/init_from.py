@@ -1,0 +1,161 @@
+"""A run that starts from a converted folder: `--config.init_from=DIR`.
+
+The model is the folder's, the tokenizer too; the run's own `model.overrides` may change
+how it is trained. Leaves that the folder lacks start from the run's seed.
+"""
+
+import dataclasses
+import functools
+import re
+
+import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from input_pipeline.tokenizer import load_tokenizer
+from miras_jax import logs
+from miras_jax.config.run import ModelChoice
+from miras_jax.convert import folder as store
+from miras_jax.errors import UserError
+from miras_jax.models import trees
+from miras_jax.training import step as train_step
+
+# What a run may say of the model beside its folder: none of it changes a leaf that the
+# folder has.
+FREE = re.compile(
+  r"llama\.(lora_\w+|remat|attention|scan_unroll)|convnext\.layer_scale_init"
+  r"|seg_prompt\.(alignment|seg_state|num_heads)"
+)
+# Leaves that published weights do not have and a run may add.
+FRESH = (r"/lora_[ab]$", r"^seg_prompt/align/")
+
+
+def fitted(config):
+  """The run with model and tokenizer of its `init_from`. Raises UserError."""
+  if not config.init_from:
+    return config
+  with store.FolderTree(config.init_from) as tree:
+    theirs, tokenizer = tree.config.model, tree.tokenizer
+  model = _model(config.model, theirs, config.init_from)
+  rows = model.overrides["llama.vocab_size"]
+  data = dataclasses.replace(config.data, tokenizer=_tokenizer(config, tokenizer, rows))
+  return dataclasses.replace(config, model=model, data=data)
+
+
+def resumed(config, saved):
+  """The same for a run that goes on, from what it was: the folder may be gone."""
+  if not config.init_from:
+    return config
+  overrides = saved.model.overrides | config.model.overrides
+  model = dataclasses.replace(config.model, overrides=overrides)
+  found = config.data.tokenizer
+  tokenizer = saved.data.tokenizer if found == "bpe" else found
+  data = dataclasses.replace(config.data, tokenizer=tokenizer)
+  return dataclasses.replace(config, model=model, data=data)
+
+
+def _model(ours, theirs, folder):
+  """ModelChoice of the folder with the run's free fields. Raises UserError."""
+  if ours.variant != theirs.variant:
+    raise UserError(
+      f"model.variant={ours.variant!r}, but init_from={folder} holds"
+      f" {theirs.variant!r}; say --config.model.variant={theirs.variant}"
+    )
+  built = theirs.build()
+  for path, value in ours.overrides.items():
+    found = _field(built, path)
+    if not FREE.fullmatch(path) and found != _plain(value):
+      raise UserError(
+        f"model.overrides.{path}={value!r}, but init_from={folder} has {found!r}; leave"
+        " it out"
+      )
+  # Written out, so that a tokenizer's size cannot decide it.
+  size = {"llama.vocab_size": built.llama.vocab_size}
+  overrides = theirs.overrides | ours.overrides | size
+  return ModelChoice(variant=theirs.variant, overrides=overrides, dtype=ours.dtype)
+
+
+def _field(cfg, path):
+  """A dotted field of a config; None below a part that is absent."""
+  for name in path.split("."):
+    cfg = getattr(cfg, name, None)
+  return cfg
+
+
+def _plain(value):
+  return tuple(value) if isinstance(value, list) else value
+
+
+def _tokenizer(config, folder, rows):
+  """Path of the tokenizer: the folder's; another one must give the same ids.
+
+  Without one, a given one must fit into the embedding's rows.
+  """
+  given = config.data.tokenizer
+  if not folder.is_dir():
+    if given == "bpe":
+      raise UserError(
+        f"init_from={config.init_from} has no tokenizer/; name the one of its weights:"
+        " --config.data.tokenizer=PATH"
+      )
+    if (size := load_tokenizer(given).vocab_size) > rows:
+      raise UserError(
+        f"data.tokenizer={given} has {size} ids, the embedding of {config.init_from}"
+        f" {rows} rows; name the tokenizer of these weights"
+      )
+    return given
+  if given != "bpe":
+    ours, theirs = load_tokenizer(given), load_tokenizer(folder)
+    if ours.fingerprint() != theirs.fingerprint():
+      raise UserError(
+        f"data.tokenizer={given} gives other ids than {folder}, which the weights were"
+        " trained with; leave it out"
+      )
+  return str(folder)
+
+
+def load_state(task, shapes, tx):
+  """A TrainState at step 0 with the folder's parameters, each on its own devices.
+
+  shapes: TrainState of ShapeDtypeStruct with shardings. The moving average starts as a
+  copy. Raises UserError naming the first leaf that is missing or of another shape.
+  """
+  config = task.config
+  wanted = flatten_dict(trees.merge(shapes.trainable, shapes.frozen), sep="/")
+  params, missing = store.load_params(
+    config.init_from, unflatten_dict(wanted, sep="/"), optional=FRESH
+  )
+  params = flatten_dict(params, sep="/")
+  if missing:
+    logs.log.info(
+      "%s has no %s: from seed %d", config.init_from, ", ".join(missing), config.seed
+    )
+    params |= _seeded(task.init, {k: wanted[k] for k in missing}, config.seed)
+  trainable = _pick(params, shapes.trainable)
+  make = functools.partial(_rest, tx=tx, config=config)
+  rest = shapes.replace(trainable=None, frozen=None)
+  placed = jax.tree.map(lambda x: x.sharding, rest)
+  state = jax.jit(make, out_shardings=placed)(trainable)
+  return state.replace(trainable=trainable, frozen=_pick(params, shapes.frozen))
+
+
+def _rest(trainable, *, tx, config):
+  """All of a fresh state but the parameters (traced)."""
+  state = train_step.create_state(
+    trainable, {}, tx, seed=config.seed, ema=config.optim.ema
+  )
+  return state.replace(trainable=None, frozen=None)
+
+
+def _pick(flat, part):
+  return unflatten_dict({k: flat[k] for k in flatten_dict(part, sep="/")}, sep="/")
+
+
+def _seeded(init, wanted, seed):
+  """{path: array} of some leaves; the others are never made."""
+
+  def make(key):
+    flat = flatten_dict(init(key), sep="/")
+    return {path: flat[path].astype(x.dtype) for path, x in wanted.items()}
+
+  placed = {path: x.sharding for path, x in wanted.items()}
+  return jax.jit(make, out_shardings=placed)(jax.random.key(seed))

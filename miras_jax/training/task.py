@@ -1,0 +1,297 @@
+"""What a run trains: tokenizer, data, model and objective, built from a RunConfig."""
+
+import dataclasses
+import functools
+import math
+import shutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from input_pipeline import packing
+from input_pipeline.conversation import plain_texts
+from input_pipeline.feature_cache import FeatureCache
+from input_pipeline.pipeline import DataConfig, make_pipeline
+from input_pipeline.prist import read_dataset
+from input_pipeline.tokenizer import load_tokenizer, train_bpe
+from miras_jax.config.run import RunConfig
+from miras_jax.errors import UserError
+from miras_jax.models import flops
+from miras_jax.models.miras import Miras, init_params
+from miras_jax.parallel import distributed, sharding
+from miras_jax.training.objective import MirasObjective
+from miras_jax.training.step import Objective
+
+# Embedding rows are rounded up, so that common mesh sizes divide them.
+VOCAB_MULTIPLE = 64
+# Rows are as long as the longest conversation, rounded up to this.
+LENGTH_MULTIPLE = 8
+PACKED_WHOLE = 0.8  # of the packed rows fit as they are
+UNLIMITED = 1 << 20
+
+
+class Task(NamedTuple):
+  """All that the loop needs and does not make itself.
+
+  init: key -> nested dict of parameters (traced). batches: iterator of numpy dicts with
+  get_state, set_state, close. probe: one held-out batch, or None. features: the
+  FeatureCache that batches are made with, or None. flops: of one step, where known.
+  """
+
+  config: RunConfig
+  init: Callable
+  objective: Objective
+  batches: Any
+  probe: dict | None
+  rules: tuple = sharding.PARAM_RULES
+  features: Any = None
+  flops: float | None = None
+
+
+def make_task(config, folder, *, host=(0, 1)):
+  """Task of the MIRAS model; trains and saves the tokenizer on the first run.
+
+  folder: workdir.Workdir. host: which share of every batch this process feeds, of how
+  many (`mesh.data_host`). Raises UserError for missing or unfit data.
+  """
+  data = config.data
+  dataset = open_split(data, data.split_train)
+  if data.limit:
+    dataset = first_records(dataset, data.limit)
+  held_out = open_split(data, data.split_eval) if data.split_eval else None
+  # That of a run that never began may be of another config.
+  again = not folder.has_begun()
+  tokenizer = open_tokenizer(data, folder.tokenizer, dataset, again=again)
+  parts = [_measured(config, tokenizer, d) for d in (dataset, held_out) if d]
+  config = fit(config, tokenizer, parts)
+  features = FeatureCache(data.cache) if data.cache else None
+  if features:
+    for part in parts:
+      features.check_images(part.dataset.image_ids)
+  open_part = functools.partial(
+    open_batches, config, tokenizer=tokenizer, host=host, features=features
+  )
+  return model_task(config)._replace(
+    batches=open_part(measured=parts[0], shuffle=True),
+    probe=next(open_part(measured=parts[1], shuffle=False)) if held_out else None,
+    features=features,
+    flops=step_flops(config, features),
+  )
+
+
+def step_flops(config, features):
+  """Floating-point operations of a step, what is cached left out (see flops.py)."""
+  found = flops.example(config)
+  names = features.shapes if features else ()
+  groups = sum((flops.FEATURES[name] for name in names), ())
+  saved = sum(found.parts.get(group, 0.0) for group in groups)
+  return (found.useful - saved) * config.batch_size
+
+
+def model_task(config):
+  """The Task of a fitted config, without data."""
+  cfg = config.model.build()
+  try:
+    model = Miras(cfg, jnp.dtype(config.model.dtype))
+    objective = MirasObjective(model, config.loss, config.loss_resolution)
+  except ValueError as error:
+    raise UserError(f"config.loss: {error}") from error
+  return Task(
+    config=config,
+    init=lambda key: init_params(cfg, key),
+    objective=objective,
+    batches=None,
+    probe=None,
+  )
+
+
+class _Measured(NamedTuple):
+  """A data set and the packing.Size of each of its records."""
+
+  dataset: Any
+  sizes: tuple
+
+
+def _measured(config, tokenizer, dataset):
+  options = pipeline_config(config, max_len=UNLIMITED).text_options()
+  return _Measured(dataset, packing.measure(dataset, tokenizer, options))
+
+
+def open_split(data, split):
+  """The records of one split of `data.dir`."""
+  if not data.dir:
+    raise UserError(
+      "data.dir is empty: name a data set with --config.data.dir=DIR"
+      " (miras data synth --out=DIR makes one)"
+    )
+  return read_dataset(
+    data.dir,
+    split,
+    images_dir=data.images_dir or None,
+    masks_dir=data.masks_dir or None,
+  )
+
+
+def open_tokenizer(data, folder, dataset, *, again=False):
+  """The run's tokenizer: the one in `folder`, else trained or read, and saved there.
+
+  again: makes it in any case.
+  """
+  if distributed.is_first() and (again or not folder.is_dir()):
+    if data.tokenizer == "bpe":
+      tokenizer = train_bpe(_texts(dataset, data), data.vocab_size)
+    else:
+      tokenizer = load_tokenizer(data.tokenizer)
+    half = folder.with_name(folder.name + ".tmp")  # a kill leaves no half tokenizer
+    shutil.rmtree(half, ignore_errors=True)
+    tokenizer.save(half)
+    shutil.rmtree(folder, ignore_errors=True)
+    half.rename(folder)
+  distributed.barrier("tokenizer")
+  return load_tokenizer(folder)
+
+
+def fit(config, tokenizer, parts):
+  """The config with an embedding row for each id and room for each conversation."""
+  rows = -(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+  longest = _room(parts, 1, config.data.max_masks)
+  packed = _room(parts, config.data.pack, config.data.max_masks)
+  row = config.data.max_len or max(longest, packed)
+  talk = config.data.talk_len or min(row, longest)
+  config = config.fitted(vocab_size=rows, max_len=row, talk_len=talk)
+  given = config.model.overrides["llama.vocab_size"]
+  if given < tokenizer.vocab_size:
+    raise UserError(
+      f"model.overrides.llama.vocab_size={given} is too small for the tokenizer's"
+      f" {tokenizer.vocab_size} ids; leave it out"
+    )
+  return config
+
+
+def _room(parts, pack, max_masks):
+  """Tokens a row needs, rounded up.
+
+  One conversation a row: those of the longest. Packed: at least those, and enough for
+  PACKED_WHOLE of the rows; the others are cut in two, cheaper than padding all rows.
+  """
+  limits = {"limit": pack, "max_len": UNLIMITED, "max_masks": max_masks}
+  needed = 1
+  for dataset, sizes in parts:
+    rows = packing.group(dataset.image_ids, sizes, **limits)
+    found = packing.lengths(rows, sizes) or [1]
+    whole = len(found) if pack == 1 else math.ceil(PACKED_WHOLE * len(found))
+    needed = max(needed, found[whole - 1])
+  return -(-needed // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+
+
+def talk_config(config):
+  """The DataConfig of one conversation: for evaluation and chat."""
+  cfg, data = pipeline_config(config), config.data
+  masks = max(1, data.max_masks // data.pack)
+  length = data.talk_len or data.max_len
+  return dataclasses.replace(cfg, max_len=length, max_masks=masks)
+
+
+def pipeline_config(config, *, max_len=None):
+  """The pipeline's DataConfig: the run's choices plus the model's shapes."""
+  cfg, data = config.model.build(), config.data
+  try:
+    return DataConfig(
+      max_len=max_len or data.max_len,
+      max_masks=data.max_masks,
+      sam_size=cfg.sam_encoder.image_size,
+      aux_size=cfg.convnext.image_size if cfg.convnext else cfg.clip.image_size,
+      num_image_tokens=cfg.num_image_tokens,
+      view=data.view,
+      template=data.template,
+      system=data.system or None,
+      name_targets=data.name_targets,
+    )
+  except ValueError as error:
+    raise UserError(f"config.data: {error}") from error
+
+
+def open_batches(config, measured, tokenizer, *, shuffle, host=(0, 1), features=None):
+  """Iterator of this host's batches: for ever when shuffled, else one pass."""
+  cfg, limit = pipeline_config(config), config.data.pack
+  dataset, sizes = measured
+  if limit > 1:
+    limits = {"limit": limit, "max_len": cfg.max_len, "max_masks": cfg.max_masks}
+    rows = packing.group(dataset.image_ids, sizes, **limits)
+    dataset = packing.PackedDataset(dataset, rows)
+  return make_pipeline(
+    dataset,
+    tokenizer,
+    cfg,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    shuffle=shuffle,
+    repeat=shuffle,
+    host_index=host[0],
+    host_count=host[1],
+    num_threads=config.data.threads,
+    cache=config.data.in_memory,
+    features=features,
+  )
+
+
+def held_out(config, tokenizer, *, limit=0):
+  """Iterator over the held-out split of a fitted config once, as the probe is made."""
+  dataset = open_split(config.data, config.data.split_eval)
+  dataset = first_records(dataset, limit) if limit else dataset
+  part = _measured(config, tokenizer, dataset)
+  return open_batches(config, measured=part, tokenizer=tokenizer, shuffle=False)
+
+
+def fitted_to_data(config, folder):
+  """The config as all of its data decide it: tokenizer, vocabulary and row lengths.
+
+  The tokenizer is saved in `folder`, and runs of this config with less data read it.
+  """
+  data = config.data
+  names = dict.fromkeys(filter(None, (data.split_train, data.split_eval)))
+  sets = [open_split(data, name) for name in names]
+  tokenizer = open_tokenizer(data, folder, sets[0])
+  config = fit(config, tokenizer, [_measured(config, tokenizer, d) for d in sets])
+  data = dataclasses.replace(config.data, tokenizer=str(folder.resolve()))
+  return dataclasses.replace(config, data=data)
+
+
+def first_records(dataset, limit):
+  """The first `limit` records of a data set, a data set itself."""
+  return _First(dataset, limit)
+
+
+class _First:
+  """The first `limit` records of a data set, a data set itself."""
+
+  def __init__(self, dataset, limit):
+    self.dataset = dataset
+    self.file = dataset.file
+    self.entries = dataset.entries[:limit]
+    self.image_ids = dataset.image_ids[:limit]
+
+  def __len__(self):
+    return len(self.entries)
+
+  def load(self, i):
+    return self.dataset.load(range(len(self))[i])
+
+  def fingerprint(self):
+    return [self.dataset.fingerprint(), len(self)]
+
+
+def _texts(dataset, data):
+  """What a vocabulary is learnt from: all that rows are made of, control tokens not."""
+  for turns, names in _conversations(dataset):
+    yield from plain_texts(
+      turns, system=data.system or None, names=names if data.name_targets else None
+    )
+
+
+def _conversations(dataset):
+  """(turns, target names) of every record that is sound."""
+  for entry in dataset.entries:
+    if not entry.problems:
+      yield entry.turns, [focus or "" for focus in entry.focuses]

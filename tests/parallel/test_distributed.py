@@ -1,0 +1,207 @@
+"""Two processes are one program: same losses, same stop, one log, one error."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from miras_jax.benchmarks import toy_run
+from miras_jax.checkpoint import workdir
+from miras_jax.errors import UserError
+from miras_jax.parallel import distributed
+from miras_jax.parallel import mesh as mesh_lib
+from miras_jax.parallel.distributed import DistributedConfig
+
+STEPS = 20
+
+
+def launch(folder, *options, own=((), ())):
+  """Starts two processes of four devices; `own`: options of each."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  env = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+    "JAX_NUM_PROCESSES": "2",
+  }
+  command = [sys.executable, "-m", "miras_jax.benchmarks.toy_run"]
+  command += [f"--workdir={folder}", *options]
+  return [
+    subprocess.Popen(
+      [*command, *own[i]],
+      env=env | {"JAX_PROCESS_ID": str(i)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      cwd=pathlib.Path(__file__).parents[2],
+    )
+    for i in range(2)
+  ]
+
+
+def finish(processes):
+  """(exit statuses, lines of standard output, of errors), gloo's own left out."""
+  texts = [p.communicate(timeout=240) for p in processes]
+  outputs, errors = (
+    [[t for t in text.splitlines() if "peer ranks" not in t] for text in stream]
+    for stream in zip(*texts, strict=True)
+  )
+  return [p.returncode for p in processes], outputs, errors
+
+
+def wait_for(condition, processes):
+  while not condition():
+    assert all(p.poll() is None for p in processes), finish(processes)
+    time.sleep(0.1)
+
+
+def run_here(folder, devices, **mesh):
+  """The same run in this process."""
+  sizes = ",".join(f"{name}={size}" for name, size in mesh.items())
+  args = toy_run.parser().parse_args(
+    [f"--workdir={folder}", f"--steps={STEPS}", f"--mesh={sizes}"]
+  )
+  config = toy_run.make_config(args)
+  made = mesh_lib.make_mesh(config.mesh, jax.devices()[:devices])
+  task = toy_run.make_task(config, args, (0, 1))
+  assert toy_run.train.train(task, workdir.Workdir(folder), made) == 0
+  return losses(folder)
+
+
+def losses(folder):
+  lines = (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()
+  return [json.loads(line)["loss"] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+  """Losses of an undisturbed run on one device."""
+  return run_here(tmp_path_factory.mktemp("one"), 1)
+
+
+@pytest.mark.parametrize(
+  "mesh",
+  [
+    {"dcn_data": 8, "data": 1},
+    {"data": 8},
+    {"data": 1, "fsdp": 8},
+    {"data": 1, "tensor": 8},
+    {"data": 1, "sequence": 8},
+    {"dcn_data": 2, "data": 1, "fsdp": 2, "tensor": 2},
+  ],
+  ids=lambda mesh: "-".join(name for name, size in mesh.items() if size > 1),
+)
+def test_eight_devices_have_the_losses_of_one_on_every_axis(mesh, straight, tmp_path):
+  np.testing.assert_allclose(run_here(tmp_path, 8, **mesh), straight, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_one_goes_on_with_the_losses_of_one(
+  straight, tmp_path
+):
+  options = (f"--steps={STEPS}", "--mesh=data=2,fsdp=-1", "--slow=0.2")
+  processes = launch(tmp_path, *options)
+  metrics = tmp_path / "metrics.jsonl"
+  wait_for(lambda: metrics.exists() and metrics.stat().st_size, processes)
+  processes[1].send_signal(signal.SIGTERM)
+  statuses, printed, errors = finish(processes)
+  assert statuses == [0, 0], errors
+  stopped = workdir.Workdir(tmp_path).steps()[-1]
+  assert stopped == len(losses(tmp_path)) < STEPS
+  assert f"step {stopped} of {STEPS}, stopped by SIGTERM" in printed[0][-1]
+  assert not printed[1] and not any("compiled" in line for line in errors[1])
+  # What two processes saved, one process with another mesh goes on from.
+  resumed = run_here(tmp_path, 8, data=-1, tensor=2)
+  np.testing.assert_allclose(resumed, straight, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_processes_with_other_configs_end_with_one_line(tmp_path):
+  processes = launch(tmp_path, own=(("--lr=0.003",), ("--lr=0.004",)))
+  statuses, _, errors = finish(processes)
+  assert statuses == [1, 1]
+  for lines in errors:
+    assert len(lines) == 1 and "optim.lr is 0.003 in process 0 and 0.004" in lines[0]
+  assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_environment_names_the_other_processes():
+  environ = dict(zip(distributed.VARIABLES, ("host:1234", "4", "3"), strict=True))
+  found = distributed.address(DistributedConfig(), environ)
+  assert found == {
+    "coordinator_address": "host:1234", "num_processes": 4, "process_id": 3
+  }  # fmt: skip
+  off = DistributedConfig(coordinator="off")
+  assert distributed.address(off, environ) is None
+
+
+def test_the_config_wins_over_the_environment():
+  config = DistributedConfig(coordinator="a:1", processes=2, process=0)
+  found = distributed.address(config, {"JAX_COORDINATOR_ADDRESS": "b:2"})
+  assert found["coordinator_address"] == "a:1" and found["num_processes"] == 2
+
+
+@pytest.mark.parametrize("launcher", distributed.LAUNCHERS)
+def test_a_launcher_of_several_tasks_is_left_to_jax(launcher):
+  config = DistributedConfig()
+  assert distributed.address(config, {launcher: "8", "JAX_PLATFORMS": "cpu"}) == {}
+  assert distributed.address(config, {launcher: "1", "JAX_PLATFORMS": "cpu"}) is None
+
+
+@pytest.mark.parametrize(
+  "environ, word",
+  [
+    ({"JAX_COORDINATOR_ADDRESS": "host"}, "HOST:PORT"),
+    ({"JAX_COORDINATOR_ADDRESS": "host:1"}, "JAX_NUM_PROCESSES=''"),
+    (
+      {
+        "JAX_COORDINATOR_ADDRESS": "host:1",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": "2",
+      },
+      "JAX_PROCESS_ID='2'",
+    ),
+  ],
+)
+def test_an_incomplete_environment_is_one_line(environ, word):
+  with pytest.raises(UserError, match=word):
+    distributed.address(DistributedConfig(), environ)
+
+
+class Device:
+  def __init__(self, process):
+    self.process_index = process
+
+
+@pytest.mark.parametrize(
+  "sizes, share",
+  [
+    ({"data": 8}, (0, 2)),  # every process has rows of its own
+    ({"data": 1, "tensor": 8}, (0, 1)),  # both have all rows
+    ({"data": 2, "tensor": 4}, (0, 2)),
+  ],
+)
+def test_processes_that_hold_the_same_rows_feed_the_same_share(
+  sizes, share, monkeypatch
+):
+  """As with two processes of four devices: device k is of process k // 4."""
+  made = mesh_lib.make_mesh(mesh_lib.MeshConfig(**sizes))
+  rows = jax.sharding.NamedSharding.devices_indices_map
+
+  def of_two_processes(self, shape):
+    return {Device(d.id // 4): i for d, i in rows(self, shape).items()}
+
+  monkeypatch.setattr(
+    jax.sharding.NamedSharding, "devices_indices_map", of_two_processes
+  )
+  assert mesh_lib.data_host(made) == share

@@ -1,0 +1,66 @@
+"""A packed row trains as its conversations would alone (DESIGN section 3, Packing)."""
+
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline import packing
+from input_pipeline.conversation import plain_texts
+from input_pipeline.examples import DataConfig, Examples
+from input_pipeline.tokenizer import train_bpe
+from miras_jax.config.model import with_overrides
+from miras_jax.config.variants import TINY
+from miras_jax.models import miras
+from miras_jax.training import losses
+from miras_jax.training.objective import MirasObjective
+from miras_jax.training.step import total_loss
+from tests.input_pipeline.test_packing import Packable, turns
+
+MICRO = {
+  "clip.depth": 2,
+  "sam_encoder.depth": 1,
+  "sam_encoder.global_layers": (),
+  "sam_decoder.depth": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def batches():
+  """(three rows of one conversation, the same three in one row), and a vocabulary."""
+  tokenizer = train_bpe([t for i in range(3) for t in plain_texts(turns(i))], 400)
+  cfg = DataConfig(
+    max_len=192, max_masks=3, sam_size=64, aux_size=64, num_image_tokens=16
+  )
+  source = Packable(3, answer="The thing is [SEG], as you see.")
+  rows = packing.PackedDataset(source, ((0, 1, 2),))
+  alone = Examples(source, tokenizer, cfg)
+  together = Examples(rows, tokenizer, cfg)
+  singles, joined = _stack([alone[i] for i in range(3)]), _stack([together[0]])
+  return singles, joined, tokenizer.vocab_size
+
+
+def _stack(examples):
+  return {k: np.stack([x[k] for x in examples]) for k in examples[0]}
+
+
+def test_loss_and_gradients_are_those_of_the_conversations_alone(batches):
+  alone, together, vocab_size = batches
+  cfg = with_overrides(TINY, MICRO | {"llama.vocab_size": vocab_size})
+  loss = losses.LossConfig(token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0)
+  objective = MirasObjective(miras.Miras(cfg), loss, 32)
+  shapes = jax.eval_shape(lambda: miras.init_params(cfg, jax.random.key(0)))
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda x: 0.1 * rng.standard_normal(x.shape, "f4"), shapes)
+
+  @jax.jit
+  @jax.value_and_grad
+  def value(params, batch):
+    sums, _ = objective.sums(params, batch, None)
+    return total_loss(objective.weights, sums, objective.counts(batch))
+
+  want, want_grads = value(params, alone)
+  got, got_grads = value(params, together)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  scale = max(np.abs(g).max() for g in jax.tree.leaves(want_grads))
+  for a, b in zip(*map(jax.tree.leaves, (got_grads, want_grads)), strict=True):
+    np.testing.assert_allclose(a, b, atol=3e-6 * scale)
