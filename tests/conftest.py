@@ -2,10 +2,10 @@
 
 import os
 
-from miras_jax import cli
+from miras_jax import options
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 flags = os.environ.get("XLA_FLAGS", "")
 if "xla_force_host_platform_device_count" not in flags:
   flags += " --xla_force_host_platform_device_count=8"
-os.environ["XLA_FLAGS"] = cli.in_order(flags)
+os.environ["XLA_FLAGS"] = options.in_order(flags)

@@ -8,7 +8,7 @@ import numpy as np
 
 from input_pipeline.examples import DataConfig
 from input_pipeline.tokenizer import train_bpe
-from miras_jax.inference import conversation as inference
+from miras_jax.inference import load
 
 SIDE = 4  # low-resolution mask sides
 TEXTS = ["Where is it? which one", "Sure, it is . cup", "the left half, the right half"]
@@ -77,7 +77,7 @@ class FakeGenerator:
     return ids
 
 
-class FakeLoaded(inference.Loaded):
+class FakeLoaded(load.Loaded):
   """`Loaded` whose generator is scripted; set `script` on the class of the instance."""
 
   def generator(self, max_new_tokens):

@@ -6,21 +6,22 @@ import types
 
 import pytest
 
-from miras_jax import cli
+from miras_jax import cli, options
 from miras_jax.errors import UserError
+from miras_jax.options import Parser
 
 
 def status_of(command, argv=()):
   with pytest.raises(SystemExit) as caught:
-    cli.run(command, list(argv))
+    options.run(command, list(argv))
   return caught.value.code
 
 
 def fake_module(monkeypatch, main):
-  module = types.ModuleType("fake_command")
+  module = types.ModuleType("miras_jax.fake.command")
   module.main = main
-  monkeypatch.setitem(sys.modules, "fake_command", module)
-  monkeypatch.setitem(cli.COMMANDS, "fake", ("fake_command", "help", "miras fake"))
+  monkeypatch.setitem(sys.modules, "miras_jax.fake.command", module)
+  monkeypatch.setitem(cli.COMMANDS, "fake", ("fake", "help", "miras fake"))
 
 
 def test_help_shows_every_command_with_an_example(capsys):
@@ -67,18 +68,18 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 
   fake_module(monkeypatch, main)
   with pytest.raises(ZeroDivisionError):
-    cli.run(cli.main, ["fake"])
+    options.run(cli.main, ["fake"])
 
 
 def test_a_misspelt_option_names_the_nearest():
-  parser = cli.Parser(prog="miras x")
+  parser = Parser(prog="miras x")
   parser.add_argument("--checkpoint")
   with pytest.raises(UserError, match="--checkpiont.*did you mean '--checkpoint'"):
     parser.parse_args(["--checkpiont=a"])
 
 
 def test_a_missing_required_option_is_a_user_error():
-  parser = cli.Parser(prog="miras x")
+  parser = Parser(prog="miras x")
   parser.add_argument("--out", required=True)
   with pytest.raises(UserError, match="--out"):
     parser.parse_args([])
@@ -97,6 +98,6 @@ def test_every_command_has_help_that_shows_an_example(name, capsys):
 
 def test_simulated_devices_run_their_collectives_in_one_order():
   simulated = "--xla_force_host_platform_device_count=8"
-  assert cli.in_order(simulated) == f"{simulated} {cli.IN_ORDER}"
-  assert cli.in_order(cli.in_order(simulated)) == cli.in_order(simulated)
-  assert cli.in_order("--xla_dump_to=x") == "--xla_dump_to=x"
+  assert options.in_order(simulated) == f"{simulated} {options.IN_ORDER}"
+  assert options.in_order(options.in_order(simulated)) == options.in_order(simulated)
+  assert options.in_order("--xla_dump_to=x") == "--xla_dump_to=x"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miras_jax import drawing as overlays
+from miras_jax import drawing
 
 IMAGE = np.full((20, 30, 3), 100, np.uint8)
 
@@ -19,31 +19,31 @@ def square():
 
 
 def test_pixels_outside_the_mask_stay_as_they_are():
-  drawn = overlays.draw_masks(IMAGE, [square()])
+  drawn = drawing.draw_masks(IMAGE, [square()])
   outside = square() == 0
   np.testing.assert_array_equal(drawn[outside], IMAGE[outside])
   assert (drawn[~outside] != IMAGE[~outside]).any(-1).all()
 
 
 def test_outline_of_a_square_is_its_rim():
-  rim = overlays.outline(square())
+  rim = drawing.outline(square())
   assert rim.sum() == 10 * 4 - 4
 
 
 def test_two_masks_have_two_colours():
   first, second = np.zeros((2, 20, 30), np.uint8)
   first[:5], second[10:] = 1, 1
-  drawn = overlays.draw_masks(IMAGE, [first, second])
+  drawn = drawing.draw_masks(IMAGE, [first, second])
   assert (drawn[0, 0] != drawn[19, 0]).any()
 
 
 def test_mask_of_another_size_is_refused():
   with pytest.raises(ValueError, match="does not fit"):
-    overlays.draw_masks(IMAGE, [np.zeros((5, 5))])
+    drawing.draw_masks(IMAGE, [np.zeros((5, 5))])
 
 
 def test_saved_mask_is_black_and_white_at_its_own_size(tmp_path):
-  overlays.save_mask(tmp_path / "m.png", square())
+  drawing.save_mask(tmp_path / "m.png", square())
   with Image.open(tmp_path / "m.png") as picture:
     read = np.asarray(picture)
   np.testing.assert_array_equal(read, square() * 255)
@@ -52,17 +52,17 @@ def test_saved_mask_is_black_and_white_at_its_own_size(tmp_path):
 def test_grid_holds_any_text_and_any_aspect(tmp_path):
   tall = np.zeros((90, 10, 3), np.uint8)
   examples = [
-    overlays.Example(
+    drawing.Example(
       id="a",
       turns=(("שלום \x00 🙂" * 30, "it is [SEG]\n.", ""),) * 5,
-      panels=(overlays.Panel("image", IMAGE), overlays.Panel("tall", tall)),
+      panels=(drawing.Panel("image", IMAGE), drawing.Panel("tall", tall)),
     )
   ]
-  overlays.save_grid(tmp_path / "g.png", examples, side=100, text_width=200)
+  drawing.save_grid(tmp_path / "g.png", examples, side=100, text_width=200)
   width, height = size_of(tmp_path / "g.png")
   assert width == 20 + 200 + 2 * 110 and height >= 110
 
 
 def test_grid_without_examples_is_still_a_picture(tmp_path):
-  overlays.save_grid(tmp_path / "g.png", [])
+  drawing.save_grid(tmp_path / "g.png", [])
   assert size_of(tmp_path / "g.png")[0] > 0

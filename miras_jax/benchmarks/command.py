@@ -15,8 +15,8 @@ miras bench NAME --help tells what a benchmark measures and takes.
 
 import importlib
 
-from miras_jax import cli
 from miras_jax.errors import UserError
+from miras_jax.options import nearest
 
 BENCHMARKS = {
   "quickstart": "miras_jax.benchmarks.quickstart",
@@ -38,9 +38,5 @@ def main(argv):
     return 0
   name, *rest = argv
   if name not in BENCHMARKS:
-    raise UserError(f"no benchmark {name!r}{cli.nearest(name, BENCHMARKS)}")
+    raise UserError(f"no benchmark {name!r}{nearest(name, BENCHMARKS)}")
   return importlib.import_module(BENCHMARKS[name]).main(rest)
-
-
-if __name__ == "__main__":
-  cli.run(main)

@@ -35,10 +35,10 @@ COPIES = 2  # source and result at the same time
 
 def main(argv):
   """Prints one table; status 1 when the result is not what was generated."""
-  from miras_jax import cli
+  from miras_jax.options import Parser
 
   # fmt: off
-  parser = cli.Parser(prog="miras bench convert", description=__doc__)
+  parser = Parser(prog="miras bench convert", description=__doc__)
   parser.add_argument("--scale", type=float, default=1.0, help="share of the layers")
   parser.add_argument("--dir", default="", help="where there is room")
   parser.add_argument("--out", default="", metavar="FILE.json", help="numbers as JSON")

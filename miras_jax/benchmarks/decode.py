@@ -26,18 +26,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.tokenizer import TokenIds
-from miras_jax import cli
 from miras_jax.benchmarks import prist
 from miras_jax.benchmarks.packing import PREFIX
 from miras_jax.benchmarks.step import import_torch_side
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
-from miras_jax.inference import generate as decode
+from miras_jax.inference import generate
 from miras_jax.models.miras import Miras, init_params
 from miras_jax.models.trees import merge
+from miras_jax.options import Parser, nearest
 from miras_jax.parallel import chips
-from miras_jax.training import initial_state as fresh
-from miras_jax.training import meters
+from miras_jax.training import initial_state, meters
 
 NEVER = -1  # a token id that no row generates
 SIDES = ("ours", "torch")
@@ -74,7 +73,7 @@ def main(argv):
 def parse(argv):
   """The options; `fields` holds those of the config. Raises UserError."""
   argv, fields = config_file.split_fields(argv)
-  parser = cli.Parser(prog="miras bench decode", description=__doc__)
+  parser = Parser(prog="miras bench decode", description=__doc__)
   add = parser.add_argument
   add("--size", choices=[*prist.SIZES, *prist.LARGE], default="small")
   add("--rows", type=int, default=1, help="conversations answered together")
@@ -89,7 +88,7 @@ def parse(argv):
   args.sides = args.sides.split(",")
   for name in args.sides:
     if name not in SIDES:
-      raise UserError(f"--sides: no side {name!r}{cli.nearest(name, SIDES)}")
+      raise UserError(f"--sides: no side {name!r}{nearest(name, SIDES)}")
   args.fields = fields
   return args
 
@@ -99,7 +98,7 @@ def our_answer(config, rows, length):
   cfg, dtype = config.model.build(), jnp.dtype(config.model.dtype)
 
   def init(key):
-    return merge(*fresh.split_params(init_params(cfg, key), config))
+    return merge(*initial_state.split_params(init_params(cfg, key), config))
 
   params = jax.jit(init)(jax.random.key(0))
   batch = prompts(cfg, rows, length)
@@ -112,7 +111,7 @@ def our_answer(config, rows, length):
 
   @functools.cache
   def generator(new):
-    return decode.Generator(Miras(cfg, dtype), params, ids, max_new_tokens=new)
+    return generate.Generator(Miras(cfg, dtype), params, ids, max_new_tokens=new)
 
   def answer(new):
     return jax.block_until_ready(generator(new).generate(batch, encoded))["tokens"]
@@ -140,9 +139,7 @@ def torch_answer(torch_side, config, rows, length):
   model = torch_side.make_model(
     lambda: torch_side.llama(cfg), config.model.dtype
   ).eval()
-  embeds = torch.randn(
-    rows, length, cfg.width, dtype=model.dtype, device=model.device
-  )
+  embeds = torch.randn(rows, length, cfg.width, dtype=model.dtype, device=model.device)
 
   @torch.inference_mode()
   def answer(new):
@@ -189,7 +186,3 @@ def _bound(config, token_s):
   weights += llama.width * llama.vocab_size
   least_s = weights * jnp.dtype(config.model.dtype).itemsize / chip.hbm_bandwidth
   return f", {least_s / token_s:.0%} of the bound ({1e3 * least_s:.2f} ms)"
-
-
-if __name__ == "__main__":
-  cli.run(main)

@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from miras_jax import cli
 from miras_jax.benchmarks.step import import_torch_side
 from miras_jax.config.model import LlamaConfig
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.llama import Llama
 from miras_jax.models.trees import merge, split
+from miras_jax.options import Parser
 from miras_jax.training import losses
 
 RANK, ALPHA, LR, VOCAB = 8, 16.0, 3e-4, 8192
@@ -32,7 +32,7 @@ RANK, ALPHA, LR, VOCAB = 8, 16.0, 3e-4, 8192
 
 def main(argv):
   """Runs the benchmark; returns 0."""
-  parser = cli.Parser(prog="miras bench decoder", description=__doc__)
+  parser = Parser(prog="miras bench decoder", description=__doc__)
   parser.add_argument("--width", type=int, default=512, help="a multiple of 64")
   parser.add_argument("--depth", type=int, default=8, help="layers")
   parser.add_argument("--length", type=int, default=512, help="tokens of a row")
@@ -135,4 +135,3 @@ def torch_step(cfg, tokens_BT):
 
   run()  # warms up
   return run
-

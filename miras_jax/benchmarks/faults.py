@@ -30,14 +30,13 @@ import jax
 import numpy as np
 import tqdm
 
-from miras_jax import cli, logs
+from miras_jax import logs, options
 from miras_jax.benchmarks import toy_run
-from miras_jax.checkpoint import store as checkpoint
-from miras_jax.checkpoint import workdir
+from miras_jax.checkpoint import store, workdir
 from miras_jax.errors import UserError
+from miras_jax.options import Parser
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.training import command as train
-from miras_jax.training import meters
+from miras_jax.training import loop, meters, plan
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["miras_jax.benchmarks.toy_run"])
@@ -49,7 +48,7 @@ IN_SAVE_OF = 20  # where there are so many: fewer are too few to tell
 
 def main(argv):
   """`miras bench faults`; returns 1 when a target was missed."""
-  parser = cli.Parser(prog="miras bench faults", description=__doc__)
+  parser = Parser(prog="miras bench faults", description=__doc__)
   parser.add_argument("--kills", type=int, default=50)
   parser.add_argument("--flips", type=int, default=200)
   parser.add_argument("--seed", type=int, default=0)
@@ -204,9 +203,9 @@ def _prepare(folder):
   mesh = mesh_lib.make_mesh(config.mesh)
   task = toy_run.make_task(config, args, (0, 1))
   logging.getLogger("miras_jax").setLevel(logging.ERROR)
-  train.train(task, workdir.Workdir(folder), mesh)
+  loop.train(task, workdir.Workdir(folder), mesh)
   with jax.set_mesh(mesh):
-    return task, train.plan(task, mesh)[0], mesh
+    return task, plan.make_plan(task, mesh)[0], mesh
 
 
 def _newest_first(folder):
@@ -231,7 +230,7 @@ def _restore(folder, shapes):
   before, logger.propagate = logger.propagate, False
   logger.addHandler(handler)
   try:
-    with checkpoint.Checkpoints(folder, keep=9) as checkpoints:
+    with store.Checkpoints(folder, keep=9) as checkpoints:
       state, _, _ = checkpoints.restore(shapes)
   finally:
     logger.removeHandler(handler)
@@ -271,8 +270,8 @@ def full_disk(folder, _args):
     missed.append(f"full to the end: {stays.text[-300:]}")
   try:
     for step in place.steps():
-      checkpoint.verify(place.step(step))
-  except checkpoint.Damaged as damage:
+      store.verify(place.step(step))
+  except store.Damaged as damage:
     missed.append(str(damage))
   return {
     "alarms while it was full": alarms,
@@ -286,16 +285,16 @@ def full_disk(folder, _args):
 def numbers(folder, _args):
   """NaN, spikes and failing data."""
   cases = {
-    # name: (options, status, what standard error must say)
+    # name: (flags, status, what standard error must say)
     "NaN once": (("--nan=8",), 0, "step 8 skipped"),
     "NaN three times in a row": (("--nan=8", "--nans=3"), 1, "steps in a row"),
     "loss spike": (("--spike=16",), 0, "times the median"),
     "data fail once": (("--broken=8",), 0, "trying again"),
   }
   out, missed = {}, []
-  for name, (options, status, words) in cases.items():
+  for name, (flags, status, words) in cases.items():
     place = workdir.Workdir(folder / name.replace(" ", "_"))
-    end = _run(place.path, "--steps=20", *options)
+    end = _run(place.path, "--steps=20", *flags)
     text = end.text.splitlines()
     line = [t for t in text if words in t]
     dumps = len(list(place.path.glob("abort_*.json")))
@@ -341,7 +340,7 @@ def _live(argv, output):
   out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
   os.dup2(out, 1)
   os.dup2(out, 2)
-  cli.run(toy_run.main, argv)
+  options.run(toy_run.main, argv)
 
 
 def _run(folder, *options):
@@ -384,11 +383,7 @@ def _last_row(folder):
 
 
 def _leaves(folder):
-  return checkpoint.read_leaves(folder.step(folder.steps()[-1]))
+  return store.read_leaves(folder.step(folder.steps()[-1]))
 
 
 FAULTS = {"kills": kills, "flips": flips, "disk": full_disk, "numbers": numbers}
-
-
-if __name__ == "__main__":
-  cli.run(main)

@@ -33,10 +33,11 @@ import numpy as np
 import tqdm
 
 from input_pipeline.prepare import synth
-from miras_jax import cli, logs
+from miras_jax import logs
 from miras_jax.checkpoint.workdir import Workdir
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
+from miras_jax.options import Parser
 
 TOLERANCE = 1e-5
 CONVERSATIONS = 120
@@ -98,7 +99,7 @@ LAYOUTS = (
 def main(argv):
   """`miras bench meshes`; returns 1 when a loss differs by more than TOLERANCE."""
   argv, fields = config_file.split_fields(argv)
-  parser = cli.Parser(prog="miras bench meshes", description=__doc__)
+  parser = Parser(prog="miras bench meshes", description=__doc__)
   parser.add_argument("--config", default="configs/miras_7b_stage2.py:size=tiny")
   parser.add_argument("--steps", type=int, default=20)
   parser.add_argument("--only", default="", help="meshes whose name contains this")
@@ -203,7 +204,3 @@ def line(mesh, loss, gradient, verdict):
   """A row of the table that is printed."""
   width = max(len(layout.name) for layout in LAYOUTS)
   return f"{mesh:<{width}}  {loss:>8}  {gradient:>8}  {verdict}"
-
-
-if __name__ == "__main__":
-  cli.run(main)

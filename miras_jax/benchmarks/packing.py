@@ -10,10 +10,10 @@ batches hold the same conversations.
 
 import dataclasses
 
-from miras_jax import cli
 from miras_jax.benchmarks.step import full_batch, time_step
 from miras_jax.config import file as config_file
 from miras_jax.config.run import RunConfig
+from miras_jax.options import Parser
 
 PREFIX = 40  # system text and the tokens around the image
 GRID = 24
@@ -27,7 +27,7 @@ OVERRIDES = {
 
 def main(argv):
   """Runs the benchmark; returns 0."""
-  parser = cli.Parser(prog="miras bench packing", description=__doc__)
+  parser = Parser(prog="miras bench packing", description=__doc__)
   parser.add_argument("--images", type=int, default=2, help="in a batch")
   parser.add_argument("--talks", type=int, default=3, help="conversations an image")
   parser.add_argument("--talk", type=int, default=150, help="tokens of a conversation")

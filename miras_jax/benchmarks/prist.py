@@ -46,13 +46,13 @@ import jax
 import numpy as np
 
 from configs import common
-from miras_jax import cli
 from miras_jax.benchmarks.packing import PREFIX
 from miras_jax.benchmarks.step import Step, full_batch, import_torch_side
 from miras_jax.config import file as config_file
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import flops
+from miras_jax.options import Parser, nearest
 from miras_jax.parallel import chips
 from miras_jax.training import meters
 
@@ -132,7 +132,7 @@ def main(argv):
 def parse(argv):
   """The options; `fields` holds those of the config. Raises UserError."""
   argv, fields = config_file.split_fields(argv)
-  parser = cli.Parser(prog="miras bench prist", description=__doc__)
+  parser = Parser(prog="miras bench prist", description=__doc__)
   add = parser.add_argument
   add("--size", choices=[*SIZES, *LARGE], default="small", help="of the model")
   add("--images", type=int, default=2, help="in a batch")
@@ -149,7 +149,7 @@ def parse(argv):
   args.sides = args.sides.split(",")
   for name in args.sides:
     if name not in FORMS:
-      raise UserError(f"--sides: no side {name!r}{cli.nearest(name, FORMS)}")
+      raise UserError(f"--sides: no side {name!r}{nearest(name, FORMS)}")
   args.fields = fields
   return args
 
@@ -191,9 +191,7 @@ def _config(args, *, packed):
 def _torch_step(args, config, torch_side):
   """One step of "published"."""
   cfg, batch = config.model.build(), torch_batch(args, config)
-  return torch_side.make_step(
-    cfg, config.loss, config.optim, batch, config.model.dtype
-  )
+  return torch_side.make_step(cfg, config.loss, config.optim, batch, config.model.dtype)
 
 
 def our_batch(args, config, *, cached):

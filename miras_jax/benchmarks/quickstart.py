@@ -11,17 +11,17 @@ import dataclasses
 
 import jax
 
-from miras_jax import cli
 from miras_jax.benchmarks.step import full_batch, time_step
 from miras_jax.config import file as config_file
 from miras_jax.config.run import RunConfig
+from miras_jax.options import Parser
 
 LENGTH, VOCAB = 248, 704  # what the rendered conversations need
 
 
 def main(argv):
   """Runs the benchmark; returns 0."""
-  parser = cli.Parser(prog="miras bench quickstart", description=__doc__)
+  parser = Parser(prog="miras bench quickstart", description=__doc__)
   parser.add_argument("--steps", type=int, default=20, help="timed steps")
   parser.add_argument("--batch_size", type=int, default=0, help="default: the config's")
   args = parser.parse_args(argv)

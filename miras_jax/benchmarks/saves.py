@@ -25,10 +25,11 @@ import time
 import numpy as np
 
 from input_pipeline.prepare import synth
-from miras_jax import cli, logs
+from miras_jax import logs
 from miras_jax.checkpoint.workdir import Workdir
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
+from miras_jax.options import Parser
 
 CONVERSATIONS = 300
 SAVES_A_KILL = 10
@@ -40,7 +41,7 @@ NEVER = 10**9
 def main(argv):
   """`miras bench saves`; returns 1 when a target is missed."""
   argv, fields = config_file.split_fields(argv)
-  parser = cli.Parser(prog="miras bench saves", description=__doc__)
+  parser = Parser(prog="miras bench saves", description=__doc__)
   parser.add_argument("--config", default="configs/prist_quickstart.py")
   parser.add_argument("--every", type=int, default=10, help="steps between saves")
   parser.add_argument("--saves", type=int, default=5, help="before the kill")
@@ -174,7 +175,3 @@ def report(found, interval):
   for name, text in lines.items():
     print(f"{name:<22} {text}")
   return int(not (fast and good))
-
-
-if __name__ == "__main__":
-  cli.run(main)

@@ -12,9 +12,7 @@ from miras_jax.models import miras
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
 from miras_jax.parallel.compiled import Program
-from miras_jax.training import command as train
-from miras_jax.training import initial_state as fresh
-from miras_jax.training import task
+from miras_jax.training import initial_state, plan, task
 
 
 def import_torch_side(name):
@@ -48,10 +46,10 @@ class Step:
     mesh_lib.check_batch(config.batch_size, mesh, accumulation=accumulation)
     made = task.model_task(config)
     with jax.set_mesh(mesh):
-      shapes, parts = train.plan(made, mesh)
-      self._state = fresh.load(made, shapes, parts.tx)
+      shapes, parts = plan.make_plan(made, mesh)
+      self._state = initial_state.load(made, shapes, parts.tx)
       self._batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-      step = train.jit_train_step(parts, shapes)
+      step = plan.jit_train_step(parts, shapes)
       self._program = Program("train_step", step, shapes, self._batch)
       jax.block_until_ready(self())
 

@@ -18,12 +18,13 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from configs import common
-from miras_jax import cli, logs
+from miras_jax import logs, options
 from miras_jax.checkpoint import workdir
 from miras_jax.config import run as run_config
+from miras_jax.options import Parser
 from miras_jax.parallel import distributed
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.training import command as train
+from miras_jax.training import loop
 from miras_jax.training.task import Task
 
 RULES = (
@@ -175,7 +176,7 @@ def make_task(config, args, host):
 
 
 def parser():
-  made = cli.Parser(prog="toy_run", description=__doc__)
+  made = Parser(prog="toy_run", description=__doc__)
   made.add_argument("--workdir", required=True)
   made.add_argument("--steps", type=int, default=20)
   made.add_argument("--every", type=int, default=5, help="steps between checkpoints")
@@ -202,8 +203,8 @@ def main(argv):
   distributed.require_same("config", run_config.shared_by_processes(config))
   devices = mesh_lib.make_mesh(config.mesh)
   task = make_task(config, args, mesh_lib.data_host(devices))
-  return train.train(task, workdir.Workdir(pathlib.Path(args.workdir)), devices)
+  return loop.train(task, workdir.Workdir(pathlib.Path(args.workdir)), devices)
 
 
 if __name__ == "__main__":
-  cli.run(main, sys.argv[1:])
+  options.run(main, sys.argv[1:])

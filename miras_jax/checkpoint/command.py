@@ -13,15 +13,14 @@ what killed saves left. Without a whole step it deletes nothing.
 import pathlib
 import shutil
 
-from miras_jax import cli
-from miras_jax.checkpoint import store as checkpoint
-from miras_jax.checkpoint import workdir
+from miras_jax.checkpoint import store, workdir
 from miras_jax.errors import UserError
+from miras_jax.options import Parser
 
 
 def main(argv):
   """`miras checkpoint ACTION DIR`; returns the exit status."""
-  parser = cli.Parser(prog="miras checkpoint", description=__doc__)
+  parser = Parser(prog="miras checkpoint", description=__doc__)
   parser.add_argument("action", choices=tuple(ACTIONS))
   parser.add_argument("dir", help="a --workdir of `miras train`")
   parser.add_argument("--step", type=int, help="only this one, of verify")
@@ -43,8 +42,8 @@ def show(folder, _args):
   for step in folder.steps():
     path = folder.step(step)
     try:
-      loss = f"loss {checkpoint.read_metrics(path).get('loss', float('nan')):.4f}"
-    except checkpoint.Damaged as damage:
+      loss = f"loss {store.read_metrics(path).get('loss', float('nan')):.4f}"
+    except store.Damaged as damage:
       loss = f"DAMAGED: {damage}"
     print(f"{step:>8}  {num_bytes(path) / 1e6:>10,.1f} MB  {loss}  {path}")
   if folder.frozen.is_dir():
@@ -65,9 +64,9 @@ def verify(folder, args):
   damaged = 0
   for name, path in places:
     try:
-      checkpoint.verify(path)
+      store.verify(path)
       print(f"{name:>8}  whole")
-    except checkpoint.Damaged as damage:
+    except store.Damaged as damage:
       damaged += 1
       print(f"{name:>8}  DAMAGED: {damage}")
   if args.step is None:
@@ -101,9 +100,9 @@ def newest_whole(folder, count):
     if len(kept) == count:
       break
     try:
-      checkpoint.verify(folder.step(step))
+      store.verify(folder.step(step))
       kept.append(step)
-    except checkpoint.Damaged as damage:
+    except store.Damaged as damage:
       print(f"{step:>8}  DAMAGED: {damage}")
   return kept
 
@@ -124,7 +123,3 @@ def num_bytes(folder):
 
 
 ACTIONS = {"list": show, "verify": verify, "prune": prune}
-
-
-if __name__ == "__main__":
-  cli.run(main)

@@ -15,8 +15,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from miras_jax import logs
-from miras_jax.checkpoint import disk_full as disk
-from miras_jax.checkpoint import fingerprint, leaf_table, workdir
+from miras_jax.checkpoint import disk_full, fingerprint, leaf_table, workdir
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.logs import log
@@ -68,7 +67,7 @@ class Checkpoints:
     try:
       with self._full_disk_is_one_line(self.last_step):
         self.manager.check_for_errors()
-    except disk.DiskFull as error:
+    except disk_full.DiskFull as error:
       self.last_step = None
       log.error("%s", error)
     if step == self.last_step:
@@ -164,7 +163,8 @@ class Checkpoints:
     free = shutil.disk_usage(self.dir.checkpoints).free
     if distributed.of_first(free < num_bytes + OVERHEAD_BYTES):
       self._drain()
-      raise disk.DiskFull(disk.message(self.dir.checkpoints, step, num_bytes, free))
+      text = disk_full.message(self.dir.checkpoints, step, num_bytes, free)
+      raise disk_full.DiskFull(text)
 
   def _drain(self):
     """Lets a save that is under way finish, whatever becomes of it."""
@@ -179,26 +179,20 @@ class Checkpoints:
     try:
       yield
     except Exception as error:
-      if not disk.is_full(error):
+      if not disk_full.is_full(error):
         raise
       self._drain()
       free = shutil.disk_usage(self.dir.checkpoints).free
-      text = disk.message(self.dir.checkpoints, step, None, free)
-      raise disk.DiskFull(text) from error
+      text = disk_full.message(self.dir.checkpoints, step, None, free)
+      raise disk_full.DiskFull(text) from error
 
 
-def load_for_inference(checkpoint, *, sharding=None):
+def load_run(checkpoint, *, sharding=None):
   """(RunConfig, params, tokenizer folder, step) of a workdir or a step folder.
 
   params: the whole nested dict, trained ones from their moving average if there is one.
-  Optimizer slots are not read. `sharding` defaults to the first device. A folder that
-  `miras convert` wrote will do as well; its step is 0.
+  Optimizer slots are not read. `sharding` defaults to the first device.
   """
-  from miras_jax.convert import folder as store
-  from miras_jax.convert import outputs  # the latter imports this module
-
-  if outputs.is_converted(checkpoint):
-    return store.load_for_inference(checkpoint, sharding=sharding)
   folder, step = workdir.locate(checkpoint)
   config = read_config(folder)
   sharding = sharding or _first_device()

@@ -51,7 +51,6 @@ class Workdir:
     found = [p for p in self.checkpoints.iterdir() if p.name.isdigit()]
     return sorted(int(p.name) for p in found if is_complete(p))
 
-
   def has_begun(self):
     """Whether a step was ever saved here, be it damaged by now."""
     aside = self.checkpoints.glob(f"*{DAMAGED}")

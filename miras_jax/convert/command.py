@@ -46,11 +46,11 @@ def main(argv):
 
 
 def _parser():
-  from miras_jax import cli
+  from miras_jax.options import Parser
 
   kinds = ", ".join(["auto", *KINDS, *ALIASES])
   # fmt: off
-  parser = cli.Parser(prog="miras convert", description=__doc__)
+  parser = Parser(prog="miras convert", description=__doc__)
   add = parser.add_argument
   add("--from", dest="kinds", default="auto",
       help=f"one kind, or one a source: {kinds}")

@@ -108,9 +108,9 @@ def _our_tree(path):
   trained = (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
   if not converted and not trained and path.name != "checkpoints":
     return None
-  from miras_jax.convert import folder as store  # orbax: seconds, and only needed here
+  from miras_jax.convert.folder import FolderTree, WorkdirTree
 
-  return store.FolderTree(path) if converted else store.WorkdirTree(path)
+  return FolderTree(path) if converted else WorkdirTree(path)
 
 
 def _open_published(paths, kinds, plan):

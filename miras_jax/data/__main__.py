@@ -1,7 +1,7 @@
 """`python -m miras_jax.data`: the same as `miras data`."""
 
-from miras_jax import cli
+from miras_jax import options
 from miras_jax.data.command import main
 
 if __name__ == "__main__":
-  cli.run(main)
+  options.run(main)

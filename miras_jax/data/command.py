@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from input_pipeline import mask_ops, prist
 from input_pipeline.records import SEG_TOKEN, RecordError
-from miras_jax import cli
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
+from miras_jax.options import Parser
 
 _EXAMPLES = {
   "synth": "miras data synth --out data/synth --conversations 2000 --seed 0",
@@ -48,7 +48,7 @@ def main(argv=None):
 
 
 def _parser():
-  parser = cli.Parser(
+  parser = Parser(
     prog="miras data",
     description="Make, check, count and look at a data set.",
     epilog=_epilog(*_EXAMPLES, text=_LAYOUT),
@@ -159,14 +159,14 @@ def run_stats(args):
 
 def run_show(args):
   """Writes a picture of one record."""
-  from miras_jax.data import show as data_show
+  from miras_jax.data import show
 
   dataset = _read(args, args.split)
   if not 0 <= args.index < len(dataset):
     raise UserError(
       f"--index {args.index}: {dataset.file} has records 0 to {len(dataset) - 1}"
     )
-  picture = data_show.draw_record(dataset[args.index])
+  picture = show.draw_record(dataset[args.index])
   try:
     picture.save(args.out)
   except (OSError, ValueError) as e:
@@ -261,7 +261,3 @@ def _cell(value):
   if isinstance(value, dict):
     return ", ".join(f"{k}: {v:.3g}" for k, v in value.items())
   return value[:12] if isinstance(value, str) else f"{value:,}"
-
-
-if __name__ == "__main__":
-  cli.run(main)

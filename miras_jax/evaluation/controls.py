@@ -17,7 +17,7 @@ import numpy as np
 
 from input_pipeline.conversation import count_segs
 from input_pipeline.records import EMPTY_NAME, OBJ_TOKEN, SEG_TOKEN
-from miras_jax.inference import conversation as inference
+from miras_jax.inference.conversation import full_size
 from miras_jax.inference.rollout import Job
 
 
@@ -172,6 +172,6 @@ def at_original_size(logits, views, image_size, original_hw=None):
   return [
     None
     if low is None
-    else inference.full_size(np.asarray(low)[None], views, image_size, original_hw)[0]
+    else full_size(np.asarray(low)[None], views, image_size, original_hw)[0]
     for low in logits
   ]

@@ -14,7 +14,7 @@ import pathlib
 
 import numpy as np
 
-from miras_jax import drawing as overlays
+from miras_jax import drawing
 
 # fmt: off
 MEANING = {
@@ -61,7 +61,7 @@ def write_report(out, result, examples, log=None):
   out = pathlib.Path(out)
   out.mkdir(parents=True, exist_ok=True)
   curves, unread = read_curves(log) if log else ({}, 0)
-  overlays.save_grid(out / "overlays.png", examples)
+  drawing.save_grid(out / "overlays.png", examples)
   if curves:
     save_curves(out / "curves.png", curves)
   page = out / "index.html"
@@ -349,7 +349,7 @@ def _card(example):
 
 
 def _figure(panel, side=300):
-  data = overlays.encode(overlays.draw_panel(panel, side), "JPEG")
+  data = drawing.encode(drawing.draw_panel(panel, side), "JPEG")
   source = "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
   title = _text(panel.title)
   return (

@@ -1,49 +1,19 @@
-"""Talks about one image in the terminal; masks are written as PNG.
+"""The loop of `miras chat`: lines in, answers on the screen, masks as PNG."""
 
-  miras chat --checkpoint=runs/first --image=photo.jpg
-  printf 'What is there?\\nSegment the red one.\\n' | \\
-      miras chat --checkpoint=runs/first --image=photo.jpg --out=masks
-
-Every turn is remembered, so "segment that one" works. For each [SEG] in an answer
-OUT/turn_02_mask_1.png (white inside, black outside) and for the answer
-OUT/turn_02_overlay.png are written and named on the screen.
-
-/reset       forget the turns, keep the image
-/image FILE  go on with another image, without the turns
-/help        show this list
-/quit        leave; so does the end of the input
-"""
-
-import pathlib
 import sys
 
 from input_pipeline import image_ops, safe_files
 from input_pipeline.conversation import ConversationError
-from miras_jax import cli
-from miras_jax import drawing as overlays
+from miras_jax import drawing
 from miras_jax.errors import UserError
-from miras_jax.inference import conversation as inference
+from miras_jax.inference import conversation
 
 COMMANDS = "/reset, /image FILE, /help or /quit"
-
-
-def main(argv):
-  """`miras chat ...`; see the module's head."""
-  parser = cli.Parser(prog="miras chat", description=__doc__)
-  add = parser.add_argument
-  add("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
-  add("--image", required=True, help="PNG, JPEG, WebP, BMP or TIFF file")
-  add("--out", default="masks", help="folder for masks and overlays (masks)")
-  add("--max_new_tokens", type=int, default=128, help="longest answer (128)")
-  args = parser.parse_args(argv)
-  if args.max_new_tokens < 1:
-    raise UserError(f"--max_new_tokens={args.max_new_tokens} must be at least 1")
-  image = read_image(args.image)
-  print(f"loading {args.checkpoint}; the first answer compiles", file=sys.stderr)
-  loaded = inference.load(args.checkpoint)
-  generator = loaded.generator(args.max_new_tokens)
-  chat = Chat(loaded, generator, args.image, image, pathlib.Path(args.out))
-  return chat.run(sys.stdin)
+HELP = """\
+/reset       forget the turns, keep the image
+/image FILE  go on with another image, without the turns
+/help        show this list
+/quit        leave; so does the end of the input"""
 
 
 def read_image(path):
@@ -111,12 +81,12 @@ class Chat:
       self._open(argument, read_image(argument))
       print(f"Now about {argument}.")
     elif name == "/help":
-      print(__doc__[__doc__.index("/reset") :].rstrip())
+      print(HELP)
     else:
       raise UserError(f"no command {name!r}; there are {COMMANDS}")
 
   def _open(self, path, image):
-    self._conversation = inference.Conversation(self._loaded, self._generator, image)
+    self._conversation = conversation.Conversation(self._loaded, self._generator, image)
     self._path, self._image_HWC = path, image_ops.decode_image(image)
 
   def _ask(self, text):
@@ -139,10 +109,10 @@ class Chat:
       self._out.mkdir(parents=True, exist_ok=True)
       for k, mask_HW in enumerate(masks_KHW, 1):
         path = self._out / f"{stem}_mask_{k}.png"
-        overlays.save_mask(path, mask_HW)
+        drawing.save_mask(path, mask_HW)
         print(f"  mask: {path} ({mask_HW.mean():.1%} of the image)")
       path = self._out / f"{stem}_overlay.png"
-      overlays.save_overlay(path, self._image_HWC, masks_KHW)
+      drawing.save_overlay(path, self._image_HWC, masks_KHW)
       print(f"  overlay: {path}")
     except OSError as error:
       raise UserError(f"{self._out}: cannot be written: {error.strerror}") from error
@@ -151,7 +121,3 @@ class Chat:
 def printable(text):
   """One line without control characters, which could drive the terminal."""
   return "".join(c if c.isprintable() else " " for c in str(text))
-
-
-if __name__ == "__main__":
-  cli.run(main)

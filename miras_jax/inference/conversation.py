@@ -1,82 +1,22 @@
-"""A checkpoint ready to talk: model, tokenizer and data settings in one place.
+"""`Conversation` keeps the turns about one image and answers with text and masks.
 
-`load` opens what `miras train` or `miras convert` wrote; `Conversation` keeps the turns
-about one image and answers with text and masks at the image's own size.
+Masks come at the image's own size.
 
 B rows, T prompt tokens, H W image rows and columns, h w low-resolution mask sides.
 """
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline import examples, templates
+from input_pipeline import examples
 from input_pipeline.conversation import encode_prompt
-from input_pipeline.tokenizer import load_tokenizer
-from miras_jax.checkpoint import workdir
-from miras_jax.checkpoint.store import load_for_inference
-from miras_jax.convert.outputs import is_converted
-from miras_jax.errors import UserError
-from miras_jax.inference import generate as decode
-from miras_jax.models.attention import at_home
-from miras_jax.models.miras import Miras
+from miras_jax.inference.generate import PROMPT_KEYS
 from miras_jax.models.sam_decoder import postprocess
-from miras_jax.training.task import talk_config
 
 THRESHOLD = 0.0  # a mask logit above it is inside, as SAM's mask_threshold
 ANSWER_KEYS = ("tokens", "num_tokens", "ended", "num_seg", "seg_valid", "mask_logits")
-
-
-class Loaded(NamedTuple):
-  """What a checkpoint holds. `data` is the pipeline's DataConfig, `log` the path of the
-  run's metrics.jsonl."""
-
-  model: Any
-  params: Any
-  tokenizer: Any
-  data: Any
-  config: Any = None
-  step: int = 0
-  log: Any = None
-
-  def generator(self, max_new_tokens):
-    """A Generator that stops where this template's answers end."""
-    end = templates.end_token(self.tokenizer, self.data.template)
-    return decode.Generator(
-      self.model,
-      self.params,
-      self.tokenizer.ids._replace(eos=end),
-      max_new_tokens=max_new_tokens,
-      max_masks=self.data.max_masks,
-    )
-
-
-def load(checkpoint):
-  """Opens a `miras train` folder, one of its step folders or a converted one."""
-  config, params, tokenizer_dir, step = load_for_inference(checkpoint)
-  if not tokenizer_dir.is_dir():
-    raise UserError(
-      f"{tokenizer_dir}: missing; convert the weights with --tokenizer=PATH to talk"
-    )
-  return Loaded(
-    model=Miras(_for_here(config.model.build()), jnp.dtype(config.model.dtype)),
-    params=params,
-    tokenizer=load_tokenizer(tokenizer_dir),
-    data=talk_config(config),
-    config=config,
-    step=step,
-    log=None if is_converted(checkpoint) else workdir.locate(checkpoint)[0].metrics,
-  )
-
-
-def _for_here(cfg):
-  """The MirasConfig with attention that this platform has, whatever it trained with."""
-  attention = at_home(cfg.llama.attention, jax.default_backend())
-  llama = dataclasses.replace(cfg.llama, attention=attention)
-  return dataclasses.replace(cfg, llama=llama)
 
 
 def prompt_row(turns, tokenizer, data, *, names=None):
@@ -89,7 +29,7 @@ def prompt_row(turns, tokenizer, data, *, names=None):
   # Old answers may hold more [SEG] than a training row: a prompt needs none of them.
   bare = row._replace(seg_pos_K=row.seg_pos_K[:0], obj_pos_K=row.obj_pos_K[:0])
   padded = examples.pad_row(bare, tokenizer, data)
-  return {k: padded[k] for k in decode.PROMPT_KEYS}, row.dropped_rounds
+  return {k: padded[k] for k in PROMPT_KEYS}, row.dropped_rounds
 
 
 class Answer(NamedTuple):

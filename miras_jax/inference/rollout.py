@@ -12,7 +12,7 @@ import numpy as np
 
 from input_pipeline import examples
 from input_pipeline.conversation import ConversationError
-from miras_jax.inference import conversation as inference
+from miras_jax.inference import conversation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +64,14 @@ class Rollout:
     rows = {b: self._prompt(turn, jobs[b], answers[b]) for b in active}
     filler = next((row for row in rows.values() if row), None)
     if filler is None:
-      spoken = [inference.Answer("")] * len(jobs)
+      spoken = [conversation.Answer("")] * len(jobs)
     else:
       # Rows that have nothing to say repeat one that has: they end when it does.
       batch = self._stack([rows.get(b) or filler for b in range(len(jobs))])
       out = self._generator.generate(batch, encoded)
-      spoken = inference.read_answers(out, self._loaded.tokenizer)
+      spoken = conversation.read_answers(out, self._loaded.tokenizer)
     for b in active:
-      answers[b].append(spoken[b] if rows[b] else inference.Answer(""))
+      answers[b].append(spoken[b] if rows[b] else conversation.Answer(""))
 
   def _prompt(self, turn, job, answers):
     """Prompt arrays of one job's turn, or None when the question does not fit."""
@@ -83,7 +83,7 @@ class Rollout:
     loaded = self._loaded
     names = list(job.names) if job.gold else None
     try:
-      row, dropped = inference.prompt_row(
+      row, dropped = conversation.prompt_row(
         turns, loaded.tokenizer, loaded.data, names=names
       )
     except ConversationError:

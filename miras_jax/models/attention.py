@@ -87,10 +87,14 @@ def _attend_blocked(q_BTNH, k_BSKH, v_BSKH, mask):
   out, block = [], max(MIN_BLOCK, -(-T // MAX_BLOCKS))
   for start in range(0, T, block):
     stop = min(start + block, T)
-    out.append(_attend_xla(
-      q_BTNH[:, start:stop], k_BSKH[:, :stop], v_BSKH[:, :stop],
-      mask[:, :, start:stop, :stop],
-    ))
+    out.append(
+      _attend_xla(
+        q_BTNH[:, start:stop],
+        k_BSKH[:, :stop],
+        v_BSKH[:, :stop],
+        mask[:, :, start:stop, :stop],
+      )
+    )
   return jnp.concatenate(out, axis=1)
 
 

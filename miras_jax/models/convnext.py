@@ -29,14 +29,19 @@ def depthwise_conv(x_BHWC, kernel_KKC):
   multiply-adds, so the CPU gets those; other platforms keep the convolution.
   """
   return jax.lax.platform_dependent(
-    x_BHWC, kernel_KKC, cpu=_shifted_conv, default=_grouped_conv)
+    x_BHWC, kernel_KKC, cpu=_shifted_conv, default=_grouped_conv
+  )
 
 
 def _grouped_conv(x_BHWC, kernel_KKC):
   return jax.lax.conv_general_dilated(
-    x_BHWC, kernel_KKC[:, :, None], window_strides=(1, 1), padding="SAME",
+    x_BHWC,
+    kernel_KKC[:, :, None],
+    window_strides=(1, 1),
+    padding="SAME",
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    feature_group_count=x_BHWC.shape[-1])
+    feature_group_count=x_BHWC.shape[-1],
+  )
 
 
 def _pad(x_BHWC, size):
@@ -51,7 +56,7 @@ def _shifted_conv(x_BHWC, kernel_KKC):
   y = jnp.zeros(x_BHWC.shape, jnp.float32)
   for i in range(max(0, half - H + 1), min(K, half + H)):  # other rows meet only zeros
     for j in range(max(0, half - W + 1), min(K, half + W)):
-      y += x[:, i:i + H, j:j + W] * kernel[i, j]
+      y += x[:, i : i + H, j : j + W] * kernel[i, j]
   return y.astype(x_BHWC.dtype)
 
 
@@ -64,9 +69,10 @@ def _shifted_grads(x_BHWC, kernel_KKC, dy_BHWC):
   diagonals_KVW = jnp.stack([jnp.eye(W, k=K // 2 - j) for j in range(K)])
   rows = []
   for i in range(K):
-    x_BHVC = x_BHWC_padded[:, i:i + x_BHWC.shape[1]]
+    x_BHVC = x_BHWC_padded[:, i : i + x_BHWC.shape[1]]
     pairs_CVW = jnp.einsum(
-      "BHVC,BHWC->CVW", x_BHVC, dy_BHWC, preferred_element_type=jnp.float32)
+      "BHVC,BHWC->CVW", x_BHVC, dy_BHWC, preferred_element_type=jnp.float32
+    )
     rows.append(jnp.einsum("CVW,KVW->KC", pairs_CVW, diagonals_KVW))
   dkernel_KKC = jnp.stack(rows).astype(kernel_KKC.dtype)
   return _shifted_conv(dy_BHWC, kernel_KKC[::-1, ::-1]), dkernel_KKC
@@ -82,7 +88,8 @@ def _forward(x_BHWC, kernel_KKC):
 
 def _backward(saved, dy_BHWC):
   return jax.lax.platform_dependent(
-    *saved, dy_BHWC, cpu=_shifted_grads, default=_grouped_grads)
+    *saved, dy_BHWC, cpu=_shifted_grads, default=_grouped_grads
+  )
 
 
 depthwise_conv.defvjp(_forward, _backward)
@@ -130,8 +137,9 @@ class Stem(nn.Module):
 
   @nn.compact
   def __call__(self, image_BHWC):
-    x_BHWC = PatchConv(
-      self.cfg.dims[0], patch=4, dtype=self.dtype, name="conv")(image_BHWC)
+    x_BHWC = PatchConv(self.cfg.dims[0], patch=4, dtype=self.dtype, name="conv")(
+      image_BHWC
+    )
     return LayerNorm(self.cfg.norm_eps, self.dtype, name="norm")(x_BHWC)
 
 

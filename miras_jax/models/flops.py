@@ -199,10 +199,14 @@ def _dense_extra(attention, length):
     from miras_jax.models.attention import MAX_BLOCKS, MIN_BLOCK
 
     block = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
-    return sum(
-      (min(s + block, length) - s) * min(s + block, length)
-      for s in range(0, length, block)
-    ) / (length * (length + 1) / 2) - 1
+    return (
+      sum(
+        (min(s + block, length) - s) * min(s + block, length)
+        for s in range(0, length, block)
+      )
+      / (length * (length + 1) / 2)
+      - 1
+    )
   return 2 * length / (length + 1) - 1
 
 

@@ -43,7 +43,8 @@ def grid_views(features_BHWC, image_grid):
 def cell_weights(query_BNC, key_BNPC, *, scale):
   """[B, N, P] float32: how much each patch attends to the cells under it."""
   logits_BNP = jnp.einsum(
-    "BNC,BNPC->BNP", query_BNC, key_BNPC, preferred_element_type=jnp.float32)
+    "BNC,BNPC->BNP", query_BNC, key_BNPC, preferred_element_type=jnp.float32
+  )
   return jax.nn.softmax(logits_BNP * scale)
 
 
@@ -91,8 +92,10 @@ class PatchMining(nn.Module):
     query_BND = Linear(self.width, dtype=self.dtype, name="query_proj")(query_BND)
     mined_BNC = mine_patches(
       FoldedKey(channels, self.dtype, name="key_proj")(query_BND),
-      self._norm("key_norm")(cells_BNPC), self._norm("value_norm")(cells_BNPC),
-      scale=self.width**-0.5)
+      self._norm("key_norm")(cells_BNPC),
+      self._norm("value_norm")(cells_BNPC),
+      scale=self.width**-0.5,
+    )
     mined_BND = Linear(self.width, dtype=self.dtype, name="value_proj")(mined_BNC)
     return tokens_BND + mined_BND
 
@@ -117,9 +120,13 @@ def mining_tensors(params, tokens_BND, features_BHWC, *, grid):
   value, scale = project("value", cells_BNPC), query.shape[-1] ** -0.5
   mined = mine_patches(query, key, value, scale=scale)
   return {
-    "query": query, "key": key, "value": value,
+    "query": query,
+    "key": key,
+    "value": value,
     "attention": cell_weights(query, key, scale=scale),
-    "mined": mined, "fused_features": tokens_BND + mined}
+    "mined": mined,
+    "fused_features": tokens_BND + mined,
+  }
 
 
 class Projector(nn.Module):

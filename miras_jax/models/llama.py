@@ -21,7 +21,14 @@ from miras_jax.models.layers import Linear, RmsNorm
 init_cache = attention.init_cache
 BLOCK_INPUT = "block_input"
 PROJECTIONS = (
-  "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+  "q_proj",
+  "k_proj",
+  "v_proj",
+  "o_proj",
+  "gate_proj",
+  "up_proj",
+  "down_proj",
+)
 
 
 class Context(NamedTuple):
@@ -40,8 +47,13 @@ class Context(NamedTuple):
 def _projection(cfg, dtype, name, features, *, use_bias=False):
   rank = cfg.lora_rank if name in cfg.lora_targets else 0
   return Linear(
-    features, use_bias=use_bias, dtype=dtype, lora_rank=rank,
-    lora_alpha=cfg.lora_alpha, lora_dropout=cfg.lora_dropout, name=name,
+    features,
+    use_bias=use_bias,
+    dtype=dtype,
+    lora_rank=rank,
+    lora_alpha=cfg.lora_alpha,
+    lora_dropout=cfg.lora_dropout,
+    name=name,
   )
 
 
@@ -57,7 +69,8 @@ class Attention(nn.Module):
 
     def heads(name, num_heads):
       linear = _projection(
-        cfg, self.dtype, name, num_heads * cfg.head_dim, use_bias=cfg.qkv_bias)
+        cfg, self.dtype, name, num_heads * cfg.head_dim, use_bias=cfg.qkv_bias
+      )
       y = linear(x_BTD, deterministic=deterministic)
       return y.reshape(*x_BTD.shape[:2], num_heads, cfg.head_dim)
 
@@ -68,16 +81,21 @@ class Attention(nn.Module):
     # Shapes and parameters are the same in init, whose one row no mesh divides.
     implementation = "xla" if self.is_initializing() else cfg.attention
     if cache is not None:
-      cache = attention.write_cache(
-        cache, layer, k_BTKH, v_BTKH, context.write_index_B)
+      cache = attention.write_cache(cache, layer, k_BTKH, v_BTKH, context.write_index_B)
       k_BTKH = cache.k_LBSKH[layer].astype(self.dtype)
       v_BTKH = cache.v_LBSKH[layer].astype(self.dtype)
       implementation = "xla"  # the others want as many queries as keys
     out_BTNH = attention.attend(
-      q_BTNH, k_BTKH, v_BTKH, mask=context.mask_BTS[:, None],
-      segments_BT=context.segments_BT, implementation=implementation)
+      q_BTNH,
+      k_BTKH,
+      v_BTKH,
+      mask=context.mask_BTS[:, None],
+      segments_BT=context.segments_BT,
+      implementation=implementation,
+    )
     out_BTD = _projection(cfg, self.dtype, "o_proj", cfg.width)(
-      out_BTNH.reshape(*x_BTD.shape[:2], -1), deterministic=deterministic)
+      out_BTNH.reshape(*x_BTD.shape[:2], -1), deterministic=deterministic
+    )
     return out_BTD, cache
 
 
@@ -110,7 +128,8 @@ class Block(nn.Module):
     x_BTD = checkpoint_name(x_BTD, BLOCK_INPUT)
     h_BTD = RmsNorm(self.cfg.norm_eps, self.dtype, name="input_norm")(x_BTD)
     h_BTD, cache = Attention(self.cfg, self.dtype, name="attn")(
-      h_BTD, cache, layer, context, deterministic)
+      h_BTD, cache, layer, context, deterministic
+    )
     x_BTD = x_BTD + h_BTD
     h_BTD = RmsNorm(self.cfg.norm_eps, self.dtype, name="post_attn_norm")(x_BTD)
     x_BTD = x_BTD + Mlp(self.cfg, self.dtype, name="mlp")(h_BTD, deterministic)
@@ -128,8 +147,10 @@ def remat_policy(name):
   policies = jax.checkpoint_policies
   if name == "offload":
     return policies.save_and_offload_only_these_names(
-      names_which_can_be_saved=[], names_which_can_be_offloaded=[BLOCK_INPUT],
-      offload_src="device", offload_dst="pinned_host",
+      names_which_can_be_saved=[],
+      names_which_can_be_offloaded=[BLOCK_INPUT],
+      offload_src="device",
+      offload_dst="pinned_host",
     )
   return {
     "minimal": policies.dots_saveable,
@@ -145,7 +166,8 @@ def _scanned_block(cfg):
     # Argument 4 is `deterministic`, counted with self. The scan already keeps XLA from
     # merging the recomputation with the forward pass, hence prevent_cse=False.
     block = nn.remat(
-      Block, policy=remat_policy(cfg.remat), prevent_cse=False, static_argnums=(4,))
+      Block, policy=remat_policy(cfg.remat), prevent_cse=False, static_argnums=(4,)
+    )
   return nn.scan(
     block,
     variable_axes={"params": 0, "intermediates": 0},
@@ -164,7 +186,8 @@ class Embed(nn.Module):
 
   def setup(self):
     self.embedding = self.param(
-      "embedding", nn.initializers.normal(0.02), (self.cfg.vocab_size, self.cfg.width))
+      "embedding", nn.initializers.normal(0.02), (self.cfg.vocab_size, self.cfg.width)
+    )
 
   def __call__(self, tokens_BT):
     return jnp.take(self.embedding, tokens_BT, axis=0).astype(self.dtype)
@@ -183,7 +206,8 @@ class Head(nn.Module):
   @nn.compact
   def __call__(self, x_BTD):
     kernel_DV = self.param(
-      "kernel", nn.initializers.lecun_normal(), (self.cfg.width, self.cfg.vocab_size))
+      "kernel", nn.initializers.lecun_normal(), (self.cfg.width, self.cfg.vocab_size)
+    )
     return _float32_matmul(x_BTD, kernel_DV, self.dtype)
 
 
@@ -191,7 +215,8 @@ def _float32_matmul(x_BTD, kernel_DV, dtype):
   """Product of `dtype` operands summed and kept in float32; one flat matrix product."""
   x_ND = x_BTD.astype(dtype).reshape(-1, x_BTD.shape[-1])
   logits_NV = jnp.matmul(
-    x_ND, kernel_DV.astype(dtype), preferred_element_type=jnp.float32)
+    x_ND, kernel_DV.astype(dtype), preferred_element_type=jnp.float32
+  )
   return logits_NV.reshape(*x_BTD.shape[:-1], -1)
 
 
@@ -251,7 +276,8 @@ class Llama(nn.Module):
   def _context(self, positions_BT, mask_BTS, write_index_B=None):
     cfg = self.cfg
     cos_BTF, sin_BTF = attention.rope_table(
-      positions_BT, cfg.head_dim, theta=cfg.rope_theta, scaling=cfg.rope_scaling)
+      positions_BT, cfg.head_dim, theta=cfg.rope_theta, scaling=cfg.rope_scaling
+    )
     return Context(cos_BTF, sin_BTF, mask_BTS, write_index_B)
 
   def _run(self, x_BTD, cache, context, deterministic):

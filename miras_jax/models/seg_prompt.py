@@ -100,7 +100,8 @@ class SegPrompt(nn.Module):
     seg_state = self.cfg.seg_state
     if self.cfg.alignment == "none":
       states_BMD = select_states(
-        hidden_BTD, seg_pos_BM, seg_valid_BM, seg_state=seg_state)
+        hidden_BTD, seg_pos_BM, seg_valid_BM, seg_state=seg_state
+      )
       prompt_BMC = self.project(states_BMD)
     else:
       # A span can be anywhere and of any length, so every state is projected: 0.1 % of
@@ -113,7 +114,8 @@ class SegPrompt(nn.Module):
     seg_state = self.cfg.seg_state
     seg_BMC = select_states(states_BTC, seg_pos_BM, seg_valid_BM, seg_state=seg_state)
     span_BMT = span_mask(
-      seg_pos_BM, obj_pos_BM, states_BTC.shape[1], seg_state=seg_state)
+      seg_pos_BM, obj_pos_BM, states_BTC.shape[1], seg_state=seg_state
+    )
     out_BMC = self.align(seg_BMC, states_BTC, span_BMT).astype(self.dtype)
     # differs from reference: the published form has no residual.
     if self.cfg.alignment == "residual":

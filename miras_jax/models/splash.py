@@ -49,7 +49,9 @@ def attend_splash(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, interpret=None):
   rows = _dividing_axes(mesh, B)
   heads = P(rows, None, HEAD_AXIS if HEAD_AXIS in mesh.shape else None, None)
   return jax.shard_map(
-    attend, in_specs=(heads, heads, heads, P(rows, None)), out_specs=heads,
+    attend,
+    in_specs=(heads, heads, heads, P(rows, None)),
+    out_specs=heads,
     check_vma=False,
   )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
 

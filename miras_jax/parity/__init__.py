@@ -4,10 +4,3 @@ folder (files and model config) -> rows (spliced sequences) -> port (our model o
 -> towers, language, masks, training, alignment, lora, generation, data (the cases)
 -> table (errors, tolerances, verdicts).
 """
-
-
-def main(argv):
-  """The command; imported late, so that `miras --help` needs no jax."""
-  from miras_jax.parity import command
-
-  return command.main(argv)

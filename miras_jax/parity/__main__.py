@@ -1,6 +1,7 @@
-"""`python -m miras_jax.parity`, the same as `miras parity`."""
+"""`python -m miras_jax.parity`: the same as `miras parity`."""
 
-from miras_jax.cli import run
-from miras_jax.parity import main
+from miras_jax import options
+from miras_jax.parity.command import main
 
-run(main)
+if __name__ == "__main__":
+  options.run(main)

@@ -12,7 +12,7 @@ of the reference may be 2e-2; gradients and margins are compared in float32 only
 import jax
 import jax.numpy as jnp
 
-from miras_jax.cli import Parser
+from miras_jax.options import Parser
 from miras_jax.parity import (
   alignment,
   data,

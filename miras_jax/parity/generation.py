@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.tokenizer import TokenIds
-from miras_jax.inference import generate as decode
+from miras_jax.inference import generate as generation
 from miras_jax.models.miras import Miras
 from miras_jax.parity.masks import full_size
 from miras_jax.parity.port import run
@@ -75,7 +75,7 @@ def generate(port, rows, count, *, seg):
   }
   model = Miras(port.cfg, port.dtype)
   generate = jax.jit(
-    functools.partial(decode.generate, model, max_new_tokens=count, max_masks=1)
+    functools.partial(generation.generate, model, max_new_tokens=count, max_masks=1)
   )
   return generate(port.params, batch, encoded, ids)
 

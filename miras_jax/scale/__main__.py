@@ -1,6 +1,7 @@
-"""`python -m miras_jax.scale`."""
+"""`python -m miras_jax.scale`: the same as `miras scale`."""
 
-from miras_jax import cli
+from miras_jax import options
 from miras_jax.scale.command import main
 
-cli.run(main)
+if __name__ == "__main__":
+  options.run(main)

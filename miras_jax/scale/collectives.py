@@ -77,9 +77,7 @@ def _collective(visit, mesh_shape):
   axis = _axes(groups, mesh_shape)
   sent = wire_bytes(opcode, _whole_bytes(instruction), size)
   network = "dcn" if axis.startswith("dcn_data") else "ici"
-  return Collective(
-    opcode, axis, network, sent * times, times, instruction.op_name
-  )
+  return Collective(opcode, axis, network, sent * times, times, instruction.op_name)
 
 
 def _between_slices(instruction, times):

@@ -39,7 +39,7 @@ def main(*, update=False):
 
 
 def compile_it():
-  from miras_jax.scale.command import compile_one
+  from miras_jax.scale.compile import compile_one
 
   made = config_file.load(CONFIG)
   made.optim.accumulation = 1

@@ -24,8 +24,8 @@ from input_pipeline import prist
 from miras_jax import logs
 from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
-from miras_jax.evaluation import command as evaluation
-from miras_jax.inference import conversation as inference
+from miras_jax.evaluation import evaluate
+from miras_jax.inference.load import open_checkpoint
 from miras_jax.models import flops
 from miras_jax.scale import power_law
 from miras_jax.training import command as train
@@ -175,15 +175,15 @@ def climb(rung, out, data):
 
 def score(folder, data):
   """Held-out loss, its terms, and cIoU with its bootstrap interval, of a run."""
-  loaded = inference.load(folder.path)
+  loaded = open_checkpoint(folder.path)
   total, terms = held_out_loss(loaded, data.split_eval)
   dataset = prist.read_dataset(
     data.dir, data.split_eval,
     images_dir=data.images_dir or None, masks_dir=data.masks_dir or None,
   )  # fmt: skip
-  records, _ = evaluation.read_records(dataset, HELD_OUT)
-  options = evaluation.Options(controls=False, batch_size=min(64, len(records)))
-  found = evaluation.evaluate(loaded, records, options).result
+  records, _ = evaluate.read_records(dataset, HELD_OUT)
+  options = evaluate.Options(controls=False, batch_size=min(64, len(records)))
+  found = evaluate.evaluate(loaded, records, options).result
   return {
     "parameters": sum(x.size for x in jax.tree.leaves(loaded.params)),
     "loss": total,

@@ -10,10 +10,8 @@ from miras_jax.models import flops
 from miras_jax.parallel import chips
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.scale import programs, roofline
-from miras_jax.scale.command import with_mesh
-from miras_jax.training import command as train
-from miras_jax.training import initial_state as fresh
-from miras_jax.training import task
+from miras_jax.scale.compile import with_mesh
+from miras_jax.training import initial_state, plan, task
 
 
 def measure(config, *, mesh=None, steps=5):
@@ -46,8 +44,8 @@ def _arrays(config, build):
   """A fresh state and a full batch, on the devices."""
   made = task.model_task(config)
   state_shapes, batch_shapes = build.shapes
-  _, parts = train.plan(made, build.mesh)
-  state = fresh.load(made, state_shapes, parts.tx)
+  _, parts = plan.make_plan(made, build.mesh)
+  state = initial_state.load(made, state_shapes, parts.tx)
   batch = full_batch(config.model.build(), config)
   return state, {
     k: jax.device_put(batch[k], x.sharding) for k, x in batch_shapes.items()

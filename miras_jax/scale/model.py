@@ -27,7 +27,7 @@ from miras_jax.models.sam_encoder import MAX_LOGITS
 from miras_jax.parallel import chips, sharding
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.scale import programs, roofline, topology
-from miras_jax.training import initial_state as fresh
+from miras_jax.training import initial_state
 
 BFLOAT16, FLOAT32 = 2, 4
 ADAM = 3  # copies of what trains: itself and two moments
@@ -46,9 +46,7 @@ def estimate(config, name, *, per_chip=0, mesh=None, cached=False):
   chip = next(c for c in chips.CHIPS if c.name == generation)
   devices = math.prod(shape) * slices * chip.devices
   config = dataclasses.replace(config, mesh=mesh) if mesh else config
-  config, notes = programs.fit(
-    config, devices, num_slices=slices, per_chip=per_chip
-  )
+  config, notes = programs.fit(config, devices, num_slices=slices, per_chip=per_chip)
   sizes = mesh_lib.resolve(config.mesh, devices)
   found = flops.example(config, cached=cached)
   llama = config.model.build().llama
@@ -144,7 +142,7 @@ def _leaves(key):
   out = []
   for tree, trains in ((picked, True), (frozen, False)):
     for path, leaf in trees.flatten_dict(tree, sep="/").items():
-      cast = path.split("/")[-1] not in fresh.KEEP_FLOAT32
+      cast = path.split("/")[-1] not in initial_state.KEEP_FLOAT32
       out.append((path, leaf.shape, trains, cast))
   return tuple(out)
 
@@ -223,5 +221,3 @@ def meshes(config, devices, slices=1):
           dcn_data=slices, data=rest // int(fsdp), fsdp=int(fsdp), tensor=tensor
         ))  # fmt: skip
   return out
-
-

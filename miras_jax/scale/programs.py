@@ -1,6 +1,6 @@
 """The programs that are weighed: jitted functions and their abstract arguments.
 
-`train` and `eval` are the trainer's own (`train.plan`, `train.jit_train_step`): the
+`train` and `eval` are the trainer's own (`training/plan.py`): the
 same sharding tables, the same donation. `prefill` reads a prompt into a KV cache,
 `decode` adds one token to every row, both with the generator's own pieces. `cache` is
 what `miras data cache` runs: the frozen encoders, whole on every device.
@@ -19,15 +19,13 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from miras_jax.data import cache as data_cache
 from miras_jax.errors import UserError
-from miras_jax.inference import generate as decode
+from miras_jax.inference import generate
 from miras_jax.models import attention, llama, trees
 from miras_jax.models.miras import dummy_batch
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
-from miras_jax.training import command as train
-from miras_jax.training import task
+from miras_jax.training import features, plan, task
 
 PROGRAMS = ("train", "eval", "prefill", "decode", "cache")
 CONTROL_TOKENS = 8  # rows for them behind the vocabulary, at least
@@ -106,8 +104,8 @@ def build(program, config, mesh, *, new_tokens=128, cached=False):
     raise UserError(f"--program={program}: there are {', '.join(PROGRAMS)}")
   found = task.model_task(config)
   if program in ("train", "eval"):
-    state, parts = train.plan(found, mesh)
-    make = {"train": train.jit_train_step, "eval": train.jit_eval_step}[program]
+    state, parts = plan.make_plan(found, mesh)
+    make = {"train": plan.jit_train_step, "eval": plan.jit_eval_step}[program]
     batch = batch_shapes(config, mesh)
     if cached:
       batch = with_features(batch, config, mesh)
@@ -147,12 +145,12 @@ def with_features(batch, config, mesh):
 
 
 def _cache(found, config, mesh):
-  """(features, jitted, shapes) of what `data_cache.Encoder` runs."""
-  names, flat = data_cache.encoder_shapes(found)
+  """(features, jitted, shapes) of what `data.cache.Encoder` runs."""
+  names, flat = features.encoder_shapes(found)
   params = _placed(unflatten_dict(flat, sep="/"), sharding.replicated_sharding(mesh))
   batch = batch_shapes(config, mesh)
   batch = {k: batch[k] for k in ("image_sam", "image_aux", "valid_hw")}
-  encode = functools.partial(data_cache.encode, found.objective.model, tuple(names))
+  encode = functools.partial(features.encode, found.objective.model, tuple(names))
   return names, jax.jit(encode), (params, batch)
 
 
@@ -174,7 +172,7 @@ def _inference(program, found, config, mesh, new_tokens):
   out = (None, jax.tree.map(lambda x: x.sharding, cache))
 
   def prefill(params, batch, cache):
-    encoded = decode.encode_images(model, params, batch)
+    encoded = generate.encode_images(model, params, batch)
     x_BTD = model.apply(
       {"params": params}, batch["tokens"], batch["image_slot"],
       encoded["image_tokens"], method="embed",

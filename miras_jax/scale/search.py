@@ -29,7 +29,7 @@ def run(config, name, *, compile_best=1, cached=False, effort=""):
   best = [x for x in found if x[0]["fits"]][:SHOWN]
   out = []
   for entry, changed, mesh in best[:compile_best]:
-    from miras_jax.scale.command import compile_one
+    from miras_jax.scale.compile import compile_one
 
     made = compile_one(changed, name, mesh=mesh, cached=cached, effort=effort)
     out.append(made | {"label": entry["label"]})

@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax import logs
 from miras_jax.config.run import ModelChoice
-from miras_jax.convert import folder as store
+from miras_jax.convert.folder import FolderTree, load_params
 from miras_jax.errors import UserError
 from miras_jax.models import trees
 from miras_jax.training import step as train_step
@@ -33,7 +33,7 @@ def fitted(config):
   """The run with model and tokenizer of its `init_from`. Raises UserError."""
   if not config.init_from:
     return config
-  with store.FolderTree(config.init_from) as tree:
+  with FolderTree(config.init_from) as tree:
     theirs, tokenizer = tree.config.model, tree.tokenizer
   model = _model(config.model, theirs, config.init_from)
   rows = model.overrides["llama.vocab_size"]
@@ -121,7 +121,7 @@ def load_state(task, shapes, tx):
   """
   config = task.config
   wanted = flatten_dict(trees.merge(shapes.trainable, shapes.frozen), sep="/")
-  params, missing = store.load_params(
+  params, missing = load_params(
     config.init_from, unflatten_dict(wanted, sep="/"), optional=FRESH
   )
   params = flatten_dict(params, sep="/")

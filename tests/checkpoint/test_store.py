@@ -12,11 +12,11 @@ import pytest
 from configs import common
 from miras_jax import cli
 from miras_jax.checkpoint import command as checkpoint_command
-from miras_jax.checkpoint import fingerprint, workdir
-from miras_jax.checkpoint import store as checkpoint
+from miras_jax.checkpoint import fingerprint, store, workdir
 from miras_jax.checkpoint.store import Checkpoints
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
+from miras_jax.inference.load import load_for_inference
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
 from miras_jax.training import step as train_step
@@ -207,7 +207,7 @@ def trained(tmp_path):
 )
 def test_inference_loads_config_and_all_parameters(trained, part, step):
   folder, state, config = trained
-  loaded = checkpoint.load_for_inference(folder / part)
+  loaded = load_for_inference(folder / part)
   assert loaded[0] == config and loaded[2:] == (folder / "tokenizer", step)
   assert equal(loaded[1], {**state.trainable, **state.frozen})
 
@@ -218,14 +218,14 @@ def test_inference_prefers_the_moving_average(tmp_path):
   save(tmp_path, 1, state=state)
   config = RunConfig.from_config_dict(common.base_config())
   (tmp_path / "config.json").write_text(config.to_json())
-  _, params, _, _ = checkpoint.load_for_inference(tmp_path)
+  _, params, _, _ = load_for_inference(tmp_path)
   assert equal(params["llm"], state.ema["llm"])
 
 
 @pytest.mark.parametrize("part", ["nowhere", "."])
 def test_a_folder_without_checkpoints_is_one_line(tmp_path, part):
   with pytest.raises(UserError, match="checkpoint"):
-    checkpoint.load_for_inference(tmp_path / part)
+    load_for_inference(tmp_path / part)
 
 
 def test_adapters_alone_are_read_and_nothing_else(tmp_path):
@@ -235,11 +235,11 @@ def test_adapters_alone_are_read_and_nothing_else(tmp_path):
   state = train_step.create_state(both, state.frozen, optax.adamw(1e-2), seed=0)
   save(tmp_path, 3, state=state)
   shutil.rmtree(tmp_path / "checkpoints/frozen")
-  params, step = checkpoint.load_part(tmp_path, (r"/lora_[ab]$",))
+  params, step = store.load_part(tmp_path, (r"/lora_[ab]$",))
   assert step == 3 and list(params) == ["llm"] and list(params["llm"]) == ["lora_a"]
   assert equal(params["llm"]["lora_a"], both["llm"]["lora_a"])
   with pytest.raises(UserError, match="no trained parameter has"):
-    checkpoint.load_part(tmp_path, ("nothing",))
+    store.load_part(tmp_path, ("nothing",))
 
 
 def test_a_step_that_lost_its_mark_is_set_aside(tmp_path):

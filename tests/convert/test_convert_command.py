@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from miras_jax.config.model import with_overrides
 from miras_jax.convert import command
-from miras_jax.convert import folder as store
+from miras_jax.convert import folder as converted
 from miras_jax.convert.files import stream
 from miras_jax.convert.job import expected_shapes
 from miras_jax.convert.sources import Source
@@ -59,7 +59,7 @@ def read_folder(folder):
 
 
 def config_of(folder):
-  with store.FolderTree(folder) as tree:
+  with converted.FolderTree(folder) as tree:
     return tree.config.model.build()
 
 
@@ -74,7 +74,7 @@ def assert_same(found, expected):
 
 
 def test_ours_holds_the_published_numbers(ours, flat):
-  params, missing = store.load_params(ours)
+  params, missing = converted.load_params(ours)
   assert missing == []
   assert_same(flatten_dict(params, sep="/"), flat)
 
@@ -83,7 +83,7 @@ def test_in_out_in_is_bit_identical(ours, published, tmp_path):
   convert(f"--src={ours}", f"--dst={tmp_path / 'out'}", "--to=miras")
   assert_same(read_folder(tmp_path / "out"), read_folder(published))
   convert(f"--src={tmp_path / 'out'}", f"--dst={tmp_path / 'in'}", "--tokenizer=none")
-  first, again = store.load_params(ours)[0], store.load_params(tmp_path / "in")[0]
+  first, again = (converted.load_params(p)[0] for p in (ours, tmp_path / "in"))
   assert_same(
     flatten_dict(again, sep="/"), jax.device_get(flatten_dict(first, sep="/"))
   )
@@ -97,7 +97,7 @@ def test_the_golden_state_dict_returns_bit_identical(tmp_path):
 
 
 def test_the_converted_folder_is_a_run_with_its_tokenizer(ours):
-  config, _, tokenizer, step = store.load_for_inference(ours)
+  config, _, tokenizer, step = converted.load_run(ours)
   assert config.model.build() == CFG
   assert (config.model.dtype, config.data.view, step) == ("bfloat16", "center_crop", 0)
   from input_pipeline.tokenizer import load_tokenizer
@@ -115,7 +115,7 @@ def test_leaves_are_placed_on_a_mesh_in_another_dtype(ours, flat):
     )
     for k, x in flat.items()
   }
-  params, _ = store.load_params(ours, unflatten_dict(shapes, sep="/"))
+  params, _ = converted.load_params(ours, unflatten_dict(shapes, sep="/"))
   leaf = flatten_dict(params, sep="/")[path]
   assert leaf.sharding == sharding and leaf.dtype == np.float32
   np.testing.assert_array_equal(np.asarray(leaf), flat[path].astype(np.float32))
@@ -126,11 +126,11 @@ def test_fresh_adapters_may_be_missing_and_nothing_else(ours):
     "llm/layers/attn/q_proj/lora_a": (2, WIDTH, 2), "llm/final_norm/scale": (WIDTH,)
   }  # fmt: skip
   wanted = {k: jax.ShapeDtypeStruct(s, np.float32) for k, s in shapes.items()}
-  tree = store.FolderTree(ours)
-  found = store._check(tree, wanted, (r"lora_[ab]$",), strict=False)
+  tree = converted.FolderTree(ours)
+  found = converted._check(tree, wanted, (r"lora_[ab]$",), strict=False)
   assert found == ["llm/layers/attn/q_proj/lora_a"]
   with pytest.raises(UserError, match="ours: no 'llm/layers/attn/q_proj/lora_a'"):
-    store._check(tree, wanted, (), strict=False)
+    converted._check(tree, wanted, (), strict=False)
   tree.close()
 
 
@@ -138,12 +138,12 @@ def test_small_shards_hold_the_same(ours, flat, tmp_path):
   dst = tmp_path / "small"
   convert(f"--src={ours}", f"--dst={dst}", "--shard-gb=0.0001")
   assert len(list((dst / "params").glob("*.safetensors"))) > 5
-  assert_same(flatten_dict(store.load_params(dst)[0], sep="/"), flat)
+  assert_same(flatten_dict(converted.load_params(dst)[0], sep="/"), flat)
 
 
 def test_another_dtype_on_request(ours, flat, tmp_path):
   convert(f"--src={ours}", f"--dst={tmp_path / 'f32'}", "--dtype=float32")
-  found = flatten_dict(store.load_params(tmp_path / "f32")[0], sep="/")
+  found = flatten_dict(converted.load_params(tmp_path / "f32")[0], sep="/")
   assert_same(found, {k: x.astype(np.float32) for k, x in flat.items()})
 
 
@@ -151,7 +151,7 @@ def test_a_training_folder_becomes_published_names(tmp_path, ours, published, fl
   import jax.numpy as jnp
   import optax
 
-  from miras_jax.checkpoint import store as checkpoint
+  from miras_jax.checkpoint import store
   from miras_jax.models import trees
   from miras_jax.training import step as train_step
 
@@ -159,7 +159,7 @@ def test_a_training_folder_becomes_published_names(tmp_path, ours, published, fl
   trainable, frozen = trees.split_by_name(params, "lora_heads")
   state = train_step.create_state(trainable, frozen, optax.sgd(0.1), seed=0)
   run = tmp_path / "run"
-  with checkpoint.Checkpoints(run, keep=1) as checkpoints:
+  with store.Checkpoints(run, keep=1) as checkpoints:
     checkpoints.save_frozen(frozen)
     checkpoints.save(4, state, data_state={}, metrics={})
   shutil.copyfile(ours / "config.json", run / "config.json")
@@ -197,7 +197,7 @@ def start(tmp_path_factory, parts):
   folder = tmp_path_factory.mktemp("start") / "start"
   convert(union(parts), f"--dst={folder}", "--new=projector,mining,seg_prompt",
           "--set=seg_prompt.alignment=none")  # fmt: skip
-  return flatten_dict(store.load_params(folder)[0], sep="/")
+  return flatten_dict(converted.load_params(folder)[0], sep="/")
 
 
 def test_parts_become_a_start_for_stage_one(start, flat):
@@ -262,7 +262,7 @@ def adapted(tmp_path_factory, published, adapter):
 
 
 def test_adapters_are_kept_beside_their_kernels(adapted, adapter, flat):
-  found = flatten_dict(store.load_params(adapted)[0], sep="/")
+  found = flatten_dict(converted.load_params(adapted)[0], sep="/")
   assert_same(found, flat | adapter[1])
   cfg = config_of(adapted)
   assert (cfg.llama.lora_rank, cfg.llama.lora_alpha) == (2, 6.0)
@@ -283,7 +283,7 @@ def test_a_checkpoint_with_adapters_keeps_its_training_names(adapted, tmp_path):
   assert key in state and all(k.startswith("base_model.model.") for k in state)
   convert(f"--src={tmp_path / 'training'}", f"--dst={tmp_path / 'in'}",
           "--tokenizer=none")  # fmt: skip
-  first, again = (store.load_params(f)[0] for f in (adapted, tmp_path / "in"))
+  first, again = (converted.load_params(f)[0] for f in (adapted, tmp_path / "in"))
   assert_same(
     flatten_dict(again, sep="/"), jax.device_get(flatten_dict(first, sep="/"))
   )
@@ -291,7 +291,7 @@ def test_a_checkpoint_with_adapters_keeps_its_training_names(adapted, tmp_path):
 
 def test_merged_adapters_are_in_the_kernels(adapted, adapter, flat, tmp_path):
   convert(f"--src={adapted}", f"--dst={tmp_path / 'merged'}", "--merge-lora")
-  found = flatten_dict(store.load_params(tmp_path / "merged")[0], sep="/")
+  found = flatten_dict(converted.load_params(tmp_path / "merged")[0], sep="/")
   expected = dict(flat)
   for name in ("q_proj", "v_proj"):
     path = f"llm/layers/attn/{name}"

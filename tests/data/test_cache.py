@@ -14,12 +14,10 @@ from miras_jax import cli
 from miras_jax.checkpoint import workdir
 from miras_jax.config import file as config_file
 from miras_jax.config import run as run_config
-from miras_jax.data import cache as data_cache
 from miras_jax.errors import UserError
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.training import command as train
-from miras_jax.training import initial_state as fresh
-from miras_jax.training import task
+from miras_jax.training import initial_state, plan, task
+from miras_jax.training.features import PARTS, cacheable, check, encode, encoder_params
 from tests import prist_files
 from tests.training.test_task import MICRO
 
@@ -36,7 +34,7 @@ def get_config(arg=""):
   return c
 """
 IMAGES = ("a.png", "b.png", "c.png")
-FEATURES = data_cache.PARTS
+FEATURES = PARTS
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +89,7 @@ def test_the_losses_are_those_of_the_encoders_rounded_to_bfloat16(world, tmp_pat
 
   def compare(pixels, cached):
     params = plain.init(jax.random.key(0))
-    rounded = data_cache.encode(plain.objective.model, tuple(FEATURES), params, pixels)
+    rounded = encode(plain.objective.model, tuple(FEATURES), params, pixels)
     batches = (pixels, pixels | rounded, cached)
     return rounded, [plain.objective.sums(params, b, None)[0] for b in batches]
 
@@ -122,10 +120,10 @@ def test_other_weights_are_refused(world, tmp_path):
   made = make(path, tmp_path, data__cache=cache, seed=1)
   mesh = mesh_lib.make_mesh(made.config.mesh)
   with jax.set_mesh(mesh):
-    _, params = data_cache.encoder_params(made, mesh)
+    _, params = encoder_params(made, mesh)
     frozen = unflatten_dict(params, sep="/")
     with pytest.raises(UserError, match=r"other weights: (clip|conv|sam|mining|proj)"):
-      data_cache.check(made.features, made.config, frozen)
+      check(made.features, made.config, frozen)
 
 
 def test_the_weights_it_was_made_with_are_taken(world, tmp_path):
@@ -133,16 +131,16 @@ def test_the_weights_it_was_made_with_are_taken(world, tmp_path):
   made = make(path, tmp_path, data__cache=cache)
   mesh = mesh_lib.make_mesh(made.config.mesh)
   with jax.set_mesh(mesh):
-    shapes, parts = train.plan(made, mesh)
-    state = fresh.load(made, shapes, parts.tx)
-    assert data_cache.check(made.features, made.config, state.frozen) is None
+    shapes, parts = plan.make_plan(made, mesh)
+    state = initial_state.load(made, shapes, parts.tx)
+    assert check(made.features, made.config, state.frozen) is None
 
 
 def test_another_view_is_refused(world, tmp_path):
   path, cache = world
   made = make(path, tmp_path, data__cache=cache, data__view="center_crop")
   with pytest.raises(UserError, match="data.view letterbox, this run has center_crop"):
-    data_cache.check(made.features, made.config, {})
+    check(made.features, made.config, {})
 
 
 def test_a_changed_image_is_named(world, tmp_path):
@@ -208,5 +206,5 @@ def test_a_run_that_trains_all_has_nothing_to_cache(world, tmp_path):
 
 
 def test_what_a_suffix_trains_is_not_cached(world, tmp_path):
-  names = data_cache.cacheable(["clip/layer_01/mlp/fc1/kernel"])
+  names = cacheable(["clip/layer_01/mlp/fc1/kernel"])
   assert names == ["sam_features"]

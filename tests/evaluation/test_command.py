@@ -11,15 +11,16 @@ from PIL import Image
 
 from input_pipeline import mask_ops, records
 from miras_jax.errors import UserError
-from miras_jax.evaluation import command as eval
+from miras_jax.evaluation import command as eval_command
 from miras_jax.evaluation import controls
-from miras_jax.inference import conversation as inference
+from miras_jax.evaluation import evaluate as evaluation
 from miras_jax.inference import rollout
+from miras_jax.inference.conversation import Answer
 from tests import prist_files, talker
 
 SIZE = 16
 TEACHER_FORCED = rollout.teacher_forced
-OPTIONS = eval.Options(batch_size=4, resamples=20)
+OPTIONS = evaluation.Options(batch_size=4, resamples=20)
 LEFT, TOP = np.zeros((2, SIZE, SIZE), np.uint8)
 LEFT[:, : SIZE // 2] = 1
 TOP[: SIZE // 2] = 1
@@ -66,7 +67,7 @@ def script(prompt, image):
 
 def evaluate(script=script, items=RECORDS, **changes):
   options = dataclasses.replace(OPTIONS, **changes)
-  return eval.evaluate(talker.loaded(script), items, options)
+  return evaluation.evaluate(talker.loaded(script), items, options)
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +89,7 @@ class PositionModel:
 
 def forced(items, **changes):
   loaded = talker.loaded(script, **changes)._replace(model=PositionModel())
-  views_of = eval.view_cache(items, loaded.data)
+  views_of = evaluation.view_cache(items, loaded.data)
   return TEACHER_FORCED(loaded, items, views_of, batch_size=2)
 
 
@@ -139,7 +140,7 @@ def test_own_answers_become_the_history():
     return ("It is blue.", []) if "Segment" not in prompt else ("[SEG]", ["left"])
 
   loaded = talker.loaded(stubborn)
-  eval.evaluate(loaded, RECORDS, OPTIONS)
+  evaluation.evaluate(loaded, RECORDS, OPTIONS)
   last = [p for p in loaded.model.prompts if "Segment it." in p and "half" in p]
   assert last and all("It is blue." in p for p in last)
 
@@ -147,7 +148,7 @@ def test_own_answers_become_the_history():
 def test_gold_history_ignores_what_the_model_said():
   loaded = talker.loaded(lambda prompt, image: ("It is blue.", []))
   options = dataclasses.replace(OPTIONS, history="gold")
-  eval.evaluate(loaded, RECORDS, options)
+  evaluation.evaluate(loaded, RECORDS, options)
   assert not any("It is blue." in p for p in loaded.model.prompts)
   assert any("The left half, yes." in p for p in loaded.model.prompts)
 
@@ -169,7 +170,7 @@ def test_surplus_seg_is_counted_and_never_scored():
 
 def test_every_batch_has_one_shape():
   loaded = talker.loaded(script)
-  eval.evaluate(loaded, RECORDS, OPTIONS)
+  evaluation.evaluate(loaded, RECORDS, OPTIONS)
   assert len(loaded.model.shapes) == 2  # one of images, one of tokens
 
 
@@ -199,7 +200,7 @@ def test_partner_of_a_swap_has_another_target_on_the_same_image():
 
 
 def test_swapped_masks_pair_from_the_last_backwards():
-  say = inference.Answer
+  say = Answer
   answers = [say("", 1, np.full((1, 2, 2), 1)), say("", 1, np.full((1, 2, 2), 2))]
   assert [m[0, 0] for m in controls.pick_last(answers, 1)] == [2]
   assert controls.pick_last(answers, 3)[0] is None
@@ -235,9 +236,9 @@ def command(tmp_path, monkeypatch, *flags, items=None):
   prist_files.write(tmp_path / "data", items)
   loaded = talker.loaded(lambda p, i: ("Sure, [SEG].", ["all"]))
   loaded = loaded._replace(config=Config(), step=7)
-  monkeypatch.setattr(inference, "load", lambda checkpoint: loaded)
+  monkeypatch.setattr(eval_command, "open_checkpoint", lambda checkpoint: loaded)
   arguments = [f"--data={tmp_path / 'data'}", f"--out={tmp_path / 'out'}"]
-  return eval.main(["--checkpoint=runs/x", *arguments, *flags])
+  return eval_command.main(["--checkpoint=runs/x", *arguments, *flags])
 
 
 def test_command_writes_every_file_of_the_report(tmp_path, monkeypatch, capsys):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from miras_jax import drawing as overlays
+from miras_jax import drawing
 from miras_jax.evaluation import report
 
 EVIL = '<script>alert(1)</script><img src="http://x.test/a.png"> " onload=\'x\' &lt;'
@@ -33,8 +33,8 @@ NONE = {"value": None, "low": None, "high": None, "n": 0}
 def example(text="which cup?"):
   image = np.zeros((16, 24, 3), np.uint8)
   mask = np.ones((16, 24), np.uint8)
-  panels = (overlays.Panel("image", image), overlays.Panel(text, image, (mask,)))
-  return overlays.Example(text, ((text, text, text + "?"),), panels, caption=text)
+  panels = (drawing.Panel("image", image), drawing.Panel(text, image, (mask,)))
+  return drawing.Example(text, ((text, text, text + "?"),), panels, caption=text)
 
 
 class Tags(html.parser.HTMLParser):

@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from miras_jax.errors import UserError
-from miras_jax.inference import chat
-from miras_jax.inference import conversation as inference
+from miras_jax.inference import chat, command, conversation
 from tests import talker
 
 
@@ -104,18 +103,18 @@ def test_answer_cannot_drive_the_terminal(tmp_path, capsys):
 def test_image_is_checked_before_the_checkpoint_is_read(tmp_path):
   (tmp_path / "a.png").write_bytes(b"no image")
   with pytest.raises(UserError, match="a.png.*not an image"):
-    chat.main(["--checkpoint=/no/such", f"--image={tmp_path / 'a.png'}"])
+    command.main(["--checkpoint=/no/such", f"--image={tmp_path / 'a.png'}"])
 
 
 def test_missing_checkpoint_is_a_users_mistake(tmp_path):
   path = photo(tmp_path / "a.png")
   with pytest.raises(UserError, match="no such checkpoint"):
-    chat.main([f"--checkpoint={tmp_path / 'none'}", f"--image={path}"])
+    command.main([f"--checkpoint={tmp_path / 'none'}", f"--image={path}"])
 
 
 def test_help_teaches_by_example(capsys):
   with pytest.raises(SystemExit) as stop:
-    chat.main(["--help"])
+    command.main(["--help"])
   assert stop.value.code == 0
   assert "printf" in capsys.readouterr().out
 
@@ -123,5 +122,5 @@ def test_help_teaches_by_example(capsys):
 def test_old_answers_with_many_seg_do_not_overflow_the_prompt():
   tok, data = talker.tokenizer(), talker.data_config()
   turns = [("user", "a"), ("assistant", "[SEG]" * 5), ("user", "b")]
-  row, dropped = inference.prompt_row(turns, tok, data)
+  row, dropped = conversation.prompt_row(turns, tok, data)
   assert dropped == 0 and (row["tokens"] == tok.ids.seg).sum() == 5

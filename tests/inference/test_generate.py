@@ -11,7 +11,7 @@ import pytest
 
 from miras_jax.config import model as config
 from miras_jax.config import variants
-from miras_jax.inference import generate as decode
+from miras_jax.inference import generate
 from miras_jax.models import miras
 
 GRID = 2  # image tokens a side
@@ -87,7 +87,7 @@ LENGTHS = (9, 14, 11)
 @functools.cache
 def generator(**seg_prompt):
   model, params = model_and_params(**seg_prompt)
-  return decode.Generator(model, params, None, max_new_tokens=NEW, max_masks=MASKS)
+  return generate.Generator(model, params, None, max_new_tokens=NEW, max_masks=MASKS)
 
 
 @functools.cache
@@ -116,9 +116,9 @@ def forced(model, params, batch, out, ids):
   """The same rows in one forward pass, the answers appended as known text."""
   lengths = (batch["segments"] > 0).sum(1)
   B, T = batch["tokens"].shape
-  full = {k: np.pad(batch[k], ((0, 0), (0, NEW))) for k in decode.PROMPT_KEYS}
+  full = {k: np.pad(batch[k], ((0, 0), (0, NEW))) for k in generate.PROMPT_KEYS}
   full["image_slot"][:, T:] = -1
-  segs = jax.tree.map(np.asarray, decode.find_segs(out["tokens"], ids, MASKS))
+  segs = jax.tree.map(np.asarray, generate.find_segs(out["tokens"], ids, MASKS))
   for b, n in enumerate(lengths):
     stop = n + out["num_tokens"][b]
     full["tokens"][b, n:stop] = out["tokens"][b, : out["num_tokens"][b]]
@@ -162,7 +162,7 @@ def test_a_row_depends_neither_on_the_others_nor_on_padding():
   batch, encoded = fixed()
   together = answer(batch, encoded)
   b, n = 0, LENGTHS[0]
-  alone = {k: batch[k][b : b + 1, :n] for k in decode.PROMPT_KEYS}
+  alone = {k: batch[k][b : b + 1, :n] for k in generate.PROMPT_KEYS}
   out = answer(alone, {k: v[b : b + 1] for k, v in encoded.items()})
   np.testing.assert_array_equal(out["tokens"][0], together["tokens"][b])
   np.testing.assert_allclose(out["states"][0], together["states"][b], atol=1e-4)
@@ -192,7 +192,7 @@ def test_no_seg_gives_no_mask():
 
 def test_first_masks_are_kept_and_all_are_counted():
   tokens = jnp.array([[60, 7, 60, 60, 2], [7, 7, 7, 7, 2]])
-  segs = decode.find_segs(tokens, IDS, 2)
+  segs = generate.find_segs(tokens, IDS, 2)
   np.testing.assert_array_equal(segs.seg_BM[0], [0, 2])
   np.testing.assert_array_equal(segs.valid_BM, [[1, 1], [0, 0]])
   np.testing.assert_array_equal(segs.count_B, [3, 0])
@@ -200,12 +200,12 @@ def test_first_masks_are_kept_and_all_are_counted():
 
 def test_each_seg_takes_the_obj_since_the_seg_before_it():
   tokens = jnp.array([[61, 5, 60, 60, 61, 61, 60, 61]])
-  segs = decode.find_segs(tokens, IDS, 3)
+  segs = generate.find_segs(tokens, IDS, 3)
   np.testing.assert_array_equal(segs.obj_BM, [[0, -1, 5]])
 
 
 def test_more_mask_slots_than_tokens():
-  segs = decode.find_segs(jnp.array([[60, 5]]), IDS, 4)
+  segs = generate.find_segs(jnp.array([[60, 5]]), IDS, 4)
   np.testing.assert_array_equal(segs.valid_BM, [[1, 0, 0, 0]])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from miras_jax.convert import command
-from miras_jax.convert import folder as store
+from miras_jax.convert.folder import FolderTree, load_params
 from miras_jax.errors import UserError
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.llama import Llama
@@ -67,7 +67,7 @@ def their_logits(model, ids):
 
 def our_logits(path, ids):
   """Logits of the decoder in a folder of `miras convert`."""
-  with store.FolderTree(path) as tree:
+  with FolderTree(path) as tree:
     model = Llama(tree.config.model.build().llama)
 
   @jax.jit
@@ -79,7 +79,7 @@ def our_logits(path, ids):
     hidden_BTD = model.apply(variables, x_BTD, positions_BT, mask_BTT)
     return model.apply(variables, hidden_BTD, method="logits")
 
-  return run(store.load_params(path)[0]["llm"], ids)
+  return run(load_params(path)[0]["llm"], ids)
 
 
 @pytest.mark.parametrize("use_rslora", [False, True], ids=["lora", "rslora"])

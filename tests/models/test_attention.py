@@ -36,11 +36,13 @@ def causal_BTT():
 
 @pytest.mark.parametrize("implementation", ["xla", "blocked", "jax"])
 def test_attend_is_softmax_attention_with_shared_key_heads(
-    implementation, causal_BTT, monkeypatch):
+  implementation, causal_BTT, monkeypatch
+):
   monkeypatch.setattr(attention, "MIN_BLOCK", 4)  # so that "blocked" has uneven blocks
   q, k, v = qkv()
   out = attention.attend(
-    q, k, v, mask=causal_BTT[:, None], implementation=implementation)
+    q, k, v, mask=causal_BTT[:, None], implementation=implementation
+  )
   np.testing.assert_allclose(out, attend_numpy(q, k, v, causal_BTT), atol=1e-5)
 
 
@@ -78,21 +80,25 @@ def test_head_counts_that_do_not_divide_are_an_error():
 
 def test_blocked_refuses_a_cache_shaped_call():
   with pytest.raises(ValueError, match="T=3 == S=5"):
-    attention.attend(*qkv(T=3, S=5), mask=jnp.ones((1, 1, 3, 5), bool),
-                     implementation="blocked")
+    attention.attend(
+      *qkv(T=3, S=5), mask=jnp.ones((1, 1, 3, 5), bool), implementation="blocked"
+    )
 
 
 def test_segment_mask_lets_packed_conversations_share_the_prefix_only():
   # Prefix 1 1, conversations 2 2 and 3, padding 0.
   mask_TT = attention.segment_mask(jnp.array([[1, 1, 2, 2, 3, 0]]))[0]
-  expected = np.array([
-    [1, 0, 0, 0, 0, 0],
-    [1, 1, 0, 0, 0, 0],
-    [1, 1, 1, 0, 0, 0],
-    [1, 1, 1, 1, 0, 0],
-    [1, 1, 0, 0, 1, 0],
-    [1, 1, 0, 0, 0, 0],
-  ], bool)
+  expected = np.array(
+    [
+      [1, 0, 0, 0, 0, 0],
+      [1, 1, 0, 0, 0, 0],
+      [1, 1, 1, 0, 0, 0],
+      [1, 1, 1, 1, 0, 0],
+      [1, 1, 0, 0, 1, 0],
+      [1, 1, 0, 0, 0, 0],
+    ],
+    bool,
+  )
   np.testing.assert_array_equal(mask_TT, expected)
 
 
@@ -138,7 +144,8 @@ def test_llama3_scaling_follows_the_published_rule_wavelength_by_wavelength():
       expected.append(f / s.factor)
     else:
       smooth = (s.original_max_positions / wavelength - s.low_freq_factor) / (
-        s.high_freq_factor - s.low_freq_factor)
+        s.high_freq_factor - s.low_freq_factor
+      )
       expected.append((1 - smooth) * f / s.factor + smooth * f)
   table = attention.rope_table(jnp.array([[1]]), 128, theta=cfg.rope_theta, scaling=s)
   np.testing.assert_allclose(table[1][0, 0], np.sin(expected), rtol=1e-5)

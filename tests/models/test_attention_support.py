@@ -7,8 +7,8 @@ import pytest
 
 from miras_jax.config.variants import VARIANTS
 from miras_jax.errors import UserError
-from miras_jax.inference import conversation as inference
-from miras_jax.models import attention_support as fits
+from miras_jax.inference import load
+from miras_jax.models import attention_support
 from miras_jax.models.attention import at_home
 
 
@@ -22,12 +22,12 @@ def llama(attention):
 )
 def test_the_error_names_what_these_devices_have(attention, platform, remedy):
   with pytest.raises(UserError, match=f"{platform.upper()}; set .*attention={remedy}$"):
-    fits.check(llama(attention), 1, platform)
+    attention_support.check(llama(attention), 1, platform)
 
 
 def test_splash_on_a_cpu_runs_with_a_warning(caplog):
   with caplog.at_level(logging.WARNING):
-    fits.check(llama("splash"), 1, "cpu")
+    attention_support.check(llama("splash"), 1, "cpu")
   assert "interpreted, which is slow" in caplog.text
 
 
@@ -38,4 +38,4 @@ def test_plain_attention_is_at_home_everywhere(attention):
 
 def test_a_model_trained_with_cudnn_is_read_elsewhere():
   cfg = dataclasses.replace(VARIANTS["tiny"], llama=llama("cudnn"))
-  assert inference._for_here(cfg).llama.attention == "xla"
+  assert load._for_here(cfg).llama.attention == "xla"

@@ -72,7 +72,8 @@ def test_full_size_shapes_and_parameter_count():
   cfg = CLIP_L_336
   image = jax.ShapeDtypeStruct((2, cfg.image_size, cfg.image_size, 3), jnp.float32)
   out, variables = jax.eval_shape(
-    ClipVit(cfg).init_with_output, jax.random.key(0), image)
+    ClipVit(cfg).init_with_output, jax.random.key(0), image
+  )
   assert out.shape == (2, 576, 1024)
   D, F, P = cfg.width, cfg.mlp_width, cfg.patch_size
   block = 4 * (D * D + D) + (D * F + F) + (F * D + D) + 2 * 2 * D

@@ -32,8 +32,13 @@ def init(module, image):
 def library_conv(x_BHWC, kernel_KKC):
   """The oracle: XLA's own grouped convolution."""
   return jax.lax.conv_general_dilated(
-    x_BHWC, kernel_KKC[:, :, None], (1, 1), "SAME",
-    dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x_BHWC.shape[-1])
+    x_BHWC,
+    kernel_KKC[:, :, None],
+    (1, 1),
+    "SAME",
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    feature_group_count=x_BHWC.shape[-1],
+  )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -57,7 +62,8 @@ def test_every_stage_agrees_with_the_reference():
   out_BHWC, seen = apply({"params": params}, images("images_aux"))
   for name in ("stem", "stage_0", "stage_1", "stage_2", "stage_3"):
     np.testing.assert_allclose(
-      output_of(seen, name), nhwc(f"aux/{name}"), atol=1e-4, err_msg=name)
+      output_of(seen, name), nhwc(f"aux/{name}"), atol=1e-4, err_msg=name
+    )
   np.testing.assert_allclose(out_BHWC, nhwc("aux/concat"), atol=1e-4)
 
 
@@ -87,8 +93,9 @@ def test_depthwise_conv_keeps_bfloat16():
 @pytest.mark.parametrize("platform,is_conv", [("cpu", False), ("tpu", True)])
 def test_only_the_cpu_replaces_the_convolution(platform, is_conv):
   x, kernel, _ = conv_inputs(6, 6)
-  lowered = jax.jit(depthwise_conv).trace(x, kernel).lower(
-    lowering_platforms=(platform,))
+  lowered = (
+    jax.jit(depthwise_conv).trace(x, kernel).lower(lowering_platforms=(platform,))
+  )
   assert ("stablehlo.convolution" in lowered.as_text()) == is_conv
 
 
@@ -101,14 +108,17 @@ def test_full_size_shapes_and_parameter_count():
   cfg = CONVNEXT_L_768
   image = jax.ShapeDtypeStruct((2, cfg.image_size, cfg.image_size, 3), jnp.float32)
   out, variables = jax.eval_shape(
-    ConvNext(cfg).init_with_output, jax.random.key(0), image)
+    ConvNext(cfg).init_with_output, jax.random.key(0), image
+  )
   assert out.shape == (2, 48, 48, 2880)
   # depthwise, two linears, norm, gamma
   blocks = sum(
     n * ((49 * C + C) + (4 * C * C + 4 * C) + (4 * C * C + C) + 2 * C + C)
-    for n, C in zip(cfg.depths, cfg.dims, strict=True))
+    for n, C in zip(cfg.depths, cfg.dims, strict=True)
+  )
   downs = sum(
-    2 * a + 4 * a * b + b for a, b in zip(cfg.dims[:-1], cfg.dims[1:], strict=True))
+    2 * a + 4 * a * b + b for a, b in zip(cfg.dims[:-1], cfg.dims[1:], strict=True)
+  )
   stem = 3 * 16 * cfg.dims[0] + cfg.dims[0] + 2 * cfg.dims[0]
   total = sum(x.size for x in jax.tree.leaves(variables["params"]))
   assert total == blocks + downs + stem

@@ -51,7 +51,8 @@ def random_mining():
   leaves, tree = jax.tree.flatten(params)
   noise = jax.random.split(keys[3], len(leaves))
   leaves = [
-    x + 0.3 * jax.random.normal(k, x.shape) for k, x in zip(noise, leaves, strict=True)]
+    x + 0.3 * jax.random.normal(k, x.shape) for k, x in zip(noise, leaves, strict=True)
+  ]
   return module, jax.tree.unflatten(tree, leaves), tokens_BND, features_BHWC
 
 
@@ -59,7 +60,8 @@ def random_mining():
 def test_the_published_form_agrees_with_the_reference():
   _, params = golden_mining()
   tensors = mining_tensors(
-    params, golden("clip/patch_features"), nhwc("aux/concat"), grid=clip_config().grid)
+    params, golden("clip/patch_features"), nhwc("aux/concat"), grid=clip_config().grid
+  )
   tensors["attention"] = tensors["attention"][:, :, None]
   for name, got in tensors.items():
     np.testing.assert_allclose(got, golden(f"mining/{name}"), atol=1e-4, err_msg=name)
@@ -69,14 +71,19 @@ def test_the_published_form_agrees_with_the_reference():
 def test_the_module_agrees_with_the_reference():
   module, params = golden_mining()
   out_BND, seen = module.apply(
-    {"params": params}, golden("clip/patch_features"), nhwc("aux/concat"),
-    capture_intermediates=True)
+    {"params": params},
+    golden("clip/patch_features"),
+    nhwc("aux/concat"),
+    capture_intermediates=True,
+  )
   query_BND = output_of(seen, "query_proj")
   np.testing.assert_allclose(query_BND, golden("mining/query"), atol=1e-4)
   attention_BNP = cell_weights(
-    output_of(seen, "key_proj"), output_of(seen, "key_norm"), scale=module.width**-0.5)
+    output_of(seen, "key_proj"), output_of(seen, "key_norm"), scale=module.width**-0.5
+  )
   np.testing.assert_allclose(
-    attention_BNP[:, :, None], golden("mining/attention"), atol=1e-4)
+    attention_BNP[:, :, None], golden("mining/attention"), atol=1e-4
+  )
   mined_BND = output_of(seen, "value_proj")
   np.testing.assert_allclose(mined_BND, golden("mining/mined"), atol=1e-4)
   np.testing.assert_allclose(out_BND, golden("mining/fused_features"), atol=1e-4)
@@ -87,7 +94,8 @@ def test_image_tokens_agree_with_the_reference():
   params = fusion_params()["projector"]
   want = golden("image_tokens")
   out_BND = Projector(want.shape[-1]).apply(
-    {"params": params}, golden("mining/fused_features"))
+    {"params": params}, golden("mining/fused_features")
+  )
   np.testing.assert_allclose(out_BND, want, atol=1e-4)
 
 
@@ -102,7 +110,8 @@ def test_grid_mode_agrees_with_the_reference():
   first_row_of_image = arrays("inputs.npz")["offset"][:B]
   features = grid_views(nhwc("aux/concat")[first_row_of_image], math.isqrt(V - 1))
   fused = PatchMining(cfg.width, cfg.grid).apply(
-    {"params": params["mining"]}, tokens, features.reshape(B * V, *features.shape[2:]))
+    {"params": params["mining"]}, tokens, features.reshape(B * V, *features.shape[2:])
+  )
   want = golden("grid/image_tokens")
   out = Projector(want.shape[-1]).apply({"params": params["projector"]}, fused)
   np.testing.assert_allclose(out.reshape(want.shape), want, atol=1e-4)
@@ -125,7 +134,8 @@ def test_folding_changes_neither_result_nor_gradients():
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, atol=1e-4),
     output_and_grads(folded, params, tokens, features),
-    output_and_grads(plain, params, tokens, features))
+    output_and_grads(plain, params, tokens, features),
+  )
 
 
 def test_group_cells_puts_each_cell_under_its_patch():
@@ -160,7 +170,8 @@ def test_bfloat16_mining_stays_near_float32():
   _, params, tokens, features = random_mining()
   want = PatchMining(WIDTH, GRID).apply({"params": params}, tokens, features)
   got = PatchMining(WIDTH, GRID, jnp.bfloat16).apply(
-    {"params": params}, tokens.astype(jnp.bfloat16), features.astype(jnp.bfloat16))
+    {"params": params}, tokens.astype(jnp.bfloat16), features.astype(jnp.bfloat16)
+  )
   assert got.dtype == jnp.bfloat16
   np.testing.assert_allclose(got.astype(jnp.float32), want, atol=0.1)
 
@@ -170,8 +181,11 @@ def test_full_size_shapes_and_parameter_count():
   tokens = jax.ShapeDtypeStruct((2, CLIP_L_336.num_tokens, D), jnp.float32)
   features = jax.ShapeDtypeStruct((2, G, G, C), jnp.float32)
   out, variables = jax.eval_shape(
-    PatchMining(D, CLIP_L_336.grid).init_with_output, jax.random.key(0), tokens,
-    features)
+    PatchMining(D, CLIP_L_336.grid).init_with_output,
+    jax.random.key(0),
+    tokens,
+    features,
+  )
   assert out.shape == tokens.shape
   want = (D * D + D + 2 * D) + 2 * (C * D + D + 2 * C)
   assert sum(x.size for x in jax.tree.leaves(variables)) == want
@@ -180,7 +194,8 @@ def test_full_size_shapes_and_parameter_count():
 def test_projector_maps_to_the_language_width():
   x = jax.ShapeDtypeStruct((2, 576, 1024), jnp.float32)
   out, variables = jax.eval_shape(
-    Projector(4096).init_with_output, jax.random.key(0), x)
+    Projector(4096).init_with_output, jax.random.key(0), x
+  )
   assert out.shape == (2, 576, 4096)
   want = (1024 * 4096 + 4096) + (4096 * 4096 + 4096)
   assert sum(x.size for x in jax.tree.leaves(variables)) == want

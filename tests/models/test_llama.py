@@ -18,8 +18,16 @@ from tests.models import golden_llm
 from tests.shared_data import DATA, needs_data, needs_golden
 
 TINY = LlamaConfig(
-  width=24, mlp_width=40, depth=3, num_heads=6, num_kv_heads=2, head_dim=4,
-  vocab_size=31, qkv_bias=True, rope_theta=5e5)
+  width=24,
+  mlp_width=40,
+  depth=3,
+  num_heads=6,
+  num_kv_heads=2,
+  head_dim=4,
+  vocab_size=31,
+  qkv_bias=True,
+  rope_theta=5e5,
+)
 
 
 def randomised(params, seed=0):
@@ -66,8 +74,7 @@ def golden_run(*, lora=False, name="splice/inputs_embeds"):
   params = golden_llm.llama_params(lora=lora)
   x_BTD, positions_BT, segments_BT = golden_llm.llama_inputs(name)
   inputs = x_BTD, positions_BT, segment_mask(segments_BT)
-  hidden, state = model.apply(
-    {"params": params}, *inputs, capture_intermediates=True)
+  hidden, state = model.apply({"params": params}, *inputs, capture_intermediates=True)
   return hidden, logits(model, params, hidden), state["intermediates"]
 
 
@@ -75,7 +82,7 @@ def golden_run(*, lora=False, name="splice/inputs_embeds"):
 def test_golden_hidden_states_of_every_layer():
   hidden_BTD, _, captured = golden_run()
   out = golden_llm.arrays("outputs.npz")
-  (carry, _), = captured["layers"]["__call__"]
+  ((carry, _),) = captured["layers"]["__call__"]
   np.testing.assert_allclose(carry[0][0], out["llm/hidden_1"], atol=1e-5)
   np.testing.assert_allclose(hidden_BTD, out["llm/hidden_2"], atol=2e-5)
 
@@ -123,7 +130,8 @@ def test_golden_lora_merged():
 @needs_data
 def test_real_weights_greedy_tokens_equal_the_reference_program():
   reference = json.loads(
-    (DATA / "real_weights" / "stories260K_reference.json").read_text())
+    (DATA / "real_weights" / "stories260K_reference.json").read_text()
+  )
   cfg, params = golden_llm.stories()
   model = Llama(cfg)
 
@@ -131,8 +139,7 @@ def test_real_weights_greedy_tokens_equal_the_reference_program():
     token_B, cache = carry
     index_B = index[None]
     x_BTD = model.apply({"params": params}, token_B[:, None], method="embed")
-    hidden_BTD, cache = extend(
-      model, params, x_BTD, index_B[:, None], cache, index_B)
+    hidden_BTD, cache = extend(model, params, x_BTD, index_B[:, None], cache, index_B)
     token_B = logits(model, params, hidden_BTD)[:, 0].argmax(-1)
     return (token_B, cache), token_B[0]
 
@@ -159,8 +166,7 @@ def test_prefill_then_single_tokens_equal_the_full_forward():
 
   # Row 1 is right padded: its slots 2 and 3 hold rubbish until they are overwritten.
   padded = jnp.where((jnp.arange(4) < prompt_B[:, None])[..., None], x_BTD[:, :4], 9.0)
-  hidden_BTD, cache = extend(
-    model, params, padded, positions_BT[:, :4], cache, zero_B)
+  hidden_BTD, cache = extend(model, params, padded, positions_BT[:, :4], cache, zero_B)
   np.testing.assert_allclose(hidden_BTD[0], full_BTD[0, :4], atol=1e-5)
   np.testing.assert_allclose(hidden_BTD[1, :2], full_BTD[1, :2], atol=1e-5)
   rows = jnp.arange(2)
@@ -177,8 +183,13 @@ def test_a_later_turn_extends_the_cache_by_several_tokens():
   cache = init_cache(TINY, 2, 10)
   for start, stop in ((0, 3), (3, 7)):
     hidden_BTD, cache = extend(
-      model, params, x_BTD[:, start:stop], positions_BT[:, start:stop], cache,
-      jnp.full(2, start))
+      model,
+      params,
+      x_BTD[:, start:stop],
+      positions_BT[:, start:stop],
+      cache,
+      jnp.full(2, start),
+    )
   np.testing.assert_allclose(hidden_BTD, full_BTD[:, 3:], atol=1e-5)
 
 
@@ -191,8 +202,11 @@ def test_packed_conversations_equal_each_alone_on_its_prefix():
   positions_BT = jnp.array([[0, 1, 2, 3, 4, 3, 4]])
   packed = run(model, params, (x_BTD, positions_BT, segment_mask(segments_BT)))
   alone_BTD = jnp.concatenate([x_BTD[:, :3], x_BTD[:, 5:]], axis=1)
-  alone = run(model, params, (
-    alone_BTD, jnp.arange(5)[None], segment_mask(jnp.ones((1, 5), jnp.int32))))
+  alone = run(
+    model,
+    params,
+    (alone_BTD, jnp.arange(5)[None], segment_mask(jnp.ones((1, 5), jnp.int32))),
+  )
   np.testing.assert_allclose(packed[:, 5:], alone[:, 3:], atol=1e-5)
 
 
@@ -201,7 +215,8 @@ def test_attention_implementations_agree_in_the_model(name):
   model, params, inputs = build()
   other = Llama(dataclasses.replace(TINY, attention=name))
   np.testing.assert_allclose(
-    run(other, params, inputs), run(model, params, inputs), atol=1e-5)
+    run(other, params, inputs), run(model, params, inputs), atol=1e-5
+  )
 
 
 def test_tied_model_reads_logits_off_its_embedding():
@@ -245,16 +260,25 @@ def test_parameter_names_and_shapes_are_the_contract():
   cfg = dataclasses.replace(TINY, lora_rank=2, lora_targets=("q_proj", "down_proj"))
   L, D, F, Q, KV = 3, 24, 40, 24, 8
   expected = {
-    "embed/embedding": (31, D), "lm_head/kernel": (D, 31), "final_norm/scale": (D,),
-    "layers/input_norm/scale": (L, D), "layers/post_attn_norm/scale": (L, D),
-    "layers/attn/q_proj/kernel": (L, D, Q), "layers/attn/q_proj/bias": (L, Q),
-    "layers/attn/k_proj/kernel": (L, D, KV), "layers/attn/k_proj/bias": (L, KV),
-    "layers/attn/v_proj/kernel": (L, D, KV), "layers/attn/v_proj/bias": (L, KV),
+    "embed/embedding": (31, D),
+    "lm_head/kernel": (D, 31),
+    "final_norm/scale": (D,),
+    "layers/input_norm/scale": (L, D),
+    "layers/post_attn_norm/scale": (L, D),
+    "layers/attn/q_proj/kernel": (L, D, Q),
+    "layers/attn/q_proj/bias": (L, Q),
+    "layers/attn/k_proj/kernel": (L, D, KV),
+    "layers/attn/k_proj/bias": (L, KV),
+    "layers/attn/v_proj/kernel": (L, D, KV),
+    "layers/attn/v_proj/bias": (L, KV),
     "layers/attn/o_proj/kernel": (L, Q, D),
-    "layers/mlp/gate_proj/kernel": (L, D, F), "layers/mlp/up_proj/kernel": (L, D, F),
+    "layers/mlp/gate_proj/kernel": (L, D, F),
+    "layers/mlp/up_proj/kernel": (L, D, F),
     "layers/mlp/down_proj/kernel": (L, F, D),
-    "layers/attn/q_proj/lora_a": (L, D, 2), "layers/attn/q_proj/lora_b": (L, 2, Q),
-    "layers/mlp/down_proj/lora_a": (L, F, 2), "layers/mlp/down_proj/lora_b": (L, 2, D),
+    "layers/attn/q_proj/lora_a": (L, D, 2),
+    "layers/attn/q_proj/lora_b": (L, 2, Q),
+    "layers/mlp/down_proj/lora_a": (L, F, 2),
+    "layers/mlp/down_proj/lora_b": (L, 2, D),
   }
   assert shapes_of(cfg) == expected
 
@@ -272,10 +296,17 @@ def count_by_formula(cfg):
   return tables * cfg.vocab_size * D + cfg.depth * layer + D
 
 
-@pytest.mark.parametrize("name, published", [
-  ("llama2-7b", 6_738_415_616), ("llama2-13b", 13_015_864_320),
-  ("llama2-70b", 68_976_648_192), ("llama3-8b", 8_030_261_248),
-  ("mistral-7b", 7_241_732_096), ("qwen2-7b", 7_615_616_512)])
+@pytest.mark.parametrize(
+  "name, published",
+  [
+    ("llama2-7b", 6_738_415_616),
+    ("llama2-13b", 13_015_864_320),
+    ("llama2-70b", 68_976_648_192),
+    ("llama3-8b", 8_030_261_248),
+    ("mistral-7b", 7_241_732_096),
+    ("qwen2-7b", 7_615_616_512),
+  ],
+)
 def test_full_size_parameter_counts(name, published):
   cfg = LLAMA_VARIANTS[name]
   count = sum(int(np.prod(s)) for s in shapes_of(cfg).values())
@@ -301,7 +332,8 @@ def test_remat_keeps_loss_and_gradient(remat):
   plain_loss, plain_grad = loss_and_grad(TINY, params, inputs)
   np.testing.assert_allclose(loss, plain_loss, rtol=1e-6)
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grad, plain_grad)
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grad, plain_grad
+  )
 
 
 def saved_bytes(remat):
@@ -329,7 +361,8 @@ def test_fresh_adapter_changes_nothing():
   plain = unflatten_dict({k: v for k, v in flat.items() if "lora" not in k}, sep="/")
   assert len(flat) > len(flatten_dict(plain))
   np.testing.assert_array_equal(
-    run(model, fresh, inputs), run(Llama(TINY), plain, inputs))
+    run(model, fresh, inputs), run(Llama(TINY), plain, inputs)
+  )
 
 
 def test_merged_model_has_no_adapter_and_the_same_output():
@@ -338,7 +371,8 @@ def test_merged_model_has_no_adapter_and_the_same_output():
   merged = merge_lora(params, cfg)
   assert not any("lora" in path for path in flatten_dict(merged, sep="/"))
   np.testing.assert_allclose(
-    run(Llama(TINY), merged, inputs), run(model, params, inputs), atol=1e-5)
+    run(Llama(TINY), merged, inputs), run(model, params, inputs), atol=1e-5
+  )
 
 
 def test_merge_keeps_the_kernel_s_type_and_the_input_unchanged():
@@ -367,8 +401,9 @@ def test_lora_dropout_acts_in_training_only_and_follows_its_key():
   assert np.abs(train(0) - train(1)).max() > 1e-3
   np.testing.assert_array_equal(train(0), train(0))
   np.testing.assert_array_equal(
-    run(model, params, inputs), run(model, params, inputs, rngs={
-      "dropout": jax.random.key(0)}))
+    run(model, params, inputs),
+    run(model, params, inputs, rngs={"dropout": jax.random.key(0)}),
+  )
 
 
 def test_unknown_lora_target_is_an_error():

@@ -24,7 +24,8 @@ def hidden(B=2, T=8, D=12):
 
 def build(alignment, *, seg_state="predict"):
   cfg = SegPromptConfig(
-    out_width=8, num_heads=2, seg_state=seg_state, alignment=alignment)
+    out_width=8, num_heads=2, seg_state=seg_state, alignment=alignment
+  )
   model = SegPrompt(cfg, in_width=12)
   inputs = hidden(), SEG_BM, OBJ_BM, VALID_BM
   return model, jax.jit(model.init)(jax.random.key(0), *inputs)["params"]
@@ -40,7 +41,8 @@ def prompts(model, params, *inputs):
 
 @pytest.mark.parametrize("seg_state, shift", [("predict", 1), ("at", 0)])
 def test_select_states_reads_the_configured_state_and_zeros_the_padding(
-    seg_state, shift):
+  seg_state, shift
+):
   states_BMD = select_states(hidden(), SEG_BM, VALID_BM, seg_state=seg_state)
   np.testing.assert_array_equal(states_BMD[0, 0], hidden()[0, 4 - shift])
   np.testing.assert_array_equal(states_BMD[0, 1], hidden()[0, 6 - shift])
@@ -53,7 +55,7 @@ def test_span_runs_from_the_obj_state_up_to_the_seg_state(seg_state, shift):
   seg_BM, obj_BM = jnp.array([[6, 6, 3]]), jnp.array([[2, -1, 5]])
   span_BMT = span_mask(seg_BM, obj_BM, 8, seg_state=seg_state)
   expected_MT = np.zeros((3, 8), bool)
-  expected_MT[0, 2 - shift:6 - shift] = True  # no [OBJ], or one after [SEG]: empty
+  expected_MT[0, 2 - shift : 6 - shift] = True  # no [OBJ], or one after [SEG]: empty
   np.testing.assert_array_equal(span_BMT[0], expected_MT)
 
 
@@ -100,11 +102,11 @@ def test_golden_obj_spans_and_seg_inputs():
   seg_BM, obj_BM, valid_BM = golden_llm.seg_and_obj()
   states = golden_hidden("obj")
   projected = model.apply({"params": params}, states, method="project")
-  span_BMT = np.array(
-    span_mask(seg_BM, obj_BM, states.shape[1], seg_state="predict"))
+  span_BMT = np.array(span_mask(seg_BM, obj_BM, states.shape[1], seg_state="predict"))
   seg_BMC = select_states(projected, seg_BM, valid_BM, seg_state="predict")
   assert [int(span_BMT[b].sum()) for b in rows] == [
-    len(out[f"obj/span_{i}"]) for i in range(2)]
+    len(out[f"obj/span_{i}"]) for i in range(2)
+  ]
   for i, b in enumerate(rows):
     span = projected[b][span_BMT[b, 0]]
     np.testing.assert_allclose(span, out[f"obj/span_{i}"][:, 0], atol=1e-5)
@@ -118,8 +120,7 @@ def test_golden_published_alignment_replaces_seg_where_there_is_an_obj():
   positions = golden_llm.seg_and_obj()
   prompt_BMC = prompts(model, params, golden_hidden("obj"), *positions)
   valid_B = np.array(positions[2])[:, 0] > 0
-  np.testing.assert_allclose(
-    prompt_BMC[valid_B], out["obj/prompt_sparse"], atol=1e-5)
+  np.testing.assert_allclose(prompt_BMC[valid_B], out["obj/prompt_sparse"], atol=1e-5)
   np.testing.assert_allclose(prompt_BMC[0], out["obj/aligned_0"], atol=1e-5)
   np.testing.assert_allclose(prompt_BMC[3], out["obj/aligned_1"], atol=1e-5)
 
@@ -130,8 +131,10 @@ def test_golden_published_alignment_replaces_seg_where_there_is_an_obj():
 def test_parameter_names_are_the_contract():
   names = {k: set(v) for k, v in build("residual")[1].items()}
   assert names == {
-    "text_fc1": {"kernel", "bias"}, "text_fc2": {"kernel", "bias"},
-    "align": {"q_proj", "k_proj", "v_proj", "out_proj", "linear"}}
+    "text_fc1": {"kernel", "bias"},
+    "text_fc2": {"kernel", "bias"},
+    "align": {"q_proj", "k_proj", "v_proj", "out_proj", "linear"},
+  }
   assert "align" not in build("none")[1]
 
 
@@ -142,7 +145,8 @@ def test_residual_alignment_starts_as_plain_seg(seg_state):
   inputs = hidden(), SEG_BM, OBJ_BM, VALID_BM
   head = {k: v for k, v in params.items() if k != "align"}
   np.testing.assert_allclose(
-    prompts(model, params, *inputs), prompts(plain, head, *inputs), atol=1e-6)
+    prompts(model, params, *inputs), prompts(plain, head, *inputs), atol=1e-6
+  )
 
 
 def test_residual_alignment_can_learn_from_its_zero_start():
@@ -182,7 +186,8 @@ def test_padding_slots_are_zero_and_without_gradient(alignment):
 
   def total(params, hidden_BTD):
     return prompts(
-      model, params, hidden_BTD, nothing_BM, nothing_BM - 1, nothing_BM).sum()
+      model, params, hidden_BTD, nothing_BM, nothing_BM - 1, nothing_BM
+    ).sum()
 
   value, grads = jax.value_and_grad(total, argnums=(0, 1))(params, hidden())
   assert value == 0
@@ -191,8 +196,11 @@ def test_padding_slots_are_zero_and_without_gradient(alignment):
 
 def test_without_alignment_only_the_seg_states_are_projected():
   model, params = build("none")
-  jaxpr = str(jax.make_jaxpr(
-    lambda h: prompts(model, params, h, SEG_BM, OBJ_BM, VALID_BM))(hidden()))
+  jaxpr = str(
+    jax.make_jaxpr(lambda h: prompts(model, params, h, SEG_BM, OBJ_BM, VALID_BM))(
+      hidden()
+    )
+  )
   products = [line for line in jaxpr.splitlines() if "= dot_general" in line]
   # 2 rows x 2 masks = 4 states, never the 2 x 8 of the sequence.
   assert len(products) == 2 and all("f32[4," in line for line in products)
@@ -203,7 +211,8 @@ def test_full_size_shapes():
   positions = jax.ShapeDtypeStruct((2, 3), jnp.int32)
   hidden_BTD = jax.ShapeDtypeStruct((2, 1500, 4096), jnp.bfloat16)
   out, variables = jax.eval_shape(
-    model.init_with_output, jax.random.key(0), hidden_BTD, *[positions] * 3)
+    model.init_with_output, jax.random.key(0), hidden_BTD, *[positions] * 3
+  )
   assert out.shape == (2, 3, 256) and out.dtype == jnp.bfloat16
   count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(variables))
   assert count == 4096 * 4097 + 4097 * 256 + 5 * 257 * 256

@@ -74,7 +74,7 @@ def run_here(folder, devices, **mesh):
   config = toy_run.make_config(args)
   made = mesh_lib.make_mesh(config.mesh, jax.devices()[:devices])
   task = toy_run.make_task(config, args, (0, 1))
-  assert toy_run.train.train(task, workdir.Workdir(folder), made) == 0
+  assert toy_run.loop.train(task, workdir.Workdir(folder), made) == 0
   return losses(folder)
 
 

@@ -22,7 +22,7 @@ def test_estimates_write_the_promised_keys_and_a_page(tmp_path, capsys):
   assert [e["topology"] for e in entries] == ["v5e:2x2", "v5e:4x4"]
   assert all(e.keys() >= KEYS for e in entries)
   page = (tmp_path / "scale.html").read_text()
-  assert "v5e:4x4" in page and "src=\"data:image/png" in page
+  assert "v5e:4x4" in page and 'src="data:image/png' in page
   assert "v5e:4x4" in capsys.readouterr().out
 
 

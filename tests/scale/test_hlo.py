@@ -104,7 +104,9 @@ def test_a_slice_in_a_fusion_within_a_fusion_moves_the_slice():
 
 
 def test_layouts_tell_memory_and_tuples_their_arrays():
-  shapes = hlo.parse_shapes("(bf16[2,3]{1,0:T(8,128)(2,1)S(1)}, s32[], /*index=5*/u8[7])")
+  shapes = hlo.parse_shapes(
+    "(bf16[2,3]{1,0:T(8,128)(2,1)S(1)}, s32[], /*index=5*/u8[7])"
+  )
   assert [(s.dtype, s.dims, s.in_hbm) for s in shapes] == [
     ("bf16", (2, 3), False), ("s32", (), True), ("u8", (7,), True)
   ]  # fmt: skip

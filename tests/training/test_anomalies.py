@@ -6,8 +6,7 @@ import pytest
 
 from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
-from miras_jax.training import anomalies as watch
-from miras_jax.training import meters
+from miras_jax.training import anomalies, meters
 
 
 def numbers(loss=1.0, skipped=0.0):
@@ -16,7 +15,7 @@ def numbers(loss=1.0, skipped=0.0):
 
 @pytest.fixture
 def judge(tmp_path):
-  return watch.Watch(workdir.Workdir(tmp_path), max_skipped=3)
+  return anomalies.Watch(workdir.Workdir(tmp_path), max_skipped=3)
 
 
 def test_a_spike_is_named_with_its_records(judge, caplog):

@@ -17,17 +17,20 @@ import numpy as np
 import pytest
 
 from configs import common
-from miras_jax import cli, logs
+from miras_jax import cli
 from miras_jax.checkpoint import workdir
-from miras_jax.checkpoint.store import load_for_inference, read_config
+from miras_jax.checkpoint.store import read_config
 from miras_jax.config import run as run_config
 from miras_jax.errors import UserError
+from miras_jax.inference.load import load_for_inference
 from miras_jax.models import trees
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel.compiled import Program
 from miras_jax.parallel.mesh import MeshConfig
 from miras_jax.training import command as train
+from miras_jax.training import loop
 from miras_jax.training.meters import TIMINGS
+from miras_jax.training.metrics_log import MetricsLog
 from miras_jax.training.task import Task
 from tests import toy
 
@@ -67,7 +70,7 @@ def toy_task(config, data=None):
 def run(folder, data=None, devices=1, mesh=None, **changes):
   config = toy_config(**changes)
   made = mesh_lib.make_mesh(mesh or MeshConfig(), jax.devices()[:devices])
-  assert train.train(toy_task(config, data), workdir.Workdir(folder), made) == 0
+  assert loop.train(toy_task(config, data), workdir.Workdir(folder), made) == 0
   return rows_of(folder)
 
 
@@ -136,14 +139,14 @@ def test_sigterm_saves_where_it_stopped(tmp_path, capsys):
 
 def test_sigterm_in_a_restore_stops_before_another_step(tmp_path, monkeypatch, capsys):
   before = run(tmp_path, steps=3)
-  plan = train.plan
+  make_plan = loop.make_plan
 
   def interrupted(*args):
     os.kill(os.getpid(), signal.SIGTERM)
-    return plan(*args)
+    return make_plan(*args)
 
   # Not the end of this process when the trainer does not listen yet: a failure.
-  monkeypatch.setattr(train, "plan", interrupted)
+  monkeypatch.setattr(loop, "make_plan", interrupted)
   ours = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nobody listened"))
   try:
     assert run(tmp_path, steps=6) == before
@@ -205,7 +208,7 @@ def test_a_disk_that_is_full_at_the_end_is_one_line(tmp_path, monkeypatch):
 def test_a_profile_is_written_for_the_steps_asked_for(tmp_path):
   made = mesh_lib.make_mesh(MeshConfig(), jax.devices()[:1])
   task = toy_task(toy_config(probe_every=99))
-  train.train(task, workdir.Workdir(tmp_path), made, profile=(3, 2))
+  loop.train(task, workdir.Workdir(tmp_path), made, profile=(3, 2))
   assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
@@ -461,7 +464,7 @@ def test_the_module_runs_as_a_program_and_a_mistake_has_no_traceback(config_path
 
 def test_numbers_that_are_not_finite_are_null_in_valid_json(tmp_path):
   folder = workdir.Workdir(tmp_path)
-  with logs.Logs(folder, start_step=0, total=1, tensorboard_every=10) as written:
+  with MetricsLog(folder, start_step=0, total=1, tensorboard_every=10) as written:
     written.write(1, {"loss": float("nan"), "examples_per_s": 1.0})
   text = folder.metrics.read_text()
   assert json.loads(text, parse_constant=None) == {

@@ -13,17 +13,17 @@ from flax.traverse_util import flatten_dict
 
 from configs import common
 from miras_jax.checkpoint import workdir
-from miras_jax.checkpoint.store import load_for_inference
 from miras_jax.config import run as run_config
-from miras_jax.convert import folder as store
+from miras_jax.convert.folder import FolderTree, load_params
 from miras_jax.errors import UserError
-from miras_jax.inference import conversation as inference
+from miras_jax.inference.load import load_for_inference, open_checkpoint
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel.mesh import MeshConfig
 from miras_jax.training import command as train
-from miras_jax.training import init_from, task
+from miras_jax.training import init_from, loop, task
 from miras_jax.training import step as train_step
 from miras_jax.training.objective import MirasObjective
+from miras_jax.training.plan import make_plan
 from tests import prist_files
 from tests.convert import golden_source
 from tests.shared_data import needs_golden
@@ -62,7 +62,7 @@ def plan(config, folder, **axes):
   mesh_cfg = MeshConfig(**{"data": 1} | axes)
   count = mesh_cfg.data * mesh_cfg.fsdp
   devices = mesh_lib.make_mesh(mesh_cfg, jax.devices()[:count])
-  return made, *train.plan(made, devices), devices
+  return made, *make_plan(made, devices), devices
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def run(tmp_path_factory, data_dir, converted):
   """A folder trained for two steps from the golden weights."""
   folder = tmp_path_factory.mktemp("run")
   made, _, _, devices = plan(config_for(data_dir, converted), folder)
-  assert train.train(made, workdir.Workdir(folder), devices) == 0
+  assert loop.train(made, workdir.Workdir(folder), devices) == 0
   return folder
 
 
@@ -84,7 +84,7 @@ def test_the_first_loss_is_that_of_the_published_weights(run, data_dir, converte
   plain = dataclasses.replace(made.config.model, overrides=overrides_of(converted))
   model = task.Miras(plain.build(), jnp.float32)
   objective = MirasObjective(model, made.config.loss, made.config.loss_resolution)
-  params, _ = store.load_params(converted)
+  params, _ = load_params(converted)
   state = train_step.create_state(params, {}, optax.sgd(0.0), seed=0)
   parts = train_step.Parts(objective=objective, tx=None)
   want = jax.jit(lambda s, b: train_step.eval_step(s, b, parts))(
@@ -100,12 +100,12 @@ def workdir_config(folder):
 
 
 def overrides_of(converted):
-  with store.FolderTree(converted) as tree:
+  with FolderTree(converted) as tree:
     return tree.config.model.overrides
 
 
 def test_what_is_frozen_stays_published_and_what_trains_moves(run, converted):
-  published = flat(store.load_params(converted)[0])
+  published = flat(load_params(converted)[0])
   params = flat(load_for_inference(run)[1])
   same = {k for k, x in published.items() if np.array_equal(x, params[k])}
   moved = published.keys() - same
@@ -195,7 +195,7 @@ def test_a_folder_without_a_tokenizer_wants_one_that_fits(data_dir, tmp_path):
   with pytest.raises(UserError, match="no tokenizer/; name the one of its weights"):
     init_from.fitted(config_for(data_dir, bare))
   with pytest.raises(UserError, match="convert the weights with --tokenizer=PATH"):
-    inference.load(bare)
+    open_checkpoint(bare)
   from tests.convert import checkpoints
 
   large = checkpoints.tokenizer(tmp_path / "large")
@@ -204,10 +204,10 @@ def test_a_folder_without_a_tokenizer_wants_one_that_fits(data_dir, tmp_path):
 
 
 def test_a_converted_folder_can_be_talked_to(converted):
-  loaded = inference.load(converted)
+  loaded = open_checkpoint(converted)
   assert (loaded.step, loaded.log) == (0, None)
   assert loaded.data.max_len == 2048 and loaded.data.num_image_tokens == 16
   assert loaded.tokenizer.ids.seg == 128
-  want = flat(store.load_params(converted)[0])
+  want = flat(load_params(converted)[0])
   for path, x in flat(loaded.params).items():
     np.testing.assert_array_equal(x, want[path])

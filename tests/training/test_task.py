@@ -11,13 +11,12 @@ import pytest
 from configs import common
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax.checkpoint import workdir
-from miras_jax.checkpoint.store import load_for_inference
 from miras_jax.config import run as run_config
 from miras_jax.errors import UserError
+from miras_jax.inference.load import load_for_inference
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel.mesh import MeshConfig
-from miras_jax.training import command as train
-from miras_jax.training import task
+from miras_jax.training import loop, task
 from tests import prist_files
 
 # The tiny model with one block of everything: it compiles in seconds.
@@ -176,7 +175,7 @@ def test_the_model_trains_alike_on_one_and_eight_devices(data_dir, tmp_path):
     start = start or host_params(made.init)
     made = made._replace(init=lambda _, start=start: jax.tree.map(jnp.asarray, start))
     mesh = mesh_lib.make_mesh(MeshConfig(**axes), jax.devices()[:devices])
-    train.train(made, workdir.Workdir(folder), mesh)
+    loop.train(made, workdir.Workdir(folder), mesh)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     losses[devices] = [json.loads(line)["loss"] for line in lines]
     parameters[devices] = load_for_inference(folder)[1]

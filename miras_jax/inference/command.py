@@ -1,0 +1,42 @@
+"""Talks about one image in the terminal; masks are written as PNG.
+
+  miras chat --checkpoint=runs/first --image=photo.jpg
+  printf 'What is there?\\nSegment the red one.\\n' | \\
+      miras chat --checkpoint=runs/first --image=photo.jpg --out=masks
+
+Every turn is remembered, so "segment that one" works. For each [SEG] in an answer
+OUT/turn_02_mask_1.png (white inside, black outside) and for the answer
+OUT/turn_02_overlay.png are written and named on the screen.
+
+/reset       forget the turns, keep the image
+/image FILE  go on with another image, without the turns
+/help        show this list
+/quit        leave; so does the end of the input
+"""
+
+import pathlib
+import sys
+
+from miras_jax.errors import UserError
+from miras_jax.inference.chat import Chat, read_image
+from miras_jax.inference.load import open_checkpoint
+from miras_jax.options import Parser
+
+
+def main(argv):
+  """`miras chat ...`; see the module's head."""
+  parser = Parser(prog="miras chat", description=__doc__)
+  add = parser.add_argument
+  add("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
+  add("--image", required=True, help="PNG, JPEG, WebP, BMP or TIFF file")
+  add("--out", default="masks", help="folder for masks and overlays (masks)")
+  add("--max_new_tokens", type=int, default=128, help="longest answer (128)")
+  args = parser.parse_args(argv)
+  if args.max_new_tokens < 1:
+    raise UserError(f"--max_new_tokens={args.max_new_tokens} must be at least 1")
+  image = read_image(args.image)
+  print(f"loading {args.checkpoint}; the first answer compiles", file=sys.stderr)
+  loaded = open_checkpoint(args.checkpoint)
+  generator = loaded.generator(args.max_new_tokens)
+  chat = Chat(loaded, generator, args.image, image, pathlib.Path(args.out))
+  return chat.run(sys.stdin)

@@ -1,0 +1,76 @@
+"""Opens a checkpoint: model, parameters, tokenizer and data settings in one place."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from input_pipeline import templates
+from input_pipeline.tokenizer import load_tokenizer
+from miras_jax.checkpoint import store, workdir
+from miras_jax.convert import folder as converted
+from miras_jax.convert.outputs import is_converted
+from miras_jax.errors import UserError
+from miras_jax.inference.generate import Generator
+from miras_jax.models.attention import at_home
+from miras_jax.models.miras import Miras
+from miras_jax.training.task import talk_config
+
+
+class Loaded(NamedTuple):
+  """What a checkpoint holds. `data` is the pipeline's DataConfig, `log` the path of the
+  run's metrics.jsonl."""
+
+  model: Any
+  params: Any
+  tokenizer: Any
+  data: Any
+  config: Any = None
+  step: int = 0
+  log: Any = None
+
+  def generator(self, max_new_tokens):
+    """A Generator that stops where this template's answers end."""
+    end = templates.end_token(self.tokenizer, self.data.template)
+    return Generator(
+      self.model,
+      self.params,
+      self.tokenizer.ids._replace(eos=end),
+      max_new_tokens=max_new_tokens,
+      max_masks=self.data.max_masks,
+    )
+
+
+def open_checkpoint(checkpoint):
+  """Opens a `miras train` folder, one of its step folders or a converted one."""
+  config, params, tokenizer_dir, step = load_for_inference(checkpoint)
+  if not tokenizer_dir.is_dir():
+    raise UserError(
+      f"{tokenizer_dir}: missing; convert the weights with --tokenizer=PATH to talk"
+    )
+  return Loaded(
+    model=Miras(_for_here(config.model.build()), jnp.dtype(config.model.dtype)),
+    params=params,
+    tokenizer=load_tokenizer(tokenizer_dir),
+    data=talk_config(config),
+    config=config,
+    step=step,
+    log=None if is_converted(checkpoint) else workdir.locate(checkpoint)[0].metrics,
+  )
+
+
+def _for_here(cfg):
+  """The MirasConfig with attention that this platform has, whatever it trained with."""
+  attention = at_home(cfg.llama.attention, jax.default_backend())
+  llama = dataclasses.replace(cfg.llama, attention=attention)
+  return dataclasses.replace(cfg, llama=llama)
+
+
+def load_for_inference(checkpoint, *, sharding=None):
+  """(RunConfig, params, tokenizer folder, step) of a trained or a converted folder.
+
+  The step of a folder that `miras convert` wrote is 0; see `checkpoint.store.load_run`.
+  """
+  kind = converted if is_converted(checkpoint) else store
+  return kind.load_run(checkpoint, sharding=sharding)

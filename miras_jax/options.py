@@ -1,0 +1,66 @@
+"""What every command shares: its option parser, and one line for a user's mistake."""
+
+import argparse
+import difflib
+import os
+import sys
+
+from miras_jax.errors import UserError
+
+IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+
+
+class Parser(argparse.ArgumentParser):
+  """argparse whose mistakes are UserErrors that name the nearest valid option."""
+
+  def __init__(self, *args, **kwargs):
+    kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+    kwargs.setdefault("allow_abbrev", False)
+    super().__init__(*args, **kwargs)
+
+  def parse_args(self, args=None, namespace=None):
+    parsed, unknown = self.parse_known_args(args, namespace)
+    if unknown:
+      name = unknown[0].split("=")[0]
+      options = [o for a in self._actions for o in a.option_strings]
+      raise UserError(f"{self.prog}: unknown option {name!r}{nearest(name, options)}")
+    return parsed
+
+  def error(self, message):
+    raise UserError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+def nearest(name, choices):
+  """ "; did you mean 'x'?" for the choice closest to `name`, or what there is."""
+  close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+  if close:
+    return f"; did you mean {close[0]!r}?"
+  return f"; there are {', '.join(sorted(choices))}"
+
+
+def in_order(flags):
+  """XLA_FLAGS with which simulated devices run their collectives in one order.
+
+  By default XLA:CPU starts independent collectives in an order of each device's own;
+  two devices then wait for each other, and the process is ended after 40 seconds.
+  """
+  simulated = "xla_force_host_platform_device_count" in flags
+  return f"{flags} {IN_ORDER}" if simulated and "_scheduler" not in flags else flags
+
+
+def run(command, argv=None):
+  """Calls `command(argv)` and ends the process: a user's mistake is one line."""
+  os.environ["XLA_FLAGS"] = in_order(os.environ.get("XLA_FLAGS", ""))
+  try:
+    status = command(sys.argv[1:] if argv is None else argv) or 0
+    sys.stdout.flush()
+  except UserError as error:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    status = 1
+  except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    status = 130
+  except BrokenPipeError:  # `miras ... | head` closed our output: not an error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    status = 0
+  sys.exit(status)

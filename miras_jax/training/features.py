@@ -1,0 +1,148 @@
+"""Features of the frozen encoders: which can be cached, their manifest, their program.
+
+`miras data cache` writes them, the trainer checks that they are of its own weights.
+"""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from miras_jax.checkpoint import fingerprint
+from miras_jax.convert.folder import load_params
+from miras_jax.errors import UserError
+from miras_jax.models.miras import Miras
+from miras_jax.parallel import sharding
+from miras_jax.training import initial_state
+
+# Parameters that each feature depends on.
+PARTS = {
+  "sam_features": ("sam/encoder/",),
+  "image_tokens": ("clip/", "convnext/", "mining/", "projector/"),
+}
+
+
+def encoder_params(made, mesh):
+  """(features that can be cached, {path: array} of what makes them).
+
+  The arrays are as training has them, whole on every device; the decoder's are never
+  made or read. Raises UserError when every encoder is trained.
+  """
+  config = made.config
+  split = functools.partial(_split, made)
+  key = jax.random.key(config.seed)
+  names, wanted = encoder_shapes(made)
+  whole = sharding.replicated_sharding(mesh)
+  if not config.init_from:
+    # As the run makes them: another compilation may round a random number otherwise.
+    def make(key):
+      return {p: x for p, x in split(key)[1].items() if p in wanted}
+
+    return names, initial_state.run_once(make, dict.fromkeys(wanted, whole), key)
+  placed = {
+    p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole) for p, x in wanted.items()
+  }
+  params, missing = load_params(
+    config.init_from, unflatten_dict(placed, sep="/"), optional=()
+  )
+  if missing:
+    raise UserError(f"init_from={config.init_from} lacks {missing[0]}")
+  return names, flatten_dict(params, sep="/")
+
+
+def encoder_shapes(made):
+  """(features that can be cached, {path: shape and type} of what makes them).
+
+  Raises UserError when every encoder is trained.
+  """
+  config = made.config
+  trained, frozen = jax.eval_shape(lambda: _split(made, jax.random.key(config.seed)))
+  names = cacheable(trained)
+  if not names:
+    raise UserError(
+      f"trainable={config.trainable!r} trains every encoder: there is nothing to cache"
+    )
+  return names, {p: x for p, x in frozen.items() if needed(p, names)}
+
+
+def _split(made, key):
+  """({path: trained}, {path: frozen}) of a fresh run (traced)."""
+  params = made.init(key)
+  parts = initial_state.split_params(params, made.config)
+  return tuple(flatten_dict(part, sep="/") for part in parts)
+
+
+def cacheable(trained):
+  """Names of the features that no path of `trained` can change."""
+  return [
+    name
+    for name, parts in PARTS.items()
+    if not any(path.startswith(part) for path in trained for part in parts)
+  ]
+
+
+def needed(path, names):
+  """Whether one of the features `names` depends on a parameter."""
+  return any(path.startswith(part) for name in names for part in PARTS[name])
+
+
+def make_manifest(config, names, params):
+  """What a run must have alike to use the cache: weights, encoders, views."""
+  cfg = config.model.build()
+  grid, tokens = cfg.sam_encoder.grid, cfg.num_image_tokens
+  shapes = {
+    "sam_features": [grid, grid, cfg.sam_encoder.out_width],
+    "image_tokens": [tokens, cfg.llama.width],
+  }
+  encoders = {"sam_features": ("sam_encoder",), "image_tokens": ("clip", "convnext")}
+  built = dataclasses.asdict(cfg)
+  settings = {f"data.{k}": getattr(config.data, k) for k in ("view",)}
+  settings["model.dtype"] = config.model.dtype
+  for part in sum((encoders[name] for name in names), ()):
+    settings[part] = built[part]
+  return {
+    "features": {name: shapes[name] for name in names},
+    "settings": json.loads(json.dumps(settings)),
+    "weights": fingerprint.table(params),
+  }
+
+
+def check(cache, config, frozen):
+  """UserError unless a FeatureCache is of these weights and settings.
+
+  frozen: the run's frozen parameters, a nested dict.
+  """
+  names = list(cache.shapes)
+  flat = {p: x for p, x in flatten_dict(frozen, sep="/").items() if needed(p, names)}
+  expected = make_manifest(config, names, flat)
+  ours, theirs = expected["settings"], cache.manifest["settings"]
+  for name in sorted(ours.keys() | theirs.keys()):
+    if ours.get(name) != theirs.get(name):
+      raise _other(cache, f"{name} {theirs.get(name)}, this run has {ours.get(name)}")
+  wrong = fingerprint.first_mismatch(cache.manifest["weights"], expected["weights"])
+  if wrong:
+    raise _other(cache, f"other weights: {wrong[0]} differs")
+  if expected["features"] != cache.manifest["features"]:
+    raise _other(cache, f"features {cache.manifest['features']}")
+
+
+def _other(cache, what):
+  return UserError(
+    f"data.cache={cache.folder} was made with {what}; take the config it was made with,"
+    " or make another with miras data cache"
+  )
+
+
+def encode(model, names, params, batch):
+  """{feature: values in bf16} of a batch of views (traced)."""
+  apply = functools.partial(model.apply, {"params": params})
+  make = {
+    "sam_features": lambda: apply(
+      batch["image_sam"], batch["valid_hw"], method=Miras.sam_features
+    ),
+    "image_tokens": lambda: apply(batch["image_aux"], method=Miras.image_tokens),
+  }
+  return {name: make[name]().astype(jnp.bfloat16) for name in names}

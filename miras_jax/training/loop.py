@@ -1,0 +1,202 @@
+"""The loop: step, probe, log, save, until the last step or a signal."""
+
+import collections
+import math
+import time
+
+import jax
+
+from miras_jax import logs
+from miras_jax.checkpoint import disk_full, workdir
+from miras_jax.checkpoint.store import Checkpoints
+from miras_jax.errors import UserError
+from miras_jax.parallel import distributed, sharding
+from miras_jax.parallel import mesh as mesh_lib
+from miras_jax.parallel.compiled import Program
+from miras_jax.training import anomalies, features, initial_state, meters
+from miras_jax.training.metrics_log import MetricsLog
+from miras_jax.training.plan import jit_eval_step, jit_train_step, make_plan
+
+# The loop reads a step's numbers this many steps later: the device never waits for it.
+LAG = 2
+# A batch that cannot be made is tried again so many times, with new threads.
+DATA_RETRIES = 2
+STARTED = time.perf_counter()
+
+
+def train(task, folder, mesh, *, profile=None):
+  """Trains `task` in `folder` until its config's last step or SIGTERM; returns 0."""
+  config = task.config
+  distributed.require_same("data", task.batches.get_state())
+  # Listens from here on: a signal in a long restore or compile stops before a step.
+  listen, save = distributed.StopSignal(), Checkpoints(folder.path, keep=config.keep)
+  with listen as stop, jax.set_mesh(mesh), save as checkpoints:
+    shapes, parts = make_plan(task, mesh)
+    state, start = _start(task, folder, checkpoints, shapes, parts.tx)
+    if task.features:
+      features.check(task.features, config, state.frozen)
+    log_file = MetricsLog(
+      folder,
+      start_step=start,
+      total=config.steps,
+      tensorboard_every=config.log_every,
+      enabled=distributed.is_first(),
+    )
+    with log_file:
+      loop = _Loop(task, mesh, parts, checkpoints, log_file, folder, profile)
+      step = loop.run(state, start, stop)
+  task.batches.close()
+  distributed.barrier("end")
+  why = "done" if step >= config.steps else "stopped by SIGTERM; run it again to go on"
+  say(f"{folder.path}: step {step} of {config.steps}, {why}")
+  return 0
+
+
+def say(text):
+  """Prints a line, in the first process only."""
+  if distributed.is_first():
+    print(text)
+
+
+def _start(task, folder, checkpoints, shapes, tx):
+  """(TrainState, step): of the last good checkpoint, else a fresh one."""
+  if restored := checkpoints.restore(shapes):
+    state, step, data_state = restored
+    task.batches.set_state(data_state)
+    logs.log.info("resumed %s from step %d", folder.path, step)
+  else:
+    state, step = initial_state.load(task, shapes, tx), 0
+  if distributed.is_first():  # steps, mesh and places may differ from the last time
+    workdir.write_atomically(folder.config, task.config.to_json())
+  if not step:
+    checkpoints.save_frozen(state.frozen)
+  return state, step
+
+
+class _Loop:
+  """Step, probe, log, save. What changes during a run is here or in the TrainState."""
+
+  def __init__(self, task, mesh, parts, checkpoints, log_file, folder, profile):
+    self.config = task.config
+    self.batches = task.batches
+    self.probe_batch = task.probe
+    self.parts = parts
+    self.checkpoints = checkpoints
+    self.log_file = log_file
+    self.sharding = sharding.batch_sharding(mesh)
+    self.pending = collections.deque()
+    self.watch = anomalies.Watch(folder, max_skipped=task.config.max_skipped)
+    self.meters = meters.Meters(
+      started=STARTED, shares=mesh_lib.data_host(mesh)[1], flops=task.flops
+    )
+    first, count = profile or (0, 0)
+    self.profile = meters.Profile(folder.path / "profile", first, count)
+    self.last = {}
+
+  def run(self, state, step, stop):
+    """Runs on from `step`; returns the step it ended at, which is then saved."""
+    config = self.config
+    if step >= config.steps:
+      return step
+    consumed = self.batches.get_state()
+    batch, notes = self._next()
+    train_program, probe_program = self._compile(state, batch)
+    self.checkpoints.prepare(state)
+    self.meters.begin()
+    while step < config.steps and not stop(step):
+      step += 1
+      self.profile.before(step)
+      state, metrics = train_program(state, batch)
+      self.profile.after(step, metrics)
+      last = step == config.steps
+      if probe_program and (last or step % config.probe_every == 0):
+        probe = probe_program(state, self.probe_batch)
+        metrics |= {f"probe_{k}": v for k, v in probe.items()}
+      self.pending.append((step, metrics, notes))
+      consumed = self.batches.get_state()
+      if not last:  # while the device works
+        batch, notes = self._next()
+      self._flush(LAG)
+      if not last and step % config.checkpoint_every == 0:
+        self._save_or_go_on(step, state, consumed)
+    self.profile.close()
+    if step:
+      self._save(step, state, consumed)
+    return step
+
+  def _next(self):
+    """(global batch on the devices, {what the log says about it})."""
+    start = time.perf_counter()
+    batch = self._next_or_again()
+    waited = time.perf_counter() - start
+    notes = {
+      "data_wait_s": waited,
+      "tokens": int((batch["segments"] > 0).sum()) if "segments" in batch else 0,
+      "record": self.batches.records(batch),
+    }
+    return self._put(batch), notes
+
+  def _next_or_again(self):
+    """The next batch; after an error with new threads, from the same place on."""
+    place = self.batches.get_state()
+    for attempt in range(DATA_RETRIES + 1):
+      try:
+        return next(self.batches)
+      except (UserError, StopIteration):
+        raise
+      except Exception as error:  # whatever a file system or a decoder makes of it
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if attempt == DATA_RETRIES:
+          raise UserError(
+            f"the data at {place} failed {attempt + 1} times: {text}; see that"
+            " config.data.dir can be read, then run the same command again"
+          ) from error
+        logs.log.warning("the data at %s failed, trying again: %s", place, text)
+        self.batches.set_state(place)
+
+  def _put(self, batch):
+    return {
+      k: jax.make_array_from_process_local_data(self.sharding, v)
+      for k, v in batch.items()
+    }
+
+  def _compile(self, state, batch):
+    """(train program, probe program or None); moves the probe batch to the devices."""
+    shapes = jax.tree.map(_shape, state)
+    train_jit = jit_train_step(self.parts, shapes)
+    batch_shapes = jax.tree.map(_shape, batch)
+    train_program = Program("train_step", train_jit, shapes, batch_shapes)
+    if self.probe_batch is None:
+      return train_program, None
+    self.probe_batch = self._put(self.probe_batch)
+    probe_jit = jit_eval_step(self.parts, shapes)
+    probe_shapes = jax.tree.map(_shape, self.probe_batch)
+    return train_program, Program("probe_step", probe_jit, shapes, probe_shapes)
+
+  def _flush(self, lag):
+    """Writes the numbers of all but the newest `lag` steps."""
+    while len(self.pending) > lag:
+      step, metrics, notes = self.pending.popleft()
+      numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
+      self.last = numbers
+      self.log_file.write(step, numbers | self.meters.step(notes))
+      self.watch(step, numbers, notes["record"])
+
+  def _save_or_go_on(self, step, state, data_state):
+    """Saves; a full disk is an alarm, since the steps saved before it are whole."""
+    self._flush(0)  # waits for steps, not for the save
+    start = time.perf_counter()
+    try:
+      self._save(step, state, data_state)
+    except disk_full.DiskFull as error:
+      logs.log.error("ALARM %s; training goes on", error)
+    self.meters.idle(time.perf_counter() - start)
+
+  def _save(self, step, state, data_state):
+    self._flush(0)  # so that a checkpoint never lacks the rows before it
+    finite = {k: v for k, v in self.last.items() if math.isfinite(v)}
+    self.checkpoints.save(step, state, data_state=data_state, metrics=finite)
+
+
+def _shape(x):
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)

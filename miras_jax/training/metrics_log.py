@@ -1,0 +1,115 @@
+"""Numbers of a run: metrics.jsonl, TensorBoard and a progress bar."""
+
+import contextlib
+import functools
+import json
+import math
+import sys
+
+import tqdm
+
+from miras_jax.checkpoint import workdir
+from miras_jax.logs import log
+
+
+class MetricsLog:
+  """Writes one JSON object a step; on resumption drops what came after `start_step`.
+
+  Only the process with `enabled` writes. Used as a context manager.
+  """
+
+  def __init__(self, folder, *, start_step, total, tensorboard_every, enabled=True):
+    self._enabled = enabled
+    self._every = tensorboard_every
+    if not enabled:
+      return
+    drop_after(folder.metrics, start_step)
+    self._file = open(folder.metrics, "a", encoding="utf-8")
+    self._board = _tensorboard(folder.path / "tensorboard", start_step)
+    self._bar = None
+    self._told = False
+    self._make_bar = functools.partial(
+      _progress_bar, folder.path.name, start_step, total
+    )
+    self._shown = {}
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    if self._enabled:
+      if self._bar is not None:
+        self._bar.close()
+      self._flush()
+      with contextlib.suppress(OSError):
+        self._file.close()
+      self._board.close()
+
+  def write(self, step, numbers):
+    """One step's {name: float}; a number that is not finite is written as null."""
+    if not self._enabled:
+      return
+    row = {"step": step} | {
+      k: v if math.isfinite(v) else None for k, v in numbers.items()
+    }
+    self._file.write(json.dumps(row) + "\n")
+    self._flush()
+    if step % self._every == 0 or any(k.startswith("probe_") for k in numbers):
+      for name, value in numbers.items():
+        self._board.add_scalar(name, value, step)
+    self._show(numbers)
+
+  def _flush(self):
+    """Rows that do not fit on the disk stay in memory until they do."""
+    try:
+      self._file.flush()
+      self._told = False
+    except OSError as error:
+      if not self._told:
+        log.error("ALARM %s: %s; training goes on", self._file.name, error)
+      self._told = True
+
+  def _show(self, numbers):
+    self._shown["loss"] = f"{numbers['loss']:.4f}"
+    if "probe_ciou" in numbers:
+      self._shown["probe_ciou"] = f"{numbers['probe_ciou']:.3f}"
+    self._shown["examples/s"] = f"{numbers['examples_per_s']:.1f}"
+    if self._bar is None:  # not earlier: compiling takes longer than a step
+      self._bar = self._make_bar()
+    self._bar.set_postfix(self._shown, refresh=False)
+    self._bar.update()
+
+
+def drop_after(path, step):
+  """Keeps the whole rows up to `step`: those after it are about to be made again."""
+  if not path.exists():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return
+  rows = {}
+  for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+      row = json.loads(line)
+    except ValueError:  # a kill cut the line short
+      continue
+    if isinstance(row, dict) and row.get("step", math.inf) <= step:
+      rows[row["step"]] = line
+  workdir.write_atomically(path, "".join(f"{line}\n" for line in rows.values()))
+
+
+def _progress_bar(name, start_step, total):
+  quiet = not sys.stderr.isatty()
+  return tqdm.tqdm(
+    total=total,
+    initial=start_step,
+    desc=name,
+    unit="step",
+    mininterval=15.0 if quiet else 0.3,
+    dynamic_ncols=not quiet,
+    smoothing=0.1,
+  )
+
+
+def _tensorboard(folder, start_step):
+  import tensorboardX
+
+  return tensorboardX.SummaryWriter(str(folder), purge_step=start_step + 1)
