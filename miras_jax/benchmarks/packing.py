@@ -12,7 +12,6 @@ import dataclasses
 
 from miras_jax.benchmarks.step import full_batch, time_step
 from miras_jax.config import file as config_file
-from miras_jax.config.run import RunConfig
 from miras_jax.options import Parser
 
 PREFIX = 40  # system text and the tokens around the image
@@ -49,7 +48,7 @@ def main(argv):
 
 def _run(rows, length, talks, steps):
   """(rows, tokens a row, seconds a step) of `rows` rows of `talks` conversations."""
-  config = RunConfig.from_config_dict(config_file.load("configs/prist_quickstart.py"))
+  config = config_file.read("configs/prist_quickstart.py")
   overrides = config.model.overrides | OVERRIDES | {"llama.vocab_size": 704}
   model = dataclasses.replace(config.model, overrides=overrides)
   data = dataclasses.replace(config.data, pack=talks, max_masks=talks, max_len=length)

@@ -13,7 +13,6 @@ import jax
 
 from miras_jax.benchmarks.step import full_batch, time_step
 from miras_jax.config import file as config_file
-from miras_jax.config.run import RunConfig
 from miras_jax.options import Parser
 
 LENGTH, VOCAB = 248, 704  # what the rendered conversations need
@@ -25,7 +24,7 @@ def main(argv):
   parser.add_argument("--steps", type=int, default=20, help="timed steps")
   parser.add_argument("--batch_size", type=int, default=0, help="default: the config's")
   args = parser.parse_args(argv)
-  config = RunConfig.from_config_dict(config_file.load("configs/prist_quickstart.py"))
+  config = config_file.read("configs/prist_quickstart.py")
   config = config.fitted(vocab_size=VOCAB, max_len=LENGTH)
   if args.batch_size:
     config = dataclasses.replace(config, batch_size=args.batch_size)

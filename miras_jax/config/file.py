@@ -1,20 +1,18 @@
 """`--config=FILE[:options]`, `--config.a.b=value`: find, load and change a config."""
 
 import ast
+import collections
 import difflib
-import functools
 import importlib.util
-import inspect
 import pathlib
-import re
 
 import ml_collections
 
-from configs import common
+from miras_jax.config.run import RunConfig, settings
 from miras_jax.errors import UserError
 
 
-def load(argument):
+def load(argument: str) -> ml_collections.ConfigDict:
   """ "configs/x.py:size=tiny" -> what its `get_config("size=tiny")` returns.
 
   FILE is a path, or a name of the configs that come with the package.
@@ -72,29 +70,44 @@ def override(config, path, text):
   node[last] = convert(text, node.get_type(last), f"--config.{path}")
 
 
-def described():
-  """A line for every field: its default and what configs/common.py says of it."""
-  source = inspect.getsource(common.base_config)
-  notes = dict(re.findall(r"(\w+) ?= ?.*  # (.*)", source))
-  flat = common.base_config().to_dict()
+def described() -> str:
+  """A line for every field: its default and what it is."""
   lines = []
-  for path in fields(common.base_config()):
-    value = functools.reduce(lambda node, name: node[name], path.split("."), flat)
-    option = f"--config.{path}={'' if value is None else value}"
-    lines.append(f"{option:42} {notes.get(path.split('.')[-1], '')}".rstrip())
+  for one in settings():
+    if one.option == "model.overrides":
+      option = "--config.model.overrides.PART.FIELD=VALUE"
+    else:
+      option = f"--config.{one.option}={'' if one.default is None else one.default}"
+    lines.append(f"{option:42} {one.help}")
   return "\n".join(lines)
 
 
-def split_fields(argv):
-  """(argv without `--config.a.b=VALUE`, [(a.b, VALUE)] of these)."""
-  rest, fields = [], []
-  for option in argv:
+def split_fields(argv) -> tuple[list[str], list[tuple[str, str]]]:
+  """(argv without its config fields, [(a.b, VALUE)] of these).
+
+  A field is `--config.a.b=VALUE` or `--config.a.b VALUE`.
+  """
+  rest, fields, left = [], [], collections.deque(argv)
+  while left:
+    option = left.popleft()
     name, equals, value = option.partition("=")
-    if name.startswith("--config.") and equals:
-      fields.append((name.removeprefix("--config."), value))
-    else:
+    if not name.startswith("--config."):
       rest.append(option)
+      continue
+    if not equals:
+      if not left or left[0].startswith("--"):
+        raise UserError(f"{name}: want {name}=VALUE")
+      value = left.popleft()
+    fields.append((name.removeprefix("--config."), value))
   return rest, fields
+
+
+def read(argument: str, fields=()) -> RunConfig:
+  """The run of `--config=ARGUMENT` with fields [(a.b, VALUE)] changed."""
+  config = load(argument)
+  for name, value in fields:
+    override(config, name, value)
+  return RunConfig.from_config_dict(config)
 
 
 def convert(text, kind, name):
@@ -131,7 +144,7 @@ def _child(config, node, name, path):
   # A name that exists elsewhere (`--config.lr`) is closer than any spelling.
   same = [k for k in known if k.split(".")[-1] == path.split(".")[-1]]
   near = [f"did you mean --config.{k}?" for k in same or close]
-  hint = near[0] if near else "configs/common.py lists what there is"
+  hint = near[0] if near else "miras train --help lists what there is"
   raise UserError(f"unknown option --config.{path}; {hint}")
 
 

@@ -6,6 +6,10 @@ never sees an ml_collections.ConfigDict.
 
 import dataclasses
 
+from miras_jax.config.fields import setting
+
+LANES = 128  # of a TPU register: lengths and widths are multiples of it
+
 
 def _check(condition, message):
   if not condition:
@@ -99,9 +103,10 @@ class LlamaConfig:
   lora_alpha: float = 16.0
   lora_dropout: float = 0.0
   lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
-  remat: str = "none"
-  attention: str = "xla"
-  scan_unroll: int = 1  # layers a turn of the loop; few small ones run faster unrolled
+  remat: str = setting("none", "what is computed again", may_change=True)
+  attention: str = setting("xla", "models/attention.py", may_change=True)
+  # Few small layers run faster unrolled.
+  scan_unroll: int = setting(1, "layers a turn of the loop", may_change=True)
 
   def __post_init__(self):
     _check(
@@ -271,3 +276,15 @@ def _replace(cfg, tree, prefix=""):
       _check_kind(prefix + name, getattr(cfg, name), value)
     changes[name] = value
   return dataclasses.replace(cfg, **changes)
+
+
+def extra_width(head_dim: int) -> int:
+  """Channels that splash attention adds to a head, to tell conversations apart: up to
+  the next multiple of LANES that leaves at least half of them (models/splash.py)."""
+  width = -head_dim % LANES
+  return width if width >= LANES // 2 else width + LANES
+
+
+def max_segments(head_dim: int) -> int:
+  """The highest segment number of a row with splash attention: at least 63."""
+  return extra_width(head_dim) - 1

@@ -1,72 +1,54 @@
 """A run as frozen dataclasses: made from a ConfigDict once, stored as config.json.
 
 Nothing below `train` sees a ConfigDict, and a checkpoint can be read without the config
-file that made it.
+file that made it. `base_config` is what a config file starts from.
 """
 
 import dataclasses
+import functools
 import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import ml_collections
 
 from miras_jax.config import model as model_config
 from miras_jax.config import variants
+from miras_jax.config.fields import check, setting
+from miras_jax.config.settings import (
+  LOSS_PRESETS,
+  DataChoice,
+  DistributedConfig,
+  LossConfig,
+  MeshConfig,
+  OptimConfig,
+  loss_config,
+)
 from miras_jax.errors import UserError
-from miras_jax.models.splash import max_segments
-from miras_jax.parallel.distributed import DistributedConfig
-from miras_jax.parallel.mesh import MeshConfig
-from miras_jax.training import losses
-from miras_jax.training.optim import OptimConfig
 
 DTYPES = ("float32", "bfloat16")
-
-_POSITIVE = (
-  "steps", "batch_size", "checkpoint_every", "keep", "log_every", "probe_every",
-  "max_skipped",
-)  # fmt: skip
 SEEDS = 2**31  # what every random number generator of a run takes
-
-# What may differ between a run and its resumption: length, place and bookkeeping.
-MAY_CHANGE = (
-  "steps",
-  "checkpoint_every",
-  "keep",
-  "log_every",
-  "probe_every",
-  "compile_cache",
-  "max_skipped",
-  "model.overrides.llama.attention",
-  "model.overrides.llama.remat",
-  "model.overrides.llama.scan_unroll",
-  "mesh.",
-  "distributed.",
-  "data.dir",
-  "data.images_dir",
-  "data.masks_dir",
-  "data.threads",
-  "data.in_memory",
-  "data.cache",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelChoice:
   """A row of VARIANTS, the fields that differ ({"llama.vocab_size": 600}), a dtype."""
 
-  variant: str
-  overrides: dict
-  dtype: str = "float32"
+  variant: str = setting(
+    "tiny", "size of the model: a row of config/variants.py", choices=variants.VARIANTS
+  )
+  overrides: dict = setting(
+    {}, 'sizes that differ from the row: {"llama": {"lora_rank": 8}}'
+  )
+  dtype: str = setting(
+    "float32", "number type of the arithmetic and of frozen parameters", choices=DTYPES
+  )
 
   def __post_init__(self):
-    if self.variant not in variants.VARIANTS:
-      raise UserError(
-        f"unknown model.variant={self.variant!r};"
-        f" there are {', '.join(variants.VARIANTS)}"
-      )
-    if self.dtype not in DTYPES:
-      raise UserError(f"unknown model.dtype={self.dtype!r}; there are {DTYPES}")
+    check(self, "model.")
     self.build()
 
-  def build(self):
-    """The MirasConfig."""
+  def build(self) -> model_config.MirasConfig:
     variant = variants.VARIANTS[self.variant]
     try:
       return model_config.with_overrides(variant, self.overrides)
@@ -76,71 +58,67 @@ class ModelChoice:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataChoice:
-  """Where the conversations are and how they become a Batch."""
-
-  dir: str
-  images_dir: str = ""
-  masks_dir: str = ""
-  split_train: str = "train"
-  split_eval: str = "val"
-  limit: int = 0
-  tokenizer: str = "bpe"
-  vocab_size: int = 1024
-  template: str = "llava_v1"
-  system: str = ""
-  name_targets: bool = True
-  view: str = "letterbox"
-  max_len: int = 0
-  max_masks: int = 2
-  pack: int = 1
-  talk_len: int = 0
-  threads: int = 0
-  in_memory: bool = False
-  cache: str = ""
-
-  def __post_init__(self):
-    least = {"pack": 1, "max_masks": 1, "limit": 0, "max_len": 0, "talk_len": 0}
-    for name, value in (least | {"threads": 0}).items():
-      if getattr(self, name) < value:
-        raise UserError(f"data.{name}={getattr(self, name)} must be at least {value}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
   """Everything a run depends on."""
 
-  model: ModelChoice
-  data: DataChoice
-  mesh: MeshConfig
-  optim: OptimConfig
-  loss: losses.LossConfig
-  loss_resolution: int
-  trainable: str
-  steps: int
-  batch_size: int
-  seed: int
-  checkpoint_every: int
-  keep: int
-  log_every: int
-  probe_every: int
-  compile_cache: str = ""
-  init_from: str = ""
-  max_skipped: int = 10
-  distributed: DistributedConfig = DistributedConfig()
+  model: ModelChoice = ModelChoice()
+  data: DataChoice = DataChoice()
+  mesh: MeshConfig = setting(MeshConfig(), "", may_change=True)
+  distributed: DistributedConfig = setting(DistributedConfig(), "", may_change=True)
+  optim: OptimConfig = OptimConfig()
+  loss: LossConfig = LOSS_PRESETS["paper"]
+  loss_resolution: int = setting(
+    64,
+    "side in pixels of the square on which masks are compared",
+    least=1,
+    option="loss.loss_resolution",
+  )
+  trainable: str = setting(
+    "lora_heads", 'what trains: a preset of models/trees.py, "+more" added to it'
+  )
+  init_from: str = setting(
+    "", "folder that `miras convert` wrote: the run starts from its weights"
+  )
+  steps: int = setting(
+    1000, "number of updates of the whole run", least=1, may_change=True
+  )
+  batch_size: int = setting(
+    16, "rows of a batch, those of all devices together", least=1
+  )
+  seed: int = setting(0, "seed of weights, order and dropout", least=0, below=SEEDS)
+  checkpoint_every: int = setting(
+    500, "steps between checkpoints", least=1, may_change=True
+  )
+  keep: int = setting(
+    3, "number of newest checkpoints to keep", least=1, may_change=True
+  )
+  log_every: int = setting(
+    20,
+    "steps between points in TensorBoard; metrics.jsonl has every step",
+    least=1,
+    may_change=True,
+  )
+  probe_every: int = setting(
+    100, "steps between losses on a held-out batch", least=1, may_change=True
+  )
+  max_skipped: int = setting(
+    10,
+    "so many steps in a row without a finite loss or gradient end the run",
+    least=1,
+    may_change=True,
+  )
+  compile_cache: str = setting(
+    "", "folder that keeps compiled programs between runs", may_change=True
+  )
 
   def __post_init__(self):
-    for name in _POSITIVE:
-      if getattr(self, name) < 1:
-        raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-    if not 0 <= self.seed < SEEDS:
-      raise UserError(f"seed={self.seed} must be at least 0 and less than {SEEDS}")
+    check(self)
     self._check_pack()
 
   def _check_pack(self):
     """Splash attention tells only so many conversations of a row apart."""
     llama = self.model.build().llama
-    most = max_segments(llama.head_dim) - 1  # segment 1 is their prefix
+    most = model_config.max_segments(llama.head_dim) - 1  # segment 1 is their prefix
     if llama.attention == "splash" and self.data.pack > most:
       raise UserError(
         f"data.pack={self.data.pack}: attention='splash' tells {most} conversations of"
@@ -149,37 +127,27 @@ class RunConfig:
       )
 
   @classmethod
-  def from_config_dict(cls, config):
-    """ml_collections.ConfigDict (the fields of configs/common.py) -> RunConfig."""
+  def from_config_dict(cls, config: ml_collections.ConfigDict) -> "RunConfig":
+    """What a config file returns (`base_config`, changed) as a RunConfig."""
     plain = config.to_dict()
-    model, loss = plain.pop("model"), plain.pop("loss")
-    model["overrides"] = dict(_flatten(model["overrides"]))
+    model, loss = plain["model"], plain["loss"]
     resolution = loss.pop("loss_resolution")
-    return cls(
-      model=ModelChoice(**model),
-      data=DataChoice(**plain.pop("data")),
-      mesh=MeshConfig(**plain.pop("mesh")),
-      optim=OptimConfig(**plain.pop("optim")),
-      distributed=DistributedConfig(**plain.pop("distributed")),
-      loss=loss_config(**loss),
-      loss_resolution=resolution,
-      **plain,
-    )
+    parts = {
+      name: kind(**plain.pop(name))
+      for name, kind in _groups(cls)
+      if name not in ("model", "loss")
+    }
+    overrides = dict(_flatten(model.pop("overrides")))
+    parts["model"] = ModelChoice(**model, overrides=overrides)
+    parts["loss"] = loss_config(**loss)
+    return cls(**plain | parts, loss_resolution=resolution)
 
   @classmethod
-  def from_json(cls, text):
+  def from_json(cls, text: str) -> "RunConfig":
     plain = json.loads(text)
-    parts = {
-      "model": ModelChoice,
-      "data": DataChoice,
-      "mesh": MeshConfig,
-      "optim": OptimConfig,
-      "loss": losses.LossConfig,
-      "distributed": DistributedConfig,
-    }
     # Runs of an earlier version have no `distributed`.
-    made = {k: kind(**plain[k]) for k, kind in parts.items() if k in plain}
-    return cls(**plain | made)
+    parts = {n: kind(**plain[n]) for n, kind in _groups(cls) if n in plain}
+    return cls(**plain | parts)
 
   def to_json(self):
     return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
@@ -195,27 +163,85 @@ class RunConfig:
     return dataclasses.replace(self, model=model, data=data)
 
 
-def loss_config(preset, **numbers):
-  """A preset with the numbers that are not None in place of its own."""
-  if preset not in losses.LOSS_PRESETS:
-    raise UserError(
-      f"unknown loss.preset={preset!r}; there are {', '.join(losses.LOSS_PRESETS)}"
-    )
-  given = {k: v for k, v in numbers.items() if v is not None}
-  try:
-    return dataclasses.replace(losses.LOSS_PRESETS[preset], **given)
-  except (TypeError, ValueError) as error:
-    raise UserError(f"loss: {str(error).replace('self.', '')}") from error
+def _groups(cls):
+  """(name, dataclass) of the fields that hold a group of fields."""
+  for field in dataclasses.fields(cls):
+    if dataclasses.is_dataclass(field.type):
+      yield field.name, field.type
 
 
-def first_difference(old, new):
-  """The first field whose change makes it another run: (name, old, new), or None."""
+class Setting(NamedTuple):
+  """One field of a run. place: in config.json; option: in `--config.OPTION=VALUE`."""
+
+  place: str
+  option: str
+  kind: type
+  default: Any  # None: the preset's
+  help: str
+  may_change: bool
+
+
+PRESET = Setting(
+  "", "loss.preset", str, "paper",
+  "weights by name: a row of LOSS_PRESETS in config/settings.py", False,
+)  # fmt: skip
+
+
+def settings() -> list[Setting]:
+  """Every field of a run, and the preset that fills in those of the losses."""
+  return [PRESET, *_settings(RunConfig, "", False)]
+
+
+def _settings(cls, prefix, may_change) -> Iterator[Setting]:
+  for field in dataclasses.fields(cls):
+    place, about = f"{prefix}{field.name}", field.metadata
+    free = may_change or about.get("may_change", False)
+    if dataclasses.is_dataclass(field.type):
+      yield from _settings(field.type, f"{place}.", free)
+      continue
+    made = field.default is dataclasses.MISSING
+    default = field.default_factory() if made else field.default
+    default = None if cls is LossConfig else default
+    option = about["option"] or place
+    yield Setting(place, option, field.type, default, about["help"], free)
+
+
+def base_config() -> ml_collections.ConfigDict:
+  """Every field a run has, with its default; a config file changes what differs."""
+  config = ml_collections.ConfigDict()
+  for one in settings():
+    *groups, name = one.option.split(".")
+    node = config
+    for group in groups:
+      if group not in node:
+        node[group] = ml_collections.ConfigDict()
+      node = node[group]
+    unset = ml_collections.config_dict.placeholder(one.kind)
+    node[name] = unset if one.default is None else one.default
+  return config
+
+
+def first_difference(old: RunConfig, new: RunConfig):
+  """The first field whose change makes it another run: (option, old, new), or None."""
+  options = {one.place: one.option for one in settings()}
   old, new = (dict(_flatten(dataclasses.asdict(c))) for c in (old, new))
-  for name in sorted(old.keys() | new.keys()):
-    free = any(name == m or (m[-1] == "." and name.startswith(m)) for m in MAY_CHANGE)
-    if not free and old.get(name) != new.get(name):
-      return name, old.get(name), new.get(name)
+  for place in sorted(old.keys() | new.keys()):
+    if old.get(place) != new.get(place) and place not in _may_change():
+      return options.get(place, place), old.get(place), new.get(place)
   return None
+
+
+@functools.cache
+def _may_change():
+  """Places of all that may differ between a run and its resumption."""
+  free = {one.place for one in settings() if one.may_change}
+  for part in dataclasses.fields(model_config.MirasConfig):
+    if not dataclasses.is_dataclass(part.type):
+      continue
+    for field in dataclasses.fields(part.type):
+      if field.metadata.get("may_change"):
+        free.add(f"model.overrides.{part.name}.{field.name}")
+  return frozenset(free)
 
 
 def shared_by_processes(config):

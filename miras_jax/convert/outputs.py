@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs.common import base_config
 from input_pipeline.tokenizer import load_tokenizer
-from miras_jax.config.run import ModelChoice, RunConfig
+from miras_jax.config.run import ModelChoice, RunConfig, base_config
 from miras_jax.convert import hf, infer
 from miras_jax.convert.files import stream
 from miras_jax.convert.other_sources import with_linear_projector

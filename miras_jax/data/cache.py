@@ -27,7 +27,6 @@ from miras_jax import logs
 from miras_jax.checkpoint import workdir
 from miras_jax.config import file as config_file
 from miras_jax.config import run as run_config
-from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.parallel import distributed, sharding
 from miras_jax.parallel import mesh as mesh_lib
@@ -37,10 +36,7 @@ from miras_jax.training import features, init_from, task
 def main(args):
   """Writes the cache; returns 0."""
   logs.to_stderr()
-  config = config_file.load(args.config)
-  for name, value in args.fields:
-    config_file.override(config, name, value)
-  config = init_from.fitted(RunConfig.from_config_dict(config))
+  config = init_from.fitted(config_file.read(args.config, args.fields))
   distributed.start(config.distributed)
   distributed.require_same("config", run_config.shared_by_processes(config))
   if args.batch_size < 1 or args.part_size < 1:

@@ -17,8 +17,8 @@ T tokens, N patches, D width, F mlp width, G side of a grid, M masks, R LoRA ran
 import re
 from typing import NamedTuple
 
+from miras_jax.config.model import extra_width
 from miras_jax.models import trees
-from miras_jax.models.splash import extra_width
 
 
 class Unit(NamedTuple):

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec as P
 
-LANES = 128  # of a TPU register: lengths and widths are multiples of it
+from miras_jax.config.model import LANES, extra_width
+
 BLOCKS = (512, 384, 256, 128)  # queries and keys of a tile, the first that divides T
 FAR = 2.0**14  # exact in bfloat16; far below any logit, far above -inf
 BATCH_AXES, HEAD_AXIS = ("dcn_data", "data", "fsdp"), "tensor"
@@ -54,17 +55,6 @@ def attend_splash(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, interpret=None):
     out_specs=heads,
     check_vma=False,
   )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
-
-
-def extra_width(head_dim):
-  """E: channels up to the next multiple of 128 that leaves at least 64."""
-  width = -head_dim % LANES
-  return width if width >= LANES // 2 else width + LANES
-
-
-def max_segments(head_dim):
-  """The highest segment number of a row: at least 63."""
-  return extra_width(head_dim) - 1
 
 
 def _attend_local(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, interpret):

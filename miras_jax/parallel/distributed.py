@@ -5,7 +5,6 @@ JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID; Slurm or Open MPI (a
 reads them); a TPU host. All else here does nothing in a run of one process.
 """
 
-import dataclasses
 import glob
 import hashlib
 import importlib.util
@@ -27,26 +26,11 @@ LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLIC
 SHUTDOWN_S = 10
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DistributedConfig:
-  """Where the other processes are; all empty: see the environment.
+def start(cfg, environ=None):
+  """Joins the other processes when there are any. UserError when that fails.
 
-  coordinator: HOST:PORT of process 0, "auto" for what jax detects, "off" for none.
-  processes, process: how many there are and which one this is. heartbeat_s: a process
-  silent for so long is taken for dead and ends the others. join_s: how long to wait for
-  all of them at the start.
+  cfg: config.settings.DistributedConfig.
   """
-
-  coordinator: str = ""
-  processes: int = 0
-  process: int = -1
-  heartbeat_s: int = 20
-  join_s: int = 300
-
-
-def start(cfg=None, environ=None):
-  """Joins the other processes when there are any. UserError when that fails."""
-  cfg = cfg or DistributedConfig()
   where = address(cfg, os.environ if environ is None else environ)
   if where is None or jax.distributed.is_initialized():
     return

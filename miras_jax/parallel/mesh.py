@@ -5,7 +5,6 @@ fast one within, `fsdp` shards parameters and batch, `tensor` splits matrix prod
 `sequence` splits long rows. A size of -1 takes what is left.
 """
 
-import dataclasses
 import math
 
 import jax
@@ -17,29 +16,6 @@ from miras_jax.errors import UserError
 
 AXES = ("dcn_data", "data", "fsdp", "tensor", "sequence")
 BATCH_AXES = ("dcn_data", "data", "fsdp")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MeshConfig:
-  """Size of each axis; at most one is -1."""
-
-  dcn_data: int = 1
-  data: int = -1
-  fsdp: int = 1
-  tensor: int = 1
-  sequence: int = 1
-
-  def __post_init__(self):
-    sizes = self.sizes
-    bad = [f"{n}={s}" for n, s in sizes.items() if s != -1 and s < 1]
-    if bad:
-      raise UserError(f"mesh sizes must be -1 or at least 1, not {', '.join(bad)}")
-    if sum(s == -1 for s in sizes.values()) > 1:
-      raise UserError(f"only one mesh axis may be -1: {_text(sizes)}")
-
-  @property
-  def sizes(self):
-    return {name: getattr(self, name) for name in AXES}
 
 
 def resolve(cfg, num_devices):

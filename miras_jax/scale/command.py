@@ -37,7 +37,7 @@ import pathlib
 
 from miras_jax import logs
 from miras_jax.config import file as config_file
-from miras_jax.config.run import RunConfig
+from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.options import Parser
 from miras_jax.parallel import mesh as mesh_lib
@@ -47,8 +47,8 @@ from miras_jax.scale.compile import EFFORTS, compile_one
 
 def main(argv):
   """`miras scale ...`; see the module's head."""
-  overrides = [a for a in argv if a.startswith("--config.")]
-  options = _parser().parse_args([a for a in argv if not a.startswith("--config.")])
+  argv, fields = config_file.split_fields(argv)
+  options = _parser().parse_args(argv)
   logs.to_stderr()
   if options.check:
     from miras_jax.scale import guard
@@ -56,7 +56,7 @@ def main(argv):
     return guard.main(update=options.update)
   if not options.config:
     raise UserError("miras scale: --config=... is missing (see miras scale --help)")
-  config = _config(options.config, overrides)
+  config = config_file.read(options.config, fields)
   if options.study == "ladder":
     return _ladder(options, config)
   entries = _entries(options, config)
@@ -147,16 +147,6 @@ def _one_by(options):
   return one
 
 
-def _config(argument, overrides):
-  config = config_file.load(argument)
-  for item in overrides:
-    name, equals, value = item.partition("=")
-    if not equals:
-      raise UserError(f"{name}: want {name}=VALUE")
-    config_file.override(config, name.removeprefix("--config."), value)
-  return RunConfig.from_config_dict(config)
-
-
 def _mesh(text):
   """ "data=4,fsdp=-1" -> MeshConfig, or None for an empty text."""
   if not text:
@@ -169,7 +159,7 @@ def _mesh(text):
         f"--mesh={text}: want AXIS=SIZE of {', '.join(mesh_lib.AXES)} by comma"
       )
     sizes[name] = int(size)
-  return mesh_lib.MeshConfig(**sizes)
+  return MeshConfig(**sizes)
 
 
 def _parser():

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from miras_jax.config.settings import MeshConfig
 from miras_jax.models import flops, trees
 from miras_jax.models.sam_encoder import MAX_LOGITS
 from miras_jax.parallel import chips, sharding
@@ -217,7 +218,7 @@ def meshes(config, devices, slices=1):
     rest = inner // tensor
     for fsdp in 2 ** np.arange(int(math.log2(rest)) + 1):
       if rest % fsdp == 0:
-        out.append(mesh_lib.MeshConfig(
+        out.append(MeshConfig(
           dcn_data=slices, data=rest // int(fsdp), fsdp=int(fsdp), tensor=tensor
         ))  # fmt: skip
   return out

@@ -19,6 +19,7 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.inference import generate
 from miras_jax.models import attention, llama, trees
@@ -83,7 +84,7 @@ def fit(config, num_devices, *, num_slices=1, per_chip=0):
 
 def fit_cache(config, num_devices, *, num_slices=1, per_chip=0):
   """`fit` for `cache`: rows are images, cut over all devices whatever the mesh."""
-  mesh = mesh_lib.MeshConfig(dcn_data=num_slices, data=-1)
+  mesh = MeshConfig(dcn_data=num_slices, data=-1)
   optim = dataclasses.replace(config.optim, accumulation=1)
   config = dataclasses.replace(config, mesh=mesh, optim=optim)
   images = per_chip or IMAGES

@@ -7,8 +7,8 @@ as many conversations a step as the config, so that it is the same training.
 
 import dataclasses
 
+from miras_jax.config.model import LANES
 from miras_jax.errors import UserError
-from miras_jax.models.splash import LANES
 from miras_jax.scale import model, programs, topology
 
 REMATS = ("full", "dots")

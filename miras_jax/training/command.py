@@ -14,8 +14,6 @@ SIGTERM saves and ends with status 0. With several processes every one runs the 
 command; how they find each other is in miras_jax/parallel/distributed.py.
 """
 
-import collections
-
 import jax
 
 from miras_jax import logs
@@ -26,7 +24,7 @@ from miras_jax.config import run as run_config
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import attention_support
-from miras_jax.options import nearest
+from miras_jax.options import Parser
 from miras_jax.parallel import distributed
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.training import init_from, loop, meters
@@ -35,12 +33,8 @@ from miras_jax.training.task import make_task
 
 def main(argv):
   """`miras train ...`; see the module's head."""
-  arguments = parse(argv)
-  if arguments is None:
-    print(f"{__doc__}\n{config_file.described()}")
-    return 0
+  config, folder, profile = parse(argv)
   logs.to_stderr()
-  config, folder, profile = arguments
   distributed.start(config.distributed)
   logs.of_process(jax.process_index() if jax.distributed.is_initialized() else 0)
   distributed.require_same("config", run_config.shared_by_processes(config))
@@ -71,31 +65,34 @@ def run(config, folder, *, profile=None):
   return loop.train(task, folder, devices, profile=profile)
 
 
-def parse(argv):
-  """(RunConfig, Workdir, profile) of the command line, or None for --help.
+def parse(argv) -> tuple[RunConfig, workdir.Workdir, tuple[int, int] | None]:
+  """(RunConfig, Workdir, profile) of the command line. Raises UserError.
 
-  profile: (first step, count) or None. Raises UserError.
+  profile: (first step, count) or None.
   """
-  options = list(_options(argv))
-  names = [name for name, _ in options]
-  if "--help" in names or "-h" in names:
-    return None
-  known = ("--config", "--workdir", "--profile")
-  for name in names:
-    if name not in known and not name.startswith("--config."):
-      raise UserError(f"miras train: unknown option {name}{nearest(name, known)}")
-  values = dict(options)
-  for name in known[:2]:
-    if not values.get(name):
-      raise UserError(f"miras train: {name}=... is missing (see miras train --help)")
-  config = config_file.load(values["--config"])
-  for name, value in options:
-    if name.startswith("--config."):
-      config_file.override(config, name.removeprefix("--config."), value)
-  profile = values.get("--profile")
+  argv, fields = config_file.split_fields(argv)
+  args = _parser().parse_args(argv)
+  for name in ("config", "workdir"):
+    if not getattr(args, name):
+      raise UserError(f"miras train: --{name}=... is missing (see miras train --help)")
+  profile = args.profile
   profile = meters.parse_profile(profile) if profile is not None else None
-  folder = workdir.Workdir(values["--workdir"])
-  return RunConfig.from_config_dict(config), folder, profile
+  config = config_file.read(args.config, fields)
+  return config, workdir.Workdir(args.workdir), profile
+
+
+def _parser():
+  fields = "every field, with the default that a config starts from:\n"
+  parser = Parser(
+    prog="miras train",
+    usage="miras train --config=FILE[:options] --workdir=DIR [--config.a.b=VALUE ...]",
+    description=__doc__,
+    epilog=fields + config_file.described(),
+  )
+  parser.add_argument("--config", help="your config, or the name of one of the package")
+  parser.add_argument("--workdir", help="folder of the run; one that is there goes on")
+  parser.add_argument("--profile", help="STEP:COUNT, a trace of so many steps")
+  return parser
 
 
 def _is_whole(step_folder):
@@ -132,14 +129,3 @@ def _compare_folder(config, folder):
       f" --workdir, or {keep}"
     )
   return config, steps[-1]
-
-
-def _options(argv):
-  """("--name", value) pairs of `--name=value` and `--name value`."""
-  rest = collections.deque(argv)
-  while rest:
-    name, equals, value = rest.popleft().partition("=")
-    if not name.startswith("-"):
-      raise UserError(f"miras train: {name!r} is no option (see miras train --help)")
-    takes_next = not equals and rest and not rest[0].startswith("--")
-    yield name, rest.popleft() if takes_next else value

@@ -12,52 +12,11 @@ V vocabulary, G shards of the batch. Mask arguments shared by the mask losses:
   pixels_BHW    1 inside the image, 0 on its padding; None: no padding
 """
 
-import dataclasses
-import math
-
 import jax
 import jax.numpy as jnp
 
+from miras_jax.config.settings import BOUNDARY_FORMS, FOCAL_FORMS
 from miras_jax.parallel import sharding
-
-FOCAL_FORMS = ("mask", "published")
-BOUNDARY_FORMS = ("probabilities", "published")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LossConfig:
-  """Weight of each term, 0 leaves it out, and the forms that the terms take."""
-
-  token_ce: float = 1.0
-  mask_bce: float = 0.0
-  dice: float = 0.0
-  focal: float = 0.0
-  boundary: float = 0.0
-  dice_scale: float = 1000.0
-  focal_form: str = "mask"
-  boundary_form: str = "probabilities"
-
-  def __post_init__(self):
-    for name in ("token_ce", "mask_bce", "dice", "focal", "boundary", "dice_scale"):
-      if not 0 <= getattr(self, name) < math.inf:
-        raise ValueError(f"{name}={getattr(self, name)} must be finite, at least 0")
-    if self.focal_form not in FOCAL_FORMS:
-      raise ValueError(f"{self.focal_form=} is not in {FOCAL_FORMS}")
-    if self.boundary_form not in BOUNDARY_FORMS:
-      raise ValueError(f"{self.boundary_form=} is not in {BOUNDARY_FORMS}")
-
-
-LOSS_PRESETS = {
-  "paper": LossConfig(token_ce=1.0, mask_bce=2.0, dice=0.5),
-  "stage2_code": LossConfig(token_ce=1.0, dice=0.5, focal=1.0, boundary=0.5),
-}
-
-# `dataclasses.replace(LOSS_PRESETS[...], **PUBLISHED_FORMS)`: numbers of the release.
-PUBLISHED_FORMS = {
-  "dice_scale": 10_000.0,
-  "focal_form": "published",
-  "boundary_form": "published",
-}
 
 
 def next_tokens(tokens_BT, loss_mask_BT):

@@ -8,6 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from miras_jax.config.settings import LossConfig
 from miras_jax.models.layers import resize_bilinear
 from miras_jax.training import losses
 
@@ -23,7 +24,7 @@ class MirasObjective:
   """
 
   model: object
-  loss: losses.LossConfig
+  loss: LossConfig
   resolution: int
 
   def __post_init__(self):

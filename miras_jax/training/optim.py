@@ -1,56 +1,11 @@
-"""Schedule, clipping and AdamW or Muon as one optax chain, from a frozen dataclass."""
-
-import dataclasses
-import math
+"""Schedule, clipping and AdamW or Muon as one optax chain, from an OptimConfig."""
 
 import jax
 import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-from miras_jax.errors import UserError
-
-OPTIMIZERS = ("adamw", "muon")
-SCHEDULES = ("linear", "cosine", "constant")
 DECAYED = ("kernel", "lora_a", "lora_b")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-  """AdamW as published: (0.9, 0.95), no decay, lr 3e-4, 100 warm-up steps, clip 1.0.
-
-  `accumulation` cuts every batch into that many micro-batches; `ema` > 0 keeps a moving
-  average of what trains. `name="muon"` moves the matrices by Muon at `muon_lr` and the
-  rest by AdamW at `lr`: fewer examples when a model starts from random weights.
-  """
-
-  name: str = "adamw"
-  lr: float = 3e-4
-  muon_lr: float = 5e-3
-  schedule: str = "linear"
-  warmup_steps: int = 100
-  b1: float = 0.9
-  b2: float = 0.95
-  weight_decay: float = 0.0
-  clip_norm: float = 1.0
-  ema: float = 0.0
-  accumulation: int = 1
-
-  def __post_init__(self):
-    if self.name not in OPTIMIZERS:
-      raise UserError(
-        f"unknown optim.name={self.name!r}; there are {', '.join(OPTIMIZERS)}"
-      )
-    if self.schedule not in SCHEDULES:
-      raise UserError(
-        f"unknown optim.schedule={self.schedule!r}; there are {', '.join(SCHEDULES)}"
-      )
-    least_of = {"lr": 0, "muon_lr": 0, "warmup_steps": 0, "accumulation": 1}
-    for name, least in least_of.items():
-      if not least <= getattr(self, name) < math.inf:
-        raise UserError(f"optim.{name}={getattr(self, name)} must be at least {least}")
-    if not 0 <= self.ema < 1:
-      raise UserError(f"optim.ema={self.ema} must be at least 0 and less than 1")
 
 
 def make_schedule(cfg, steps, peak=None):

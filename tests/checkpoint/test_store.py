@@ -15,6 +15,7 @@ from miras_jax.checkpoint import command as checkpoint_command
 from miras_jax.checkpoint import fingerprint, store, workdir
 from miras_jax.checkpoint.store import Checkpoints
 from miras_jax.config.run import RunConfig
+from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.inference.load import load_for_inference
 from miras_jax.parallel import mesh as mesh_lib
@@ -34,7 +35,7 @@ def make_state(seed=0, ema=0.0, width=8):
 
 
 def shapes_of(state, devices=1, **axes):
-  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(**axes), jax.devices()[:devices])
+  mesh = mesh_lib.make_mesh(MeshConfig(**axes), jax.devices()[:devices])
   shapes = jax.eval_shape(lambda: state)
   placed = sharding.state_shardings(shapes, mesh, RULES)
   return jax.tree.map(
@@ -324,7 +325,7 @@ def test_every_flipped_bit_changes_the_fingerprint(dtype):
 
 def test_the_fingerprint_sees_order_and_not_sharding():
   value = jnp.arange(64.0).reshape(8, 8)
-  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=4, fsdp=2))
+  mesh = mesh_lib.make_mesh(MeshConfig(data=4, fsdp=2))
   spec = jax.sharding.PartitionSpec("data", "fsdp")
   cut = jax.device_put(value, jax.sharding.NamedSharding(mesh, spec))
   assert fingerprint.table([cut]) == fingerprint.table([value])

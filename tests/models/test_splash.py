@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from miras_jax.config.model import extra_width
+from miras_jax.config.settings import MeshConfig
 from miras_jax.models.attention import attend, segment_mask
-from miras_jax.models.splash import FAR, extra_width
+from miras_jax.models.splash import FAR
 from miras_jax.parallel import mesh as mesh_lib
 
 SINGLE = [1] * 150 + [0] * 10
@@ -49,7 +51,7 @@ def test_packed_and_single_rows_equal_plain_attention_forward_and_backward():
 
 def test_under_a_mesh_each_device_attends_in_its_rows_and_heads():
   case = inputs([SINGLE, PACKED, PACKED, SINGLE], N=4, K=2)
-  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=2, fsdp=2, tensor=2))
+  mesh = mesh_lib.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
   with jax.set_mesh(mesh):
     ours = both("splash", *case)
   for a, b in zip(*map(jax.tree.leaves, (ours, both("xla", *case))), strict=True):
@@ -58,7 +60,7 @@ def test_under_a_mesh_each_device_attends_in_its_rows_and_heads():
 
 def test_heads_that_tensor_does_not_divide_are_named():
   qkv, g, segments_BT = inputs([SINGLE], K=1)
-  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=4, tensor=2))
+  mesh = mesh_lib.make_mesh(MeshConfig(data=4, tensor=2))
   with jax.set_mesh(mesh), pytest.raises(ValueError, match="1 key heads.*tensor=2"):
     both("splash", qkv, g, segments_BT)
 

@@ -15,10 +15,10 @@ import pytest
 
 from miras_jax.benchmarks import toy_run
 from miras_jax.checkpoint import workdir
+from miras_jax.config.settings import DistributedConfig, MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.parallel import distributed
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.parallel.distributed import DistributedConfig
 
 STEPS = 20
 
@@ -195,7 +195,7 @@ def test_processes_that_hold_the_same_rows_feed_the_same_share(
   sizes, share, monkeypatch
 ):
   """As with two processes of four devices: device k is of process k // 4."""
-  made = mesh_lib.make_mesh(mesh_lib.MeshConfig(**sizes))
+  made = mesh_lib.make_mesh(MeshConfig(**sizes))
   rows = jax.sharding.NamedSharding.devices_indices_map
 
   def of_two_processes(self, shape):

@@ -4,9 +4,9 @@ import jax
 import pytest
 from jax.sharding import AxisType
 
+from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.parallel import mesh
-from miras_jax.parallel.mesh import MeshConfig
 
 
 def test_the_free_axis_takes_what_is_left():

@@ -9,10 +9,10 @@ from jax.sharding import PartitionSpec as P
 
 from miras_jax.config import model as config
 from miras_jax.config import variants
+from miras_jax.config.settings import MeshConfig
 from miras_jax.models import miras, trees
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
-from miras_jax.parallel.mesh import MeshConfig
 from miras_jax.training import step as train_step
 
 

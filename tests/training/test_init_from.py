@@ -14,11 +14,11 @@ from flax.traverse_util import flatten_dict
 from configs import common
 from miras_jax.checkpoint import workdir
 from miras_jax.config import run as run_config
+from miras_jax.config.settings import MeshConfig
 from miras_jax.convert.folder import FolderTree, load_params
 from miras_jax.errors import UserError
 from miras_jax.inference.load import load_for_inference, open_checkpoint
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.parallel.mesh import MeshConfig
 from miras_jax.training import command as train
 from miras_jax.training import init_from, loop, task
 from miras_jax.training import step as train_step

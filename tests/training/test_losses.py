@@ -5,9 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miras_jax.parallel.mesh import MeshConfig, make_mesh
+from miras_jax.config.settings import (
+  LOSS_PRESETS,
+  PUBLISHED_FORMS,
+  LossConfig,
+  MeshConfig,
+)
+from miras_jax.errors import UserError
+from miras_jax.parallel.mesh import make_mesh
 from miras_jax.training import losses
-from miras_jax.training.losses import LOSS_PRESETS, PUBLISHED_FORMS, LossConfig
 from tests.models import golden_sam
 from tests.shared_data import needs_golden
 
@@ -217,7 +223,7 @@ def test_unknown_form_is_an_error(name):
   logits, targets, where = _batch()
   with pytest.raises(ValueError, match="'nonsense'"):
     getattr(losses, name)(logits, targets, **where, normaliser=1, form="nonsense")
-  with pytest.raises(ValueError, match="'nonsense'"):
+  with pytest.raises(UserError, match="'nonsense'"):
     LossConfig(**{f"{name}_form": "nonsense"})
 
 

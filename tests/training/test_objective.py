@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from miras_jax.config.settings import LossConfig
 from miras_jax.config.variants import TINY
 from miras_jax.models import miras
-from miras_jax.training import losses
 from miras_jax.training.objective import MirasObjective, overlap
 
 
 def _objective(resolution=32, **weights):
   return MirasObjective(
-    miras.Miras(TINY), losses.LossConfig(**weights or {"mask_bce": 2.0}), resolution
+    miras.Miras(TINY), LossConfig(**weights or {"mask_bce": 2.0}), resolution
   )
 
 

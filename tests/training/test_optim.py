@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from miras_jax.config.settings import OptimConfig
 from miras_jax.errors import UserError
 from miras_jax.training import optim
-from miras_jax.training.optim import OptimConfig
 
 
 def test_linear_schedule_warms_up_and_ends_at_zero():
@@ -79,7 +79,7 @@ def test_muon_moves_kernels_and_leaves_the_rest_to_adamw():
 
 
 def test_a_muon_update_of_a_matrix_is_orthogonal():
-  cfg = optim.OptimConfig(name="muon", muon_lr=1.0, warmup_steps=0, clip_norm=0.0)
+  cfg = OptimConfig(name="muon", muon_lr=1.0, warmup_steps=0, clip_norm=0.0)
   params = {"fc": {"kernel": jnp.zeros((8, 8))}}
   grads = {"fc": {"kernel": jax.random.normal(jax.random.key(0), (8, 8))}}
   tx = optim.make_optimizer(cfg, steps=10)

@@ -9,9 +9,9 @@ from input_pipeline.conversation import plain_texts
 from input_pipeline.examples import DataConfig, Examples
 from input_pipeline.tokenizer import train_bpe
 from miras_jax.config.model import with_overrides
+from miras_jax.config.settings import LossConfig
 from miras_jax.config.variants import TINY
 from miras_jax.models import miras
-from miras_jax.training import losses
 from miras_jax.training.objective import MirasObjective
 from miras_jax.training.step import total_loss
 from tests.input_pipeline.test_packing import Packable, turns
@@ -46,7 +46,7 @@ def _stack(examples):
 def test_loss_and_gradients_are_those_of_the_conversations_alone(batches):
   alone, together, vocab_size = batches
   cfg = with_overrides(TINY, MICRO | {"llama.vocab_size": vocab_size})
-  loss = losses.LossConfig(token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0)
+  loss = LossConfig(token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0)
   objective = MirasObjective(miras.Miras(cfg), loss, 32)
   shapes = jax.eval_shape(lambda: miras.init_params(cfg, jax.random.key(0)))
   rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from miras_jax.config.settings import MeshConfig
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
 from miras_jax.training import step as train_step
@@ -149,8 +150,8 @@ MESHES = {
 @pytest.mark.parametrize("name", MESHES)
 @pytest.mark.parametrize("number", [1, 2])
 def test_eight_devices_give_the_losses_of_one(name, number):
-  cfg = mesh_lib.MeshConfig(**MESHES[name])
-  one = run_on(mesh_lib.make_mesh(mesh_lib.MeshConfig(), jax.devices()[:1]), number)
+  cfg = MeshConfig(**MESHES[name])
+  one = run_on(mesh_lib.make_mesh(MeshConfig(), jax.devices()[:1]), number)
   many = run_on(mesh_lib.make_mesh(cfg, jax.devices()[:8]), number)
   np.testing.assert_allclose(many[0], one[0], rtol=1e-5)
   assert leaves_equal(many[1].frozen, one[1].frozen)

@@ -12,10 +12,10 @@ from configs import common
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax.checkpoint import workdir
 from miras_jax.config import run as run_config
+from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.inference.load import load_for_inference
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.parallel.mesh import MeshConfig
 from miras_jax.training import loop, task
 from tests import prist_files
 
