@@ -12,37 +12,44 @@ REQUIRES = [
   "flax>=0.12,<0.13",
   "optax>=0.2.5,<0.3",
   "orbax-checkpoint>=0.11.20,<0.13",
+  "etils[epath]>=1.12,<2",
   "grain>=0.2.12,<0.3",
-  "tensorflow-datasets>=4.9.8,<5",
   "array_record>=0.8,<0.9",
+  # Public data sets will be read through it; no module imports it yet.
+  "tensorflow-datasets>=4.9.8,<5",
   "ml-collections>=1.0,<2",
+  "ml-dtypes>=0.5,<1",
   "transformers>=5.0,<6",
   "tokenizers>=0.22,<0.24",
   "sentencepiece>=0.2,<0.3",
-  "jinja2>=3.1,<4",
+  "jinja2>=3.1,<4",  # transformers' chat templates need it
   "safetensors>=0.5,<1",
   "numpy>=2.0,<3",
-  "scipy>=1.13,<2",
   "pillow>=11,<14",
   "opencv-python-headless>=4.11,<6",
   "simplejpeg>=1.8,<2",
   "pycocotools>=2.0.8,<3",
   "scikit-image>=0.25,<1",
-  "matplotlib>=3.9,<4",
   "tensorboardX>=2.6,<3",
-  "sacrebleu>=2.4,<3",
-  "rouge-score>=0.1.2,<1",
   "tqdm>=4.66,<5",
-  "absl-py>=2.1,<3",
 ]
+
+# `miras eval`: text metrics and the curves of its report.
+EVAL = ["sacrebleu>=2.4,<3", "rouge-score>=0.1.2,<1", "matplotlib>=3.9,<4"]
+# `miras scale` without its compiler: laws and plots.
+STUDY = ["scipy>=1.13,<2", "matplotlib>=3.9,<4"]
 
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.10,<0.13"],
   "gpu": ["jax[cuda13]>=0.10,<0.13"],
-  # The TPU compiler alone, for `miras scale` on any Linux machine.
-  "scale": ["libtpu>=0.0.42,<0.1"],
-  "serve": ["fastapi>=0.115,<1", "uvicorn>=0.34,<1"],
+  "eval": EVAL,
+  # libtpu is the TPU compiler: it runs on any Linux machine.
+  "scale": [*STUDY, "libtpu>=0.0.42,<0.1"],
+  # The other side of `miras bench` and of the live parity tests.
+  "torch": ["torch>=2.9,<3"],
   "test": [
+    *EVAL,
+    *STUDY,
     "pytest>=8.3,<10",
     "pytest-xdist>=3.6,<4",
     "hypothesis>=6.120,<7",

@@ -6,7 +6,7 @@
 # those of `miras train`, e.g. --config.steps=200.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/env.sh "" # else it would read our own options
+source launch/env.sh eval
 
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
 miras="$VENV/bin/miras"

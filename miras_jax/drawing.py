@@ -16,6 +16,11 @@ COLORS = ((230, 70, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (240, 200
 ALPHA = 0.5
 
 
+def mask_color(i):
+  """RGB of the i-th mask of a picture."""
+  return COLORS[i % len(COLORS)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Panel:
   """One picture of an example: an image and the masks drawn over it, in order."""
@@ -58,9 +63,9 @@ def draw_masks(image_HWC, masks, *, alpha=ALPHA, line=None):
     mask = np.asarray(mask_HW) > 0
     if mask.shape != out.shape[:2]:
       raise ValueError(f"mask {mask.shape} does not fit the image {out.shape[:2]}")
-    color = np.array(COLORS[i % len(COLORS)], np.float32)
-    out[mask] = (1 - alpha) * out[mask] + alpha * color
-    out[outline(mask, line)] = color
+    tint = np.array(mask_color(i), np.float32)
+    out[mask] = (1 - alpha) * out[mask] + alpha * tint
+    out[outline(mask, line)] = tint
   return np.round(out).astype(np.uint8)
 
 

@@ -8,6 +8,9 @@ import sys
 from miras_jax.errors import UserError
 
 IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+# Modules that only some commands need -> the extra of setup.py that brings them.
+EXTRAS = {"sacrebleu": "eval", "rouge_score": "eval", "matplotlib": "eval"}
+EXTRAS["scipy"] = "scale"
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,6 +41,11 @@ def nearest(name, choices):
   return f"; there are {', '.join(sorted(choices))}"
 
 
+def missing(module):
+  """What to install when a module of an extra is not there."""
+  return f"{module} is missing: pip install 'miras_jax[{EXTRAS[module]}]'"
+
+
 def in_order(flags):
   """XLA_FLAGS with which simulated devices run their collectives in one order.
 
@@ -56,6 +64,11 @@ def run(command, argv=None):
     sys.stdout.flush()
   except UserError as error:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    status = 1
+  except ModuleNotFoundError as error:
+    if error.name not in EXTRAS:
+      raise
+    print(f"error: {missing(error.name)}", file=sys.stderr)
     status = 1
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)

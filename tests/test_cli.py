@@ -62,6 +62,15 @@ def test_a_user_error_is_one_line_on_stderr_and_status_1(monkeypatch, capsys):
   assert captured.err == "error: no folder 'x'\n" and captured.out == ""
 
 
+def test_a_module_of_an_extra_that_is_missing_says_what_to_install(monkeypatch, capsys):
+  def main(argv):
+    raise ModuleNotFoundError(name="sacrebleu")
+
+  fake_module(monkeypatch, main)
+  assert status_of(cli.main, ["fake"]) == 1
+  assert "pip install 'miras_jax[eval]'" in capsys.readouterr().err
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch):
   def main(argv):
     raise ZeroDivisionError

@@ -18,8 +18,6 @@ bandwidth is known. Needs `pip install torch==2.13.0 transformers` for its side.
 
 import functools
 import os
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +27,13 @@ from input_pipeline.tokenizer import TokenIds
 from miras_jax.benchmarks import prist
 from miras_jax.benchmarks.packing import PREFIX
 from miras_jax.benchmarks.step import import_torch_side
+from miras_jax.benchmarks.turns import split_sides, take_turns
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
 from miras_jax.inference import generate
 from miras_jax.models.miras import Miras, init_params
 from miras_jax.models.trees import merge
-from miras_jax.options import Parser, nearest
+from miras_jax.options import Parser
 from miras_jax.parallel import chips
 from miras_jax.training import initial_state, meters
 
@@ -53,7 +52,7 @@ def main(argv):
   length = PREFIX + cfg.num_image_tokens + args.talk
   made = {"ours": our_answer, "torch": functools.partial(torch_answer, torch_side)}
   answers = {name: made[name](config, args.rows, length) for name in args.sides}
-  times = _take_turns(answers, args)
+  times = _time(answers, args)
   print(f"{args.rows} rows x {length} tokens of prompt, {args.new} new ones each")
   for name, (prefill_s, token_s) in times.items():
     rate = args.rows / token_s
@@ -85,10 +84,7 @@ def parse(argv):
   for name, least in {"rows": 1, "talk": 1, "new": 2, "rounds": 1}.items():
     if getattr(args, name) < least:
       raise UserError(f"--{name}={getattr(args, name)} must be at least {least}")
-  args.sides = args.sides.split(",")
-  for name in args.sides:
-    if name not in SIDES:
-      raise UserError(f"--sides: no side {name!r}{nearest(name, SIDES)}")
+  args.sides = split_sides(args.sides, SIDES)
   args.fields = fields
   return args
 
@@ -151,19 +147,15 @@ def torch_answer(torch_side, config, rows, length):
   return answer
 
 
-def _take_turns(answers, args):
+def _time(answers, args):
   """{side: (seconds of prefill and a token, seconds of a token more)}, medians."""
-  seconds = {(name, new): [] for name in answers for new in (1, args.new)}
-  for turn in range(args.rounds + 1):
-    for name, new in seconds:
-      start = time.perf_counter()
-      tokens = answers[name](new)
-      if turn:
-        seconds[name, new].append(time.perf_counter() - start)
-      if tokens.shape != (args.rows, new):
-        raise AssertionError(f"{name} made tokens of shape {tokens.shape}")
-  median = {key: statistics.median(times) for key, times in seconds.items()}
-  found = {}
+  sides = {
+    (name, new): functools.partial(_checked, name, answer, args.rows, new)
+    for name, answer in answers.items()
+    for new in (1, args.new)
+  }
+  median = take_turns(sides, args.rounds)
+  times = {}
   for name in answers:
     first_s, all_s = median[name, 1], median[name, args.new]
     if all_s <= first_s:
@@ -171,8 +163,14 @@ def _take_turns(answers, args):
         f"{name}: {args.new} tokens were no slower than one, which is noise; ask for"
         f" more, e.g. --new={8 * args.new} --rounds={args.rounds + 2}"
       )
-    found[name] = first_s, (all_s - first_s) / (args.new - 1)
-  return found
+    times[name] = first_s, (all_s - first_s) / (args.new - 1)
+  return times
+
+
+def _checked(name, answer, rows, new):
+  tokens = answer(new)
+  if tokens.shape != (rows, new):
+    raise AssertionError(f"{name} made tokens of shape {tokens.shape}")
 
 
 def _bound(config, token_s):

@@ -11,8 +11,6 @@ compared.
 """
 
 import functools
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +18,7 @@ import numpy as np
 import optax
 
 from miras_jax.benchmarks.step import import_torch_side
+from miras_jax.benchmarks.turns import take_turns
 from miras_jax.config.model import LlamaConfig
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.llama import Llama
@@ -55,13 +54,7 @@ def main(argv):
   rng = np.random.default_rng(0)
   tokens_BT = rng.integers(0, VOCAB, (args.batch_size, args.length), np.int32)
   sides = {"jax": jax_step(cfg, tokens_BT), "torch": torch_step(cfg, tokens_BT)}
-  seconds = {name: [] for name in sides}
-  for _ in range(args.rounds):
-    for name, step in sides.items():
-      start = time.perf_counter()
-      step()
-      seconds[name].append(time.perf_counter() - start)
-  medians = {name: statistics.median(times) for name, times in seconds.items()}
+  medians = take_turns(sides, args.rounds)
   for name, median in medians.items():
     rate = tokens_BT.size / median
     print(f"{name:6} {1e3 * median:9.1f} ms a step, {rate:9.0f} tokens/s")

@@ -38,8 +38,6 @@ whose peak is known gets its MFU, a device that counts it its peak memory.
 
 import dataclasses
 import os
-import statistics
-import time
 from typing import NamedTuple
 
 import jax
@@ -48,11 +46,12 @@ import numpy as np
 from configs import common
 from miras_jax.benchmarks.packing import PREFIX
 from miras_jax.benchmarks.step import Step, full_batch, import_torch_side
+from miras_jax.benchmarks.turns import split_sides, take_turns
 from miras_jax.config import file as config_file
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import flops
-from miras_jax.options import Parser, nearest
+from miras_jax.options import Parser
 from miras_jax.parallel import chips
 from miras_jax.training import meters
 
@@ -122,7 +121,7 @@ def main(argv):
     step = Step(config, our_batch(args, config, cached=FORMS[name].cached))
     print(f"{name}: compiled in {step.compile_s:.0f} s", flush=True)
     steps[name] = _waits(step)
-  medians = _take_turns(steps, args.rounds)
+  medians = take_turns(steps, args.rounds)
   done = {name: found[name].useful * configs[name].batch_size for name in medians}
   _print_times(args, medians, done)
   _print_memory(torch_side)
@@ -146,10 +145,7 @@ def parse(argv):
       raise UserError(f"--{name}={getattr(args, name)} must be at least 1")
   if args.talk < 8:
     raise UserError(f"--talk={args.talk}: a conversation has at least 8 tokens")
-  args.sides = args.sides.split(",")
-  for name in args.sides:
-    if name not in FORMS:
-      raise UserError(f"--sides: no side {name!r}{nearest(name, FORMS)}")
+  args.sides = split_sides(args.sides, FORMS)
   args.fields = fields
   return args
 
@@ -247,18 +243,6 @@ def torch_batch(args, config):
 
 def _waits(step):
   return lambda: jax.block_until_ready(step())
-
-
-def _take_turns(sides, rounds):
-  """{side: median seconds of a step}; one more step of each, not counted, is first."""
-  seconds = {name: [] for name in sides}
-  for turn in range(rounds + 1):
-    for name, step in sides.items():
-      start = time.perf_counter()
-      step()
-      if turn:
-        seconds[name].append(time.perf_counter() - start)
-  return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def _print_times(args, medians, done):

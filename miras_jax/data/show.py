@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from input_pipeline import image_ops, mask_ops
+from miras_jax import drawing
 
-COLOURS = ((230, 60, 60), (50, 120, 240), (40, 170, 80), (240, 170, 20), (160, 70, 200))
 _IMAGE_SIDE = 640
 _TEXT_WIDTH = 520
 _MARGIN = 16
@@ -17,22 +17,12 @@ _MAX_LINES = 400
 _INK = {"user": (20, 20, 20), "assistant": (30, 80, 160)}
 
 
-def overlay(image_HWC, mask_HW, colour, alpha=0.5):
-  """Tints the mask's pixels -> image_HWC uint8, a new array."""
-  out_HWC = image_HWC.copy()
-  inside = mask_HW != 0
-  tinted = out_HWC[inside] * (1 - alpha) + np.array(colour) * alpha
-  out_HWC[inside] = np.rint(tinted).astype(np.uint8)
-  return out_HWC
-
-
 def draw_record(record):
   """SegConversation -> PIL image."""
   font = ImageFont.load_default(size=14)
   image_HWC = image_ops.decode_image(record.image)
-  for k, (_, rle) in enumerate(record.targets):
-    colour = COLOURS[k % len(COLOURS)]
-    image_HWC = overlay(image_HWC, mask_ops.decode_rle(rle), colour)
+  masks = [mask_ops.decode_rle(rle) for _, rle in record.targets]
+  image_HWC = drawing.draw_masks(image_HWC, masks)
   height, width = image_ops.resized_hw(*image_HWC.shape[:2], _IMAGE_SIDE)
   photo = Image.fromarray(image_HWC).resize((width, height))
   lines = _lines(record, font)
@@ -58,7 +48,7 @@ def _lines(record, font):
     share = mask_ops.rle_area(rle) / np.prod(rle["size"])
     meaning = name or "nothing (empty target)"
     text = f"[SEG] {k + 1}: {meaning}, {share:.1%} of the image"
-    lines += [(line, COLOURS[k % len(COLOURS)]) for line in _wrap(text, font)]
+    lines += [(line, drawing.mask_color(k)) for line in _wrap(text, font)]
   if len(lines) > _MAX_LINES:
     lines = lines[: _MAX_LINES - 1] + [("... (cut)", (120, 120, 120))]
   return lines

@@ -21,8 +21,8 @@ from miras_jax.inference.conversation import full_size
 from miras_jax.inference.rollout import Job
 
 
-def dues(record):
-  """[(turn, index)] of each target: which answer owes it, and its place there."""
+def seg_slots(record):
+  """[(turn, index)] of each target: the answer with its [SEG], and which one there."""
   answers = [text for role, text in record.turns if role == "assistant"]
   return [(t, k) for t, text in enumerate(answers) for k in range(count_segs(text))]
 
@@ -82,7 +82,7 @@ def plan(records, *, gold=False, enabled=True):
   last_turn = {
     (i, turn): add(Job(i, questions[i][turn : turn + 1]))
     for i in every
-    for turn in sorted({turn for turn, _ in dues(records[i])})
+    for turn in sorted({turn for turn, _ in seg_slots(records[i])})
   }
   others = [another_image(records, i) for i in every]
   if None in others:
@@ -130,33 +130,33 @@ def collect(plan, answers, records, views_of, image_size):
 
   `answers` are those of `plan.jobs`. "free_running" comes first.
   """
-  found = collections.defaultdict(list)
+  masks_of = collections.defaultdict(list)
   for i, record in enumerate(records):
-    views, due = views_of(i), dues(record)
+    views, slots = views_of(i), seg_slots(record)
 
     def add(name, logits, views=views, original_hw=None):
       masks = at_original_size(logits, views, image_size, original_hw)
-      found[name].append(masks)
+      masks_of[name].append(masks)
 
-    add("free_running", pick(answers[i], due))
+    add("free_running", pick(answers[i], slots))
     if plan.swapped_conversation:
       spoken = answers[plan.swapped_conversation[i]]
-      add("swapped_conversation", pick_last(spoken, len(due)))
+      add("swapped_conversation", pick_last(spoken, len(slots)))
     if plan.last_turn is not None:
-      alone = {turn: answers[plan.last_turn[i, turn]][0] for turn, _ in due}
-      add("last_turn_only", pick(alone, due))
+      alone = {turn: answers[plan.last_turn[i, turn]][0] for turn, _ in slots}
+      add("last_turn_only", pick(alone, slots))
     if plan.swapped_image:
       job, other = plan.swapped_image[i]
       stretched = tuple(views["original_hw"])
-      add("swapped_image", pick(answers[job], due), views_of(other), stretched)
-  return dict(found)
+      add("swapped_image", pick(answers[job], slots), views_of(other), stretched)
+  return dict(masks_of)
 
 
-def pick(answers, due):
+def pick(answers, slots):
   """Logits (h, w) for each target: mask `index` of the answer of `turn`, else None."""
   return [
     answers[turn].logits[index] if index < len(answers[turn].logits) else None
-    for turn, index in due
+    for turn, index in slots
   ]
 
 

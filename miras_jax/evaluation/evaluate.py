@@ -148,9 +148,8 @@ def score(records, masks, *, canny=False):
   None where there was none: an empty mask."""
   targets = metrics.Targets(canny=canny)
   for record, predicted in zip(records, masks, strict=True):
-    dues = controls.dues(record)
     for (turn, index), (_, rle), mask in zip(
-      dues, record.targets, predicted, strict=True
+      controls.seg_slots(record), record.targets, predicted, strict=True
     ):
       true_HW = mask_ops.decode_rle(rle)
       pred_HW = np.zeros_like(true_HW) if mask is None else mask
@@ -196,7 +195,7 @@ def _prediction(record, turns, masks):
   gold = [text for role, text in record.turns if role == "assistant"]
   targets = []
   for (turn, index), (name, rle), mask in zip(
-    controls.dues(record), record.targets, masks, strict=True
+    controls.seg_slots(record), record.targets, masks, strict=True
   ):
     true = mask_ops.decode_rle(rle)
     pred = np.zeros_like(true) if mask is None else mask

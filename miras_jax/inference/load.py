@@ -13,7 +13,7 @@ from miras_jax.convert import folder as converted
 from miras_jax.convert.outputs import is_converted
 from miras_jax.errors import UserError
 from miras_jax.inference.generate import Generator
-from miras_jax.models.attention import at_home
+from miras_jax.models.attention import attention_for
 from miras_jax.models.miras import Miras
 from miras_jax.training.task import talk_config
 
@@ -62,7 +62,7 @@ def open_checkpoint(checkpoint):
 
 def _for_here(cfg):
   """The MirasConfig with attention that this platform has, whatever it trained with."""
-  attention = at_home(cfg.llama.attention, jax.default_backend())
+  attention = attention_for(cfg.llama.attention, jax.default_backend())
   llama = dataclasses.replace(cfg.llama, attention=attention)
   return dataclasses.replace(cfg, llama=llama)
 

@@ -13,12 +13,12 @@ from miras_jax.config.model import ATTENTIONS
 from miras_jax.models.splash import attend_splash
 
 MAX_BLOCKS, MIN_BLOCK = 8, 64  # of "blocked": how many, and queries in one
-HOMES = {"splash": "tpu", "cudnn": "gpu"}  # the platform they are made for
+PLATFORM = {"splash": "tpu", "cudnn": "gpu"}  # the platform they are made for
 
 
-def at_home(implementation, platform):
+def attention_for(implementation, platform):
   """The implementation, or "xla" where it is made for another platform than this."""
-  return implementation if HOMES.get(implementation, platform) == platform else "xla"
+  return implementation if PLATFORM.get(implementation, platform) == platform else "xla"
 
 
 def attend(

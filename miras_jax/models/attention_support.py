@@ -4,7 +4,7 @@ import math
 
 from miras_jax.errors import UserError
 from miras_jax.logs import log
-from miras_jax.models.attention import HOMES, at_home
+from miras_jax.models.attention import PLATFORM, attention_for
 
 FIELD = "model.overrides.llama.attention"
 
@@ -29,13 +29,13 @@ def _check_heads(llama, tensor):
 
 
 def _check_platform(attention, platform):
-  if at_home(attention, platform) == attention:
+  if attention_for(attention, platform) == attention:
     return
-  made_for = f"attention={attention!r} is made for {HOMES[attention].upper()}"
+  made_for = f"attention={attention!r} is made for {PLATFORM[attention].upper()}"
   if (attention, platform) == ("splash", "cpu"):
     log.warning("%s; on a CPU its kernels are interpreted, which is slow", made_for)
     return
-  usual = next((name for name, home in HOMES.items() if home == platform), "xla")
+  usual = next((name for name, home in PLATFORM.items() if home == platform), "xla")
   raise UserError(
     f"{made_for}, these devices are {platform.upper()}; set --config.{FIELD}={usual}"
   )

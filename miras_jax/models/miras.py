@@ -7,7 +7,6 @@ C SAM width. The batch contract is in `input_pipeline.pipeline`.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from miras_jax.config.model import MirasConfig
@@ -157,9 +156,3 @@ def dummy_batch(cfg, *, batch_size=1, length=8, max_masks=1):
 def init_params(cfg, rng, dtype=jnp.float32):
   """Random parameters of `Miras(cfg)`, a nested dict; for jit or eval_shape."""
   return Miras(cfg, dtype).init(rng, dummy_batch(cfg))["params"]
-
-
-def num_params(cfg):
-  """How many numbers `init_params` would make, without making them."""
-  shapes = jax.eval_shape(lambda rng: init_params(cfg, rng), jax.random.key(0))
-  return sum(x.size for x in jax.tree.leaves(shapes))

@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.inference import generate
-from miras_jax.models import attention, llama, trees
+from miras_jax.models import attention, llama
 from miras_jax.models.miras import dummy_batch
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
@@ -223,7 +223,3 @@ def state_bytes(shapes):
     math.prod(x.sharding.shard_shape(x.shape)) * jnp.dtype(x.dtype).itemsize
     for x in jax.tree.leaves(shapes)
   )
-
-
-def num_params(state):
-  return trees.count(state.trainable), trees.count(state.frozen)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from miras_jax.benchmarks import command as bench
-from miras_jax.benchmarks import decode, prist
+from miras_jax.benchmarks import decode, prist, turns
 from miras_jax.errors import UserError
 
 
@@ -32,8 +32,8 @@ def test_prompts_begin_with_every_image_token_and_have_no_padding():
 
 def test_answers_that_take_no_time_are_called_noise(monkeypatch):
   clock = iter(range(100))
-  monkeypatch.setattr(decode.time, "perf_counter", lambda: next(clock))
+  monkeypatch.setattr(turns.time, "perf_counter", lambda: next(clock))
   args = decode.parse(["--rounds=1", "--new=4", "--sides=ours"])
   answers = {"ours": lambda new: np.zeros((1, new))}
   with pytest.raises(UserError, match="4 tokens were no slower than one"):
-    decode._take_turns(answers, args)
+    decode._time(answers, args)

@@ -9,7 +9,7 @@ from miras_jax.config.variants import VARIANTS
 from miras_jax.errors import UserError
 from miras_jax.inference import load
 from miras_jax.models import attention_support
-from miras_jax.models.attention import at_home
+from miras_jax.models.attention import attention_for
 
 
 def llama(attention):
@@ -33,7 +33,7 @@ def test_splash_on_a_cpu_runs_with_a_warning(caplog):
 
 @pytest.mark.parametrize("attention", ["xla", "blocked", "jax"])
 def test_plain_attention_is_at_home_everywhere(attention):
-  assert {at_home(attention, p) for p in ("cpu", "gpu", "tpu")} == {attention}
+  assert {attention_for(attention, p) for p in ("cpu", "gpu", "tpu")} == {attention}
 
 
 def test_a_model_trained_with_cudnn_is_read_elsewhere():
