@@ -2,13 +2,15 @@
 
 import difflib
 
+from ml_collections import ConfigDict
+
 from miras_jax.config.run import base_config
 from miras_jax.errors import UserError
 
 __all__ = ["base_config", "lora_config", "parse"]
 
 
-def parse(arg, **defaults):
+def parse(arg, **defaults) -> dict:
   """ "size=tiny,n=3" over `defaults` -> dict; values take their default's type.
 
   Raises UserError for an unknown option or a value of another type.
@@ -41,7 +43,7 @@ _LOSS_CANVAS = {"tiny": 32, "small": 128}
 SIZES = ("7b", "13b", "34b", "70b", "1b", "small", "tiny")
 
 
-def lora_config(size, attention):
+def lora_config(size, attention) -> ConfigDict:
   """What both published stages share: LoRA on q and v, trained heads, batch 8 x 10.
 
   From size 1b on: bfloat16, everything rematerialised, weights sharded over all devices

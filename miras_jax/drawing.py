@@ -16,7 +16,7 @@ COLORS = ((230, 70, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (240, 200
 ALPHA = 0.5
 
 
-def mask_color(i):
+def mask_color(i) -> tuple[int, int, int]:
   """RGB of the i-th mask of a picture."""
   return COLORS[i % len(COLORS)]
 
@@ -41,7 +41,7 @@ class Example:
   caption: str = ""
 
 
-def outline(mask_HW, width=1):
+def outline(mask_HW, width=1) -> np.ndarray:
   """Pixels of the mask within `width` pixels of its edge; bool (H, W)."""
   mask = np.asarray(mask_HW, bool)
   inner = mask
@@ -52,7 +52,7 @@ def outline(mask_HW, width=1):
   return mask & ~inner
 
 
-def draw_masks(image_HWC, masks, *, alpha=ALPHA, line=None):
+def draw_masks(image_HWC, masks, *, alpha=ALPHA, line=None) -> np.ndarray:
   """A copy of the image with each mask tinted in its colour and outlined.
 
   Overlapping masks are drawn in order. Raises ValueError when a mask has another size.
@@ -69,7 +69,7 @@ def draw_masks(image_HWC, masks, *, alpha=ALPHA, line=None):
   return np.round(out).astype(np.uint8)
 
 
-def fit(image_HWC, masks, side):
+def fit(image_HWC, masks, side) -> tuple[np.ndarray, list[np.ndarray]]:
   """Image (bilinear) and masks (nearest) scaled so that the longest side is `side`."""
   height, width = image_HWC.shape[:2]
   scale = side / max(height, width)
@@ -88,12 +88,12 @@ def fit(image_HWC, masks, side):
   return np.asarray(image), scaled
 
 
-def draw_panel(panel, side):
+def draw_panel(panel, side) -> np.ndarray:
   """The panel's image with its masks, longest side `side`; RGB uint8."""
   return draw_masks(*fit(panel.image_HWC, panel.masks, side))
 
 
-def encode(image_HWC, fmt="PNG"):
+def encode(image_HWC, fmt="PNG") -> bytes:
   """Image file bytes; PNG or JPEG."""
   buffer = io.BytesIO()
   options = {"quality": 88} if fmt == "JPEG" else {"optimize": True}
@@ -101,18 +101,18 @@ def encode(image_HWC, fmt="PNG"):
   return buffer.getvalue()
 
 
-def save_mask(path, mask_HW):
+def save_mask(path, mask_HW) -> None:
   """A black and white PNG: 255 inside, 0 outside."""
   mask = (np.asarray(mask_HW) > 0).astype(np.uint8) * 255
   Image.fromarray(mask).save(path)
 
 
-def save_overlay(path, image_HWC, masks):
+def save_overlay(path, image_HWC, masks) -> None:
   """The image with its masks as PNG, at the image's own size."""
   Image.fromarray(draw_masks(image_HWC, masks)).save(path)
 
 
-def save_grid(path, examples, *, side=220, text_width=330, gap=10):
+def save_grid(path, examples, *, side=220, text_width=330, gap=10) -> None:
   """PNG with a row an example: its conversation, then its panels."""
   rows = [_row(e, side, text_width, gap) for e in examples]
   width = max((r.width for r in rows), default=text_width)

@@ -10,7 +10,7 @@ import tqdm
 log = logging.getLogger("miras_jax")
 
 
-def to_stderr():
+def to_stderr() -> None:
   """Lines of `log` and of the data pipeline, above the progress bar.
 
   Orbax logs each error of its threads with a traceback and raises it later: once is
@@ -25,7 +25,7 @@ def to_stderr():
       logger.addHandler(_AboveBar())
 
 
-def of_process(index):
+def of_process(index) -> None:
   """Processes other than the first say only what is wrong, and which one they are."""
   if not index:
     return
@@ -37,7 +37,7 @@ def of_process(index):
 
 
 @functools.cache
-def hush(text):
+def hush(text) -> None:
   """Drops errors of other libraries' threads that say `text`."""
   unraisable, uncaught = sys.unraisablehook, sys.excepthook
 

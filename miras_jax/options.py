@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     raise UserError(f"{self.prog}: {message} (see {self.prog} --help)")
 
 
-def nearest(name, choices):
+def nearest(name, choices) -> str:
   """ "; did you mean 'x'?" for the choice closest to `name`, or what there is."""
   close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
   if close:
@@ -41,12 +41,12 @@ def nearest(name, choices):
   return f"; there are {', '.join(sorted(choices))}"
 
 
-def missing(module):
+def missing(module) -> str:
   """What to install when a module of an extra is not there."""
   return f"{module} is missing: pip install 'miras_jax[{EXTRAS[module]}]'"
 
 
-def in_order(flags):
+def in_order(flags) -> str:
   """XLA_FLAGS with which simulated devices run their collectives in one order.
 
   By default XLA:CPU starts independent collectives in an order of each device's own;
@@ -56,7 +56,7 @@ def in_order(flags):
   return f"{flags} {IN_ORDER}" if simulated and "_scheduler" not in flags else flags
 
 
-def run(command, argv=None):
+def run(command, argv=None) -> None:
   """Calls `command(argv)` and ends the process: a user's mistake is one line."""
   os.environ["XLA_FLAGS"] = in_order(os.environ.get("XLA_FLAGS", ""))
   try:

@@ -62,7 +62,7 @@ class Step:
     return metrics
 
 
-def time_step(config, batch, steps):
+def time_step(config, batch, steps) -> Timing:
   """Timing of `steps` training steps of a RunConfig; the first one is not counted."""
   step = Step(config, batch)
   start = time.perf_counter()

@@ -50,7 +50,7 @@ def path_name(path):
   return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def table(tree):
+def table(tree) -> dict[str, list]:
   """{path: [shape, dtype, fingerprint]} of every leaf; JSON-ready."""
   flat = jax.tree_util.tree_leaves_with_path(tree)
   sums = _sums([leaf for _, leaf in flat])
@@ -60,7 +60,7 @@ def table(tree):
   }
 
 
-def first_mismatch(expected, found):
+def first_mismatch(expected, found) -> tuple | None:
   """First path whose shape, dtype or (when both have one) fingerprint differs.
 
   Returns (path, expected entry or None, found entry or None), or None when all agree.

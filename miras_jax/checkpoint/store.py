@@ -6,6 +6,7 @@ are written, renamed and deleted by the first, and what one finds damaged all le
 
 import contextlib
 import json
+import pathlib
 import re
 import shutil
 
@@ -187,7 +188,7 @@ class Checkpoints:
       raise disk_full.DiskFull(text) from error
 
 
-def load_run(checkpoint, *, sharding=None):
+def load_run(checkpoint, *, sharding=None) -> tuple[RunConfig, dict, pathlib.Path, int]:
   """(RunConfig, params, tokenizer folder, step) of a workdir or a step folder.
 
   params: the whole nested dict, trained ones from their moving average if there is one.
@@ -209,7 +210,7 @@ def load_run(checkpoint, *, sharding=None):
   return config, trees.merge(trainable, frozen), folder.tokenizer, step
 
 
-def read_config(folder):
+def read_config(folder) -> RunConfig:
   """RunConfig of a Workdir."""
   try:
     return RunConfig.from_json(folder.config.read_text())
@@ -221,7 +222,7 @@ def read_config(folder):
     raise UserError(f"{folder.config}: cannot be read: {error}") from error
 
 
-def read_frozen(folder, shapes, *, sharding=None):
+def read_frozen(folder, shapes, *, sharding=None) -> dict:
   """Frozen parameters; `shapes` checks architecture and gives shardings."""
   if not folder.frozen.is_dir():
     raise UserError(f"{folder.frozen}: missing; put a copy of that folder back")
@@ -240,7 +241,7 @@ def read_frozen(folder, shapes, *, sharding=None):
     ) from damage
 
 
-def read_table(folder):
+def read_table(folder) -> dict[str, list]:
   """{leaf: (shape, dtype, fingerprint)} of a step folder or `frozen/`.
 
   Raises Damaged when what describes them is not what was saved.
@@ -248,14 +249,14 @@ def read_table(folder):
   return _read_meta(folder)["leaves"]
 
 
-def read_leaf(folder, name):
+def read_leaf(folder, name) -> np.ndarray:
   """One leaf of a step folder or `frozen/` as a numpy array; Damaged if it changed."""
   leaves = {name: read_table(folder)[name]}
   found = _read_arrays(folder, leaf_table.shapes_of(leaves, _first_device()), leaves)
   return np.asarray(jax.tree.leaves(found)[0])
 
 
-def load_part(checkpoint, patterns, *, sharding=None):
+def load_part(checkpoint, patterns, *, sharding=None) -> tuple[dict, int]:
   """(params, step): only the trained parameters whose path has one of `patterns`.
 
   Reads nothing else, so that adapters (`r"/lora_[ab]$"`) of a large run load at once.
@@ -279,7 +280,7 @@ def _trained(leaves):
   return part, {p: e for p, e in leaves.items() if p.split("/")[0] == part}
 
 
-def verify(folder):
+def verify(folder) -> None:
   """Reads a step (or frozen/) on the host, compares fingerprints; raises Damaged."""
   leaves = _read_meta(folder)["leaves"]
   try:
@@ -292,12 +293,12 @@ def verify(folder):
   _compare(folder, leaves, found)
 
 
-def read_leaves(folder):
+def read_leaves(folder) -> dict[str, list]:
   """{path: [shape, dtype, fingerprint]} of a step; raises Damaged."""
   return _read_meta(folder)["leaves"]
 
 
-def read_metrics(folder):
+def read_metrics(folder) -> dict[str, float]:
   """{name: number} saved with a step; raises Damaged."""
   return _read_meta(folder)["metrics"]
 

@@ -73,7 +73,7 @@ def is_complete(folder):
     return False
 
 
-def locate(checkpoint):
+def locate(checkpoint) -> tuple["Workdir", int]:
   """(Workdir, step) of a workdir, its `checkpoints/` or a step folder.
 
   A folder of several steps gives the latest complete one. Raises UserError.
@@ -101,7 +101,7 @@ def of(checkpoint):
   return Workdir(path.parent if path.name == "checkpoints" else path), None
 
 
-def write_atomically(path, text):
+def write_atomically(path, text) -> None:
   """The file is the old one or the new one, never a half."""
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(path.name + ".tmp")
@@ -118,12 +118,12 @@ def remove_temporary(folder):
     shutil.rmtree(path, ignore_errors=True)
 
 
-def seal(body):
+def seal(body) -> dict:
   """`body` with a checksum of itself, for JSON files that must not change silently."""
   return body | {"checksum": _checksum(body)}
 
 
-def unseal(sealed):
+def unseal(sealed) -> dict:
   """The body; ValueError when its checksum does not fit."""
   body = {k: v for k, v in sealed.items() if k != "checksum"}
   if sealed.get("checksum") != _checksum(body):

@@ -27,7 +27,7 @@ def load(argument: str) -> ml_collections.ConfigDict:
   return module.get_config(options)
 
 
-def find(name):
+def find(name) -> pathlib.Path:
   """Path of a config: relative to here, else among the installed ones."""
   path = pathlib.Path(name)
   if path.is_file():
@@ -42,11 +42,11 @@ def find(name):
   raise UserError(f"no config {name!r}; the package has {', '.join(names)}")
 
 
-def installed_dir():
+def installed_dir() -> pathlib.Path:
   return pathlib.Path(importlib.util.find_spec("configs").origin).parent
 
 
-def override(config, path, text):
+def override(config, path, text) -> None:
   """Sets the dotted field `path` to what `text` means for the field's type.
 
   Raises UserError naming an unknown field and the nearest valid one.

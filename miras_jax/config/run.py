@@ -221,13 +221,13 @@ def base_config() -> ml_collections.ConfigDict:
   return config
 
 
-def first_difference(old: RunConfig, new: RunConfig):
+def first_difference(old: RunConfig, new: RunConfig) -> tuple[str, Any, Any] | None:
   """The first field whose change makes it another run: (option, old, new), or None."""
   options = {one.place: one.option for one in settings()}
-  old, new = (dict(_flatten(dataclasses.asdict(c))) for c in (old, new))
-  for place in sorted(old.keys() | new.keys()):
-    if old.get(place) != new.get(place) and place not in _may_change():
-      return options.get(place, place), old.get(place), new.get(place)
+  before, after = (dict(_flatten(dataclasses.asdict(c))) for c in (old, new))
+  for place in sorted(before.keys() | after.keys()):
+    if before.get(place) != after.get(place) and place not in _may_change():
+      return options.get(place, place), before.get(place), after.get(place)
   return None
 
 
@@ -244,7 +244,7 @@ def _may_change():
   return frozenset(free)
 
 
-def shared_by_processes(config):
+def shared_by_processes(config) -> dict[str, Any]:
   """{name: value} of what every process of a run must have alike."""
   flat = dict(_flatten(dataclasses.asdict(config)))
   return {k: v for k, v in flat.items() if k != "distributed.process"}

@@ -50,14 +50,14 @@ def boundary_iou(pred_HW, true_HW, band=BAND):
   return np.count_nonzero(pred & true) / union if union else 1.0
 
 
-def canny_edges(mask_HW):
+def canny_edges(mask_HW) -> np.ndarray:
   """Canny edge pixels with the published thresholds (0.1, 0.3) and sigma 1."""
   from skimage.feature import canny
 
   return canny(mask_HW, sigma=1, low_threshold=0.1, high_threshold=0.3)
 
 
-def published_biou(pred_HW, true_HW):
+def published_biou(pred_HW, true_HW) -> float:
   """Published bIoU: exact overlap of Canny edges; 0 (not 1) where both are empty.
 
   The prediction enters Canny as boolean and the target as uint8, as published.
@@ -67,21 +67,21 @@ def published_biou(pred_HW, true_HW):
   return np.count_nonzero(pred & true) / (np.count_nonzero(pred | true) + 1e-5)
 
 
-def published_ciou(pred_HW, true_HW):
+def published_ciou(pred_HW, true_HW) -> float:
   """IoU of one pair, 1 if both are empty; ignore pixels (255) count as foreground."""
   pred, true = np.asarray(pred_HW, bool), np.asarray(true_HW, bool)
   union = np.count_nonzero(pred | true)
   return np.count_nonzero(pred & true) / union if union else 1.0
 
 
-def published_roi_accuracy(pred_HW, true_HW):
+def published_roi_accuracy(pred_HW, true_HW) -> float:
   """Share of the pixels with target 1 that are predicted; 0 if there are none."""
   roi = np.asarray(true_HW) == 1
   count = np.count_nonzero(roi)
   return np.count_nonzero(np.asarray(pred_HW, bool) & roi) / count if count else 0.0
 
 
-def intersection_union(pred_HW, true_HW, ignore=255):
+def intersection_union(pred_HW, true_HW, ignore=255) -> tuple[np.ndarray, ...]:
   """Areas of background and foreground, pixels with target `ignore` left out.
 
   Returns (intersection (2,), union (2,), target (2,)) in pixels, float64.
@@ -95,7 +95,7 @@ def intersection_union(pred_HW, true_HW, ignore=255):
   return inside, pred_2 + true_2 - inside, true_2
 
 
-def published_validate(groups):
+def published_validate(groups) -> dict:
   """The four numbers of the published validation: giou, ciou, giou_true, ciou_true.
 
   `groups` holds, for each image, its (prediction, target) pairs. `giou` and `ciou`

@@ -19,7 +19,7 @@ THRESHOLD = 0.0  # a mask logit above it is inside, as SAM's mask_threshold
 ANSWER_KEYS = ("tokens", "num_tokens", "ended", "num_seg", "seg_valid", "mask_logits")
 
 
-def prompt_row(turns, tokenizer, data, *, names=None):
+def prompt_row(turns, tokenizer, data, *, names=None) -> tuple[dict, int]:
   """Turns that end with a question -> (prompt arrays (T,), rounds that did not fit).
 
   `names`: target names of the [SEG] in the answers so far, where these are gold.
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
   logits: np.ndarray = np.zeros((0, 1, 1), np.float32)
 
 
-def read_answers(out, tokenizer):
+def read_answers(out, tokenizer) -> list[Answer]:
   """Result of `Generator.generate` -> [Answer] of every row, on the host."""
   out = jax.device_get({k: out[k] for k in ANSWER_KEYS})
   answers = []
@@ -53,7 +53,7 @@ def read_answers(out, tokenizer):
   return answers
 
 
-def full_size(logits_KHW, views, image_size, original_hw=None):
+def full_size(logits_KHW, views, image_size, original_hw=None) -> np.ndarray:
   """Low-resolution logits -> bool masks (K, H, W) at the image's original size.
 
   `views` is what `make_views` gave for the image; another `original_hw` stretches the

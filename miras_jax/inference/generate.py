@@ -52,7 +52,7 @@ class Generator:
     return self._generate(self.params, prompt, encoded, self.ids)
 
 
-def encode_images(model, params, batch):
+def encode_images(model, params, batch) -> dict:
   """{"image_tokens" [B, N, D], "sam" [B, h, w, C]} of the images of a batch."""
   call = functools.partial(model.apply, {"params": params})
   return {
@@ -61,7 +61,7 @@ def encode_images(model, params, batch):
   }
 
 
-def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks):
+def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks) -> dict:
   """Answers each prompt greedily.
 
   `batch`: right-padded prompt rows, `tokens`, `positions`, `segments` (0 is padding),

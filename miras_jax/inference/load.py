@@ -42,7 +42,7 @@ class Loaded(NamedTuple):
     )
 
 
-def open_checkpoint(checkpoint):
+def open_checkpoint(checkpoint) -> Loaded:
   """Opens a `miras train` folder, one of its step folders or a converted one."""
   config, params, tokenizer_dir, step = load_for_inference(checkpoint)
   if not tokenizer_dir.is_dir():
@@ -67,7 +67,7 @@ def _for_here(cfg):
   return dataclasses.replace(cfg, llama=llama)
 
 
-def load_for_inference(checkpoint, *, sharding=None):
+def load_for_inference(checkpoint, *, sharding=None) -> tuple:
   """(RunConfig, params, tokenizer folder, step) of a trained or a converted folder.
 
   The step of a folder that `miras convert` wrote is 0; see `checkpoint.store.load_run`.

@@ -98,7 +98,7 @@ class Rollout:
     return {k: np.stack([row[k] for row in rows]) for k in rows[0]}
 
 
-def teacher_forced(loaded, records, views_of, *, batch_size, progress=iter):
+def teacher_forced(loaded, records, views_of, *, batch_size, progress=iter) -> list:
   """Masks of gold dialogues, one forward pass each.
 
   Returns [(K, h, w) logits of each record], one for each target; those that do not fit

@@ -16,14 +16,14 @@ MAX_BLOCKS, MIN_BLOCK = 8, 64  # of "blocked": how many, and queries in one
 PLATFORM = {"splash": "tpu", "cudnn": "gpu"}  # the platform they are made for
 
 
-def attention_for(implementation, platform):
+def attention_for(implementation, platform) -> str:
   """The implementation, or "xla" where it is made for another platform than this."""
   return implementation if PLATFORM.get(implementation, platform) == platform else "xla"
 
 
 def attend(
   q_BTNH, k_BSKH, v_BSKH, *, mask=None, segments_BT=None, implementation="xla"
-):
+) -> jax.Array:
   """Scaled dot-product attention with grouped queries; returns [B, T, N, H].
 
   `mask`: bool, True where a query sees a key, broadcastable to [B, 1, T, S]. A query
@@ -98,7 +98,7 @@ def _attend_blocked(q_BTNH, k_BSKH, v_BSKH, mask):
   return jnp.concatenate(out, axis=1)
 
 
-def segment_mask(segments_BT):
+def segment_mask(segments_BT) -> jax.Array:
   """[B, T, T] bool: which key each query sees in a packed row.
 
   Segment 0 is padding, 1 the only conversation or the prefix that packed conversations
@@ -167,7 +167,7 @@ def write_cache(cache, layer, k_BTKH, v_BTKH, write_index_B):
   return KvCache(write(cache.k_LBSKH, k_BTKH), write(cache.v_LBSKH, v_BTKH))
 
 
-def cache_mask(write_index_B, num_new, length):
+def cache_mask(write_index_B, num_new, length) -> jax.Array:
   """[B, T, S] bool: new token t of row b sees the slots up to its own.
 
   Enough for right-padded prompts too: the slots that padding filled lie at or past the

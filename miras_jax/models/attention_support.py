@@ -9,7 +9,7 @@ from miras_jax.models.attention import PLATFORM, attention_for
 FIELD = "model.overrides.llama.attention"
 
 
-def check(llama, tensor, platform):
+def check(llama, tensor, platform) -> None:
   """Raises UserError unless they can; a warning where they would only crawl.
 
   llama: LlamaConfig. tensor: size of that mesh axis. platform: "cpu", "gpu", "tpu".

@@ -27,7 +27,7 @@ def group_cells(x_BHWC, grid):
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(B, grid * grid, -1, C)
 
 
-def grid_views(features_BHWC, image_grid):
+def grid_views(features_BHWC, image_grid) -> jax.Array:
   """[B, H, W, C] -> [B, 1 + g * g, H / g, W / g, C] for g = `image_grid`.
 
   The whole map made smaller, then its g x g crops row by row: what the tokens of a
@@ -40,7 +40,7 @@ def grid_views(features_BHWC, image_grid):
   return jnp.concatenate([whole[:, None], crops], axis=1)
 
 
-def cell_weights(query_BNC, key_BNPC, *, scale):
+def cell_weights(query_BNC, key_BNPC, *, scale) -> jax.Array:
   """[B, N, P] float32: how much each patch attends to the cells under it."""
   logits_BNP = jnp.einsum(
     "BNC,BNPC->BNP", query_BNC, key_BNPC, preferred_element_type=jnp.float32

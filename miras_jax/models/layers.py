@@ -124,7 +124,7 @@ def exact_gelu(x):
   return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
 
 
-def resize_bilinear(x_BHWC, height, width):
+def resize_bilinear(x_BHWC, height, width) -> jax.Array:
   """Half-pixel bilinear without antialias: `F.interpolate(align_corners=False)`."""
   shape = (x_BHWC.shape[0], height, width, x_BHWC.shape[-1])
   return jax.image.resize(x_BHWC, shape, method="bilinear", antialias=False)

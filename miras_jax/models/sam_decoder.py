@@ -235,7 +235,7 @@ class ReluMlp(nn.Module):
     return x
 
 
-def postprocess(low_res_logits, valid_hw, original_hw, image_size):
+def postprocess(low_res_logits, valid_hw, original_hw, image_size) -> np.ndarray:
   """Mask logits of one image at its original size, on the host.
 
   low_res_logits: [..., h, w] on the whole padded square. valid_hw: rows and columns of
@@ -265,7 +265,7 @@ def _postprocess_matrix(low, valid, original, image_size):
   return (bilinear_matrix(valid, original) @ upsample).astype(np.float32)
 
 
-def bilinear_matrix(source, target):
+def bilinear_matrix(source, target) -> np.ndarray:
   """[target, source] float64: half-pixel bilinear resize of one axis, no antialias."""
   centre = (np.arange(target) + 0.5) * source / target - 0.5
   centre = np.clip(centre, 0, source - 1)

@@ -78,7 +78,7 @@ SUFFIXES = {
 }
 
 
-def split(params, patterns, optional=OPTIONAL):
+def split(params, patterns, optional=OPTIONAL) -> tuple[dict, dict]:
   """Returns (trainable, frozen), two nested dicts with no path in common.
 
   Raises ValueError for a pattern that matches no parameter, unless it is in `optional`.
@@ -98,12 +98,12 @@ def split(params, patterns, optional=OPTIONAL):
   return unflatten_dict(picked, sep="/"), unflatten_dict(rest, sep="/")
 
 
-def split_by_name(params, name):
+def split_by_name(params, name) -> tuple[dict, dict]:
   """`split` by a preset's name."""
   return split(params, patterns_for(name, paths_of(params)))
 
 
-def merge(trainable, frozen):
+def merge(trainable, frozen) -> dict:
   """The whole tree again; a path in both is an error."""
   left, right = flatten_dict(trainable, sep="/"), flatten_dict(frozen, sep="/")
   if both := left.keys() & right.keys():
@@ -116,18 +116,18 @@ def paths_of(params):
   return sorted(flatten_dict(params, sep="/"))
 
 
-def count(params):
+def count(params) -> int:
   """Number of values in a tree of arrays or shapes."""
   return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
 
 
-def num_bytes(params):
+def num_bytes(params) -> int:
   return sum(
     int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(params)
   )
 
 
-def summary(trainable, frozen):
+def summary(trainable, frozen) -> str:
   """A small table: parameters of each part, how many of them train."""
   parts = sorted(trainable.keys() | frozen.keys())
   lines = [f"{'part':<12}{'parameters':>15}{'trained':>15}"]

@@ -57,7 +57,7 @@ CHIPS = (
 # fmt: on
 
 
-def find(device_kind):
+def find(device_kind) -> Chip | None:
   """The Chip of a `device.device_kind`, or None when the table does not have it."""
   kind = device_kind.lower()
   return next((c for c in CHIPS if kind.startswith(c.kinds)), None)

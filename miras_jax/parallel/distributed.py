@@ -26,7 +26,7 @@ LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLIC
 SHUTDOWN_S = 10
 
 
-def start(cfg, environ=None):
+def start(cfg, environ=None) -> None:
   """Joins the other processes when there are any. UserError when that fails.
 
   cfg: config.settings.DistributedConfig.
@@ -98,12 +98,12 @@ def _on_tpu_host(environ):
   return has_chips and importlib.util.find_spec("libtpu") is not None
 
 
-def is_first():
+def is_first() -> bool:
   """Whether this is the process that writes files and talks to the user."""
   return jax.process_index() == 0
 
 
-def barrier(name):
+def barrier(name) -> None:
   """Returns once every process has come here."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
@@ -116,14 +116,14 @@ def of_first(value):
   return type(value)(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def any_of(flag):
+def any_of(flag) -> bool:
   """True everywhere when any process says so."""
   if jax.process_count() == 1:
     return bool(flag)
   return bool(np.any(multihost_utils.process_allgather(np.int32(flag))))
 
 
-def require_same(what, values):
+def require_same(what, values) -> None:
   """UserError in every process unless all of them have the same {name: value}."""
   if jax.process_count() == 1:
     return

@@ -18,7 +18,7 @@ AXES = ("dcn_data", "data", "fsdp", "tensor", "sequence")
 BATCH_AXES = ("dcn_data", "data", "fsdp")
 
 
-def resolve(cfg, num_devices):
+def resolve(cfg, num_devices) -> dict[str, int]:
   """Returns {axis: size} with -1 filled in, product == num_devices.
 
   Raises UserError proposing a mesh that fits.
@@ -36,14 +36,14 @@ def resolve(cfg, num_devices):
   )
 
 
-def make_mesh(cfg, devices=None):
+def make_mesh(cfg, devices=None) -> jax.sharding.Mesh:
   """A Mesh over all devices with Auto axes; activate it with `jax.set_mesh(mesh)`."""
   devices = list(jax.devices() if devices is None else devices)
   sizes = resolve(cfg, len(devices))
   return _mesh(_device_grid(sizes, devices))
 
 
-def local_mesh():
+def local_mesh() -> jax.sharding.Mesh:
   """A Mesh of this process's devices alone, all along `data`."""
   return _mesh(np.asarray(jax.local_devices()).reshape(1, -1, 1, 1, 1))
 
@@ -52,12 +52,12 @@ def _mesh(grid):
   return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def batch_shards(mesh):
+def batch_shards(mesh) -> int:
   """Into how many parts the batch axis is cut."""
   return math.prod(mesh.shape[name] for name in BATCH_AXES)
 
 
-def check_batch(batch_size, mesh, *, accumulation=1):
+def check_batch(batch_size, mesh, *, accumulation=1) -> None:
   """Raises UserError unless every micro-batch splits evenly over the batch shards."""
   unit = batch_shards(mesh) * accumulation
   if batch_size % unit == 0 and batch_size > 0:
@@ -70,7 +70,7 @@ def check_batch(batch_size, mesh, *, accumulation=1):
   )
 
 
-def data_host(mesh):
+def data_host(mesh) -> tuple[int, int]:
   """(index, count): which share of every batch this process feeds, of how many.
 
   Processes whose devices hold the same rows (an axis that does not cut the batch spans

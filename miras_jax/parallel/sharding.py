@@ -96,7 +96,7 @@ def param_shardings(shapes, mesh, rules=PARAM_RULES):
   return unflatten_dict(out, sep="/")
 
 
-def replicated(shapes, mesh, rules=PARAM_RULES):
+def replicated(shapes, mesh, rules=PARAM_RULES) -> list[str]:
   """Paths that lost an axis because it does not divide their dimension."""
   out = []
   for path, leaf in flatten_dict(shapes, sep="/").items():
@@ -147,12 +147,12 @@ def batch_shards(rows):
   return 1 if rows % shards else shards
 
 
-def batch_sharding(mesh):
+def batch_sharding(mesh) -> NamedSharding:
   """Batches are cut along their first axis."""
   return NamedSharding(mesh, BATCH_SPEC)
 
 
-def replicated_sharding(mesh):
+def replicated_sharding(mesh) -> NamedSharding:
   """A whole copy on every device."""
   return NamedSharding(mesh, P())
 

@@ -31,7 +31,7 @@ from miras_jax.training import init_from, loop, meters
 from miras_jax.training.task import make_task
 
 
-def main(argv):
+def main(argv) -> int:
   """`miras train ...`; see the module's head."""
   config, folder, profile = parse(argv)
   logs.to_stderr()
@@ -41,7 +41,7 @@ def main(argv):
   return run(config, folder, profile=profile)
 
 
-def run(config, folder, *, profile=None):
+def run(config, folder, *, profile=None) -> int:
   """Trains a RunConfig in a Workdir, from where that is; returns 0."""
   folder.make()
   config, done = _compare_folder(config, folder)

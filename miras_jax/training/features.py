@@ -25,7 +25,7 @@ PARTS = {
 }
 
 
-def encoder_params(made, mesh):
+def encoder_params(made, mesh) -> tuple[list[str], dict]:
   """(features that can be cached, {path: array} of what makes them).
 
   The arrays are as training has them, whole on every device; the decoder's are never
@@ -53,7 +53,7 @@ def encoder_params(made, mesh):
   return names, flatten_dict(params, sep="/")
 
 
-def encoder_shapes(made):
+def encoder_shapes(made) -> tuple[list[str], dict]:
   """(features that can be cached, {path: shape and type} of what makes them).
 
   Raises UserError when every encoder is trained.
@@ -75,7 +75,7 @@ def _split(made, key):
   return tuple(flatten_dict(part, sep="/") for part in parts)
 
 
-def cacheable(trained):
+def cacheable(trained) -> list[str]:
   """Names of the features that no path of `trained` can change."""
   return [
     name
@@ -84,12 +84,12 @@ def cacheable(trained):
   ]
 
 
-def needed(path, names):
+def needed(path, names) -> bool:
   """Whether one of the features `names` depends on a parameter."""
   return any(path.startswith(part) for name in names for part in PARTS[name])
 
 
-def make_manifest(config, names, params):
+def make_manifest(config, names, params) -> dict:
   """What a run must have alike to use the cache: weights, encoders, views."""
   cfg = config.model.build()
   grid, tokens = cfg.sam_encoder.grid, cfg.num_image_tokens
@@ -110,7 +110,7 @@ def make_manifest(config, names, params):
   }
 
 
-def check(cache, config, frozen):
+def check(cache, config, frozen) -> None:
   """UserError unless a FeatureCache is of these weights and settings.
 
   frozen: the run's frozen parameters, a nested dict.
@@ -136,7 +136,7 @@ def _other(cache, what):
   )
 
 
-def encode(model, names, params, batch):
+def encode(model, names, params, batch) -> dict:
   """{feature: values in bf16} of a batch of views (traced)."""
   apply = functools.partial(model.apply, {"params": params})
   make = {

@@ -14,7 +14,7 @@ from miras_jax.training import step as train_step
 KEEP_FLOAT32 = ("scale", "bias", "gamma", "gaussian")
 
 
-def load(task, shapes, tx):
+def load(task, shapes, tx) -> train_step.TrainState:
   """A TrainState at step 0 on its devices.
 
   shapes: TrainState of ShapeDtypeStruct with shardings.
@@ -49,7 +49,7 @@ def make_state(task, tx):
   )
 
 
-def split_params(params, config):
+def split_params(params, config) -> tuple[dict, dict]:
   """(trainable, frozen), each in the type in which a run keeps it."""
   trainable, frozen = trees.split_by_name(params, config.trainable)
   cast = functools.partial(_frozen_dtype, jnp.dtype(config.model.dtype))

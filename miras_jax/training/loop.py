@@ -24,7 +24,7 @@ DATA_RETRIES = 2
 STARTED = time.perf_counter()
 
 
-def train(task, folder, mesh, *, profile=None):
+def train(task, folder, mesh, *, profile=None) -> int:
   """Trains `task` in `folder` until its config's last step or SIGTERM; returns 0."""
   config = task.config
   distributed.require_same("data", task.batches.get_state())
@@ -52,7 +52,7 @@ def train(task, folder, mesh, *, profile=None):
   return 0
 
 
-def say(text):
+def say(text) -> None:
   """Prints a line, in the first process only."""
   if distributed.is_first():
     print(text)

@@ -29,7 +29,7 @@ def next_tokens(tokens_BT, loss_mask_BT):
   return targets_BT, jnp.pad(loss_mask_BT[:, 1:], edges).astype(jnp.float32)
 
 
-def token_ce(logits_BTV, tokens_BT, loss_mask_BT, *, normaliser):
+def token_ce(logits_BTV, tokens_BT, loss_mask_BT, *, normaliser) -> jax.Array:
   """Sum of next-token cross-entropy where `loss_mask` is 1, over `normaliser`."""
   targets_BT, weight_BT = next_tokens(tokens_BT, loss_mask_BT)
   return _ce_sum(logits_BTV, targets_BT, weight_BT) / normaliser
@@ -37,7 +37,7 @@ def token_ce(logits_BTV, tokens_BT, loss_mask_BT, *, normaliser):
 
 def chunked_token_ce(
   hidden_BTD, head_DV, tokens_BT, loss_mask_BT, *, normaliser, chunk=256
-):
+) -> jax.Array:
   """`token_ce` of `hidden @ head`, `chunk` positions at a time.
 
   The logits of one chunk exist at a time, in the backward pass too: they are computed
@@ -129,7 +129,9 @@ def valid_pixels(valid_hw_B2, height, width, image_size):
   return inside_BH[:, :, None] & inside_BW[:, None, :]
 
 
-def mask_bce(logits_BMHW, targets_BMHW, *, seg_valid_BM, pixels_BHW=None, normaliser):
+def mask_bce(
+  logits_BMHW, targets_BMHW, *, seg_valid_BM, pixels_BHW=None, normaliser
+) -> jax.Array:
   """Logistic loss, mean over the pixels of a mask, summed over masks."""
   bce_BM = _mean_bce(logits_BMHW, targets_BMHW, pixels_BHW)
   return _masked_sum(bce_BM, seg_valid_BM) / normaliser
@@ -144,7 +146,7 @@ def dice(
   normaliser,
   scale=1000.0,
   eps=1e-6,
-):
+) -> jax.Array:
   """1 - (2 sum(pt) / scale + eps) / ((sum p + sum t) / scale + eps), over masks."""
   p_BMHW, t_BMHW = _probabilities(logits_BMHW, targets_BMHW, pixels_BHW)
   overlap_BM = (p_BMHW * t_BMHW).sum((2, 3)) / scale
@@ -163,7 +165,7 @@ def focal(
   form="mask",
   alpha=0.8,
   gamma=2.0,
-):
+) -> jax.Array:
   """alpha (1 - exp(-b))^gamma b, where b is a mean logistic loss, not a pixel's.
 
   form="mask": b is the mean over the pixels of one mask, the terms are summed over
@@ -196,7 +198,7 @@ def boundary(
   form="probabilities",
   scale=1000.0,
   threshold=0.3,
-):
+) -> jax.Array:
   """Squared difference of Sobel edge maps over scale^2, summed over pixels and masks.
 
   form="probabilities" takes the edges of the probabilities. form="published" those of
@@ -214,7 +216,7 @@ def boundary(
   return _masked_sum(jnp.square(difference).sum((2, 3)), seg_valid_BM) / normaliser
 
 
-def sobel_edges(x_BMHW):
+def sobel_edges(x_BMHW) -> jax.Array:
   """Magnitude of the 3x3 Sobel gradient, zeros around the map."""
   x = jnp.pad(x_BMHW, ((0, 0), (0, 0), (1, 1), (1, 1)))
   down = x[:, :, 2:] - x[:, :, :-2]

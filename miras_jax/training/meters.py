@@ -62,7 +62,7 @@ class Meters:
     return out | memory()
 
 
-def memory():
+def memory() -> dict[str, float]:
   """Gigabytes in use on the fullest local device; nothing where it is not counted."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   names = {"hbm_gb": "bytes_in_use", "hbm_peak_gb": "peak_bytes_in_use"}

@@ -11,7 +11,7 @@ from miras_jax.training import initial_state, optim
 from miras_jax.training import step as train_step
 
 
-def make_plan(task, mesh):
+def make_plan(task, mesh) -> tuple[train_step.TrainState, train_step.Parts]:
   """(TrainState of shapes with shardings, Parts): what is known before any value."""
   config = task.config
   schedule = optim.make_schedule(config.optim, config.steps)

@@ -103,7 +103,7 @@ def eval_step(state, batch, parts):
   return _metrics(parts.objective.weights, sums, counts, pairs)
 
 
-def total_loss(weights, sums, counts):
+def total_loss(weights, sums, counts) -> jax.Array:
   """Weighted sum of the terms' means; a term without targets is 0."""
   return sum(w * sums[k] / jnp.maximum(counts[k], 1.0) for k, w in weights.items())
 
