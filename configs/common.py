@@ -65,6 +65,5 @@ def lora_config(size, attention) -> ConfigDict:
     c.model.dtype = "bfloat16"
     c.model.overrides.llama.update(remat="full", attention=attention)
     c.mesh.update(data=1, fsdp=-1)
-    c.data.tokenizer = "tokenizer.model"  # of the language model
     c.data.threads = 8
   return c

@@ -1,9 +1,9 @@
 """Stage 1, as published: many kinds of segmentation and question data, 10 x 500 steps.
 
   miras train --config=configs/miras_7b_stage1.py --workdir=runs/stage1 \\
-      --config.data.dir=DIR --config.data.tokenizer=DIR/tokenizer.model
+      --config.init_from=converted --config.data.dir=DIR
   miras train --config=configs/miras_7b_stage1.py:size=tiny --workdir=runs/tiny \\
-      --config.data.dir=data/synth
+      --config.data.dir=data/synth --config.allow_random=True  # to try the program
 
 The release draws from six kinds of source: semantic segmentation 9, referring
 segmentation 6, questions 3, reasoning segmentation 1, captions 3, grounding 6 parts;

@@ -1,7 +1,7 @@
 """Stage 2, as published: conversations that end in a mask, 100 x 250 steps of batch 8.
 
   miras train --config=configs/miras_7b_stage2.py --workdir=runs/stage2 \\
-      --config.data.dir=prist --config.data.tokenizer=DIR/tokenizer.model
+      --config.init_from=runs/stage1 --config.data.dir=prist
   miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --out=scale
 
 The release mixes two questions into every ten multi-turn conversations; mixing is up to

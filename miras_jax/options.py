@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import os
+import re
 import sys
 
 from miras_jax.errors import UserError
@@ -31,6 +32,18 @@ class Parser(argparse.ArgumentParser):
 
   def error(self, message):
     raise UserError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+def local_path(text: str) -> str:
+  """A path of the command line with `~` expanded, for `add_argument(type=local_path)`.
+
+  Raises UserError for a bucket: it would become a local folder of that name.
+  """
+  if scheme := re.match(r"(\w+)://", text):
+    raise UserError(
+      f"{text}: {scheme[1]}:// is not supported; copy it from or to a local folder"
+    )
+  return os.path.expanduser(text)
 
 
 def nearest(name, choices) -> str:

@@ -8,6 +8,7 @@ import dataclasses
 import math
 
 from miras_jax.errors import UserError
+from miras_jax.options import local_path
 
 
 def setting(
@@ -20,12 +21,13 @@ def setting(
   choices=(),
   may_change: bool = False,
   option: str = "",
+  is_path: bool = False,
 ):
   """A dataclass field with what is known of it.
 
   text: a line of help. least, above, below: bounds of a number. choices: all there are.
   may_change: a run may go on with another value. option: `a.b` of `--config.a.b` where
-  that is not the field's own place.
+  that is not the field's own place. is_path: `~` is expanded, a bucket refused.
   """
   about = {
     "help": text,
@@ -35,6 +37,7 @@ def setting(
     "choices": tuple(choices),
     "may_change": may_change,
     "option": option,
+    "is_path": is_path,
   }
   if isinstance(default, dict):
     return dataclasses.field(default_factory=lambda: dict(default), metadata=about)
@@ -52,6 +55,12 @@ def check(group, prefix: str = "") -> None:
     _check_kind(path, field.type, value)
     _check_choice(path, field.metadata, value)
     _check_bounds(path, field.metadata, value)
+
+
+def with_local_paths(kind, values: dict) -> dict:
+  """Values of a dataclass's fields, every path as `options.local_path` makes it."""
+  paths = {f.name for f in dataclasses.fields(kind) if f.metadata.get("is_path")}
+  return {k: local_path(v) if k in paths else v for k, v in values.items()}
 
 
 def _check_kind(path, kind, value):

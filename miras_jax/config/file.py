@@ -5,37 +5,75 @@ import collections
 import difflib
 import importlib.util
 import pathlib
+import traceback
 
 import ml_collections
 
-from miras_jax.config.run import RunConfig, settings
+from miras_jax.config.run import RunConfig, base_config, settings
 from miras_jax.errors import UserError
+from miras_jax.options import local_path
 
 
 def load(argument: str) -> ml_collections.ConfigDict:
   """ "configs/x.py:size=tiny" -> what its `get_config("size=tiny")` returns.
 
-  FILE is a path, or a name of the configs that come with the package.
+  FILE is a path, or a name of the configs that come with the package. The config.json
+  of a run will do as well: it repeats that run.
   """
   name, _, options = argument.partition(":")
   path = find(name)
+  if path.suffix == ".json":
+    return _read_json(path).to_config_dict()
   spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+  if spec is None:
+    raise UserError(f"--config={path}: want a Python file or the config.json of a run")
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  _run(path, lambda: spec.loader.exec_module(module))
   if not hasattr(module, "get_config"):
     raise UserError(f"{path}: no function get_config(options) in it")
-  return module.get_config(options)
+  config = _run(path, lambda: module.get_config(options))
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(
+      f"{path}: get_config returns a {type(config).__name__}, want a ConfigDict as"
+      " configs.common.base_config() makes it"
+    )
+  return config
 
 
-def find(name) -> pathlib.Path:
-  """Path of a config: relative to here, else among the installed ones."""
-  path = pathlib.Path(name)
+def _read_json(path):
+  try:
+    return RunConfig.from_json(path.read_text(encoding="utf-8"))
+  except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+    raise UserError(f"{path}: not the config.json of a run: {error}") from None
+
+
+def _run(path, call):
+  """Runs a user's config; its mistakes are one line that names file and line."""
+  try:
+    return call()
+  except UserError:
+    raise
+  except Exception as error:
+    frames = traceback.extract_tb(error.__traceback__)
+    line = next((f.lineno for f in reversed(frames) if f.filename == str(path)), None)
+    line = error.lineno if isinstance(error, SyntaxError) else line
+    text = " ".join(str(error).split())
+    raise UserError(f"{path}:{line or 1}: {type(error).__name__}: {text}") from error
+
+
+def find(name: str) -> pathlib.Path:
+  """Path of a config: relative to here, else among the installed ones.
+
+  Another folder's name is never taken for the package's own config of that name.
+  """
+  path = pathlib.Path(local_path(name))
   if path.is_file():
     return path
   installed = installed_dir()
-  for candidate in (installed / path.name, installed / f"{path.name}.py"):
-    if candidate.is_file():
-      return candidate
+  if path.parent in (pathlib.Path("."), pathlib.Path("configs")):
+    for candidate in (installed / path.name, installed / f"{path.name}.py"):
+      if candidate.is_file():
+        return candidate
   names = sorted(
     p.stem for p in installed.glob("*.py") if p.stem not in ("__init__", "common")
   )
@@ -107,6 +145,14 @@ def read(argument: str, fields=()) -> RunConfig:
   config = load(argument)
   for name, value in fields:
     override(config, name, value)
+  return _from_config_dict(argument, config)
+
+
+def _from_config_dict(argument, config):
+  known = set(fields(base_config()))
+  for path in fields(config):
+    if path not in known and not path.startswith("model.overrides"):
+      raise UserError(f"{argument}: {_unknown(path, known)}")
   return RunConfig.from_config_dict(config)
 
 
@@ -139,13 +185,16 @@ def _is_free(parents):
 def _child(config, node, name, path):
   if name in node:
     return node[name]
-  known = list(fields(config))
+  raise UserError(_unknown(path, list(fields(config))))
+
+
+def _unknown(path, known):
   close = difflib.get_close_matches(path, known, n=1)
   # A name that exists elsewhere (`--config.lr`) is closer than any spelling.
-  same = [k for k in known if k.split(".")[-1] == path.split(".")[-1]]
+  same = [k for k in sorted(known) if k.split(".")[-1] == path.split(".")[-1]]
   near = [f"did you mean --config.{k}?" for k in same or close]
   hint = near[0] if near else "miras train --help lists what there is"
-  raise UserError(f"unknown option --config.{path}; {hint}")
+  return f"unknown option --config.{path}; {hint}"
 
 
 def _literal(text):

@@ -14,7 +14,7 @@ import ml_collections
 
 from miras_jax.config import model as model_config
 from miras_jax.config import variants
-from miras_jax.config.fields import check, setting
+from miras_jax.config.fields import check, setting, with_local_paths
 from miras_jax.config.settings import (
   LOSS_PRESETS,
   DataChoice,
@@ -77,7 +77,14 @@ class RunConfig:
     "lora_heads", 'what trains: a preset of models/trees.py, "+more" added to it'
   )
   init_from: str = setting(
-    "", "folder that `miras convert` wrote: the run starts from its weights"
+    "",
+    "folder that `miras convert` wrote: the run starts from its weights",
+    is_path=True,
+  )
+  allow_random: bool = setting(
+    False,
+    "whether frozen parts may be random numbers: for trials of the program only",
+    may_change=True,
   )
   steps: int = setting(
     1000, "number of updates of the whole run", least=1, may_change=True
@@ -108,7 +115,10 @@ class RunConfig:
     may_change=True,
   )
   compile_cache: str = setting(
-    "", "folder that keeps compiled programs between runs", may_change=True
+    "",
+    "folder that keeps compiled programs between runs",
+    may_change=True,
+    is_path=True,
   )
 
   def __post_init__(self):
@@ -133,14 +143,28 @@ class RunConfig:
     model, loss = plain["model"], plain["loss"]
     resolution = loss.pop("loss_resolution")
     parts = {
-      name: kind(**plain.pop(name))
+      name: kind(**with_local_paths(kind, plain.pop(name)))
       for name, kind in _groups(cls)
       if name not in ("model", "loss")
     }
     overrides = dict(_flatten(model.pop("overrides")))
     parts["model"] = ModelChoice(**model, overrides=overrides)
     parts["loss"] = loss_config(**loss)
+    plain = with_local_paths(cls, plain)
     return cls(**plain | parts, loss_resolution=resolution)
+
+  def to_config_dict(self) -> ml_collections.ConfigDict:
+    """The ConfigDict that `from_config_dict` makes this run of, every loss a number."""
+    values = dict(_flatten(dataclasses.asdict(self)))
+    config = base_config()
+    for one in settings():
+      if one.place in values:
+        _set(config, one.option, values[one.place])
+    overrides = ml_collections.ConfigDict()
+    for path, value in self.model.overrides.items():
+      _set(overrides, path, tuple(value) if isinstance(value, list) else value)
+    config.model.overrides = overrides
+    return config
 
   @classmethod
   def from_json(cls, text: str) -> "RunConfig":
@@ -210,15 +234,19 @@ def base_config() -> ml_collections.ConfigDict:
   """Every field a run has, with its default; a config file changes what differs."""
   config = ml_collections.ConfigDict()
   for one in settings():
-    *groups, name = one.option.split(".")
-    node = config
-    for group in groups:
-      if group not in node:
-        node[group] = ml_collections.ConfigDict()
-      node = node[group]
     unset = ml_collections.config_dict.placeholder(one.kind)
-    node[name] = unset if one.default is None else one.default
+    _set(config, one.option, unset if one.default is None else one.default)
   return config
+
+
+def _set(config, path, value):
+  """Sets the dotted `path`, whose groups are made where they are not there."""
+  *groups, name = path.split(".")
+  for group in groups:
+    if group not in config:
+      config[group] = ml_collections.ConfigDict()
+    config = config[group]
+  config[name] = value
 
 
 def first_difference(old: RunConfig, new: RunConfig) -> tuple[str, Any, Any] | None:

@@ -23,18 +23,28 @@ BOUNDARY_FORMS = ("probabilities", "published")
 class DataChoice:
   """Where the conversations are and how they become a Batch."""
 
-  dir: str = setting("", "folder of the data set; has to be given", may_change=True)
+  dir: str = setting(
+    "", "folder of the data set; has to be given", may_change=True, is_path=True
+  )
   images_dir: str = setting(
-    "", "folder of the photographs, when they lie elsewhere", may_change=True
+    "",
+    "folder of the photographs, when they lie elsewhere",
+    may_change=True,
+    is_path=True,
   )
   masks_dir: str = setting(
-    "", "folder of the annotations, when they lie elsewhere", may_change=True
+    "",
+    "folder of the annotations, when they lie elsewhere",
+    may_change=True,
+    is_path=True,
   )
   split_train: str = setting("train", "name of the split that is trained on")
   split_eval: str = setting("val", 'name of the split that is held out; "": none')
   limit: int = setting(0, "number of first conversations to train on; 0: all", least=0)
   tokenizer: str = setting(
-    "bpe", '"bpe" (learnt from the data), a tokenizer.model or a tokenizer folder'
+    "bpe",
+    '"bpe" (learnt from the data), a tokenizer.model or a tokenizer folder',
+    is_path=True,
   )
   vocab_size: int = setting(1024, 'most ids that "bpe" learns', least=1)
   template: str = setting(
@@ -72,6 +82,7 @@ class DataChoice:
     "",
     "folder that `miras data cache` wrote: frozen encoders do not run",
     may_change=True,
+    is_path=True,
   )
 
   def __post_init__(self):

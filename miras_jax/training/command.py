@@ -14,20 +14,23 @@ SIGTERM saves and ends with status 0. With several processes every one runs the 
 command; how they find each other is in miras_jax/parallel/distributed.py.
 """
 
+import contextlib
+import shutil
+
 import jax
 
 from miras_jax import logs
-from miras_jax.checkpoint import workdir
+from miras_jax.checkpoint import lock, workdir
 from miras_jax.checkpoint.store import Damaged, read_config, verify
 from miras_jax.config import file as config_file
 from miras_jax.config import run as run_config
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import attention_support
-from miras_jax.options import Parser
+from miras_jax.options import Parser, local_path
 from miras_jax.parallel import distributed
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.training import init_from, loop, meters
+from miras_jax.training import init_from, initial_state, loop, meters
 from miras_jax.training.task import make_task
 
 
@@ -42,8 +45,21 @@ def main(argv) -> int:
 
 
 def run(config, folder, *, profile=None) -> int:
-  """Trains a RunConfig in a Workdir, from where that is; returns 0."""
-  folder.make()
+  """Trains a RunConfig in a Workdir, from where that is; returns 0.
+
+  A run that is refused before it begins leaves no folder behind.
+  """
+  is_new = distributed.of_first(not folder.path.exists())
+  try:
+    with _alone_in(folder):
+      return _run(config, folder, profile)
+  except UserError:
+    if is_new and distributed.is_first() and not folder.metrics.exists():
+      shutil.rmtree(folder.path, ignore_errors=True)
+    raise
+
+
+def _run(config, folder, profile):
   config, done = _compare_folder(config, folder)
   if done >= config.steps and _is_whole(folder.step(done)):
     loop.say(
@@ -51,6 +67,8 @@ def run(config, folder, *, profile=None) -> int:
       f" --config.steps={2 * done} would train on"
     )
     return 0
+  if not done:
+    initial_state.refuse_random(config)
   if config.compile_cache:
     jax.config.update("jax_compilation_cache_dir", config.compile_cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -63,6 +81,22 @@ def run(config, folder, *, profile=None) -> int:
   )
   task = make_task(config, folder, host=mesh_lib.data_host(devices))
   return loop.train(task, folder, devices, profile=profile)
+
+
+@contextlib.contextmanager
+def _alone_in(folder):
+  """Makes the folder and holds its lock, in the first process for all of them."""
+  with contextlib.ExitStack() as stack:
+    problem = None
+    if distributed.is_first():
+      try:
+        folder.make()
+        stack.enter_context(lock.hold(folder.path, "miras train"))
+      except UserError as error:
+        problem = error
+    if distributed.of_first(problem is not None):
+      raise problem or UserError(f"{folder.path}: process 0 cannot use it")
+    yield
 
 
 def parse(argv) -> tuple[RunConfig, workdir.Workdir, tuple[int, int] | None]:
@@ -90,7 +124,9 @@ def _parser():
     epilog=fields + config_file.described(),
   )
   parser.add_argument("--config", help="your config, or the name of one of the package")
-  parser.add_argument("--workdir", help="folder of the run; one that is there goes on")
+  parser.add_argument(
+    "--workdir", type=local_path, help="folder of the run; one that is there goes on"
+  )
   parser.add_argument("--profile", help="STEP:COUNT, a trace of so many steps")
   return parser
 

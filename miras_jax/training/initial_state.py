@@ -1,17 +1,47 @@
 """The state a run starts from: the parameters of its seed, or of its `init_from`."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 
+from miras_jax.errors import UserError
 from miras_jax.models import trees
+from miras_jax.models.miras import init_params
 from miras_jax.training import init_from
 from miras_jax.training import step as train_step
 
 # Frozen leaves that keep float32 in a bfloat16 run: they are small and the rounding is
 # not (SAM's Fourier matrix is multiplied by 2 pi, norms scale every activation).
 KEEP_FLOAT32 = ("scale", "bias", "gamma", "gaussian")
+
+
+def refuse_random(config) -> None:
+  """UserError for a run that would train on frozen random numbers, unless it says so.
+
+  From random weights everything has to train (`trainable=full`): an adapter or a head
+  learns nothing from a frozen part that was never trained.
+  """
+  if config.init_from or config.allow_random:
+    return
+  shapes = jax.eval_shape(
+    functools.partial(init_params, config.model.build()), jax.random.key(0)
+  )
+  _, frozen = trees.split_by_name(shapes, config.trainable)
+  parts = sorted({p.split("/")[0] for p in trees.paths_of(frozen) if not constant(p)})
+  if parts:
+    raise UserError(
+      f"trainable={config.trainable!r} leaves {', '.join(parts)} frozen at random"
+      " numbers; name the published weights with --config.init_from=DIR (miras convert"
+      " makes it), train everything with --config.trainable=full, or say"
+      " --config.allow_random=True"
+    )
+
+
+def constant(path):
+  """Whether a parameter is a constant of the published model, random by design."""
+  return re.search(trees.NEVER, path) is not None
 
 
 def load(task, shapes, tx) -> train_step.TrainState:

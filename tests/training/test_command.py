@@ -275,6 +275,7 @@ def get_config(arg=""):
   options = common.parse(arg, size="tiny")
   c = common.base_config()
   c.model.variant = options["size"]
+  c.allow_random = True
   return c
 """
 

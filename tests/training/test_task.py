@@ -141,13 +141,13 @@ def test_an_unfit_value_is_one_line(data_dir, tmp_path, field, value, words):
   changes = {field: value}
   if field.startswith("model."):
     overrides["llama"]["vocab_size"] = changes.pop(field)
-  config = config_for(data_dir, **changes)
-  if field.startswith("model."):
-    model = dataclasses.replace(
-      config.model, overrides=config.model.overrides | {"llama.vocab_size": value}
-    )
-    config = dataclasses.replace(config, model=model)
   with pytest.raises(UserError) as error:
+    config = config_for(data_dir, **changes)
+    if field.startswith("model."):
+      model = dataclasses.replace(
+        config.model, overrides=config.model.overrides | {"llama.vocab_size": value}
+      )
+      config = dataclasses.replace(config, model=model)
     make(config, tmp_path)
   assert all(word in str(error.value) for word in words), error.value
 

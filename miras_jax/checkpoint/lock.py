@@ -1,0 +1,77 @@
+"""One writer a folder: a second command into it learns who holds it.
+
+The lock is the kernel's (`flock` on FOLDER/.lock), so that it ends with its process,
+however that ends; the file only says whose it is.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import time
+
+from miras_jax.errors import UserError
+
+NAME = ".lock"
+
+
+@contextlib.contextmanager
+def hold(folder, command: str):
+  """Holds `folder` for `command` ("miras train") while the block runs.
+
+  The folder must be there. Raises UserError naming the process that holds it.
+  """
+  path = pathlib.Path(folder) / NAME
+  try:
+    file = open(path, "a+", encoding="utf-8")
+  except OSError as error:
+    raise UserError(f"{folder}: cannot be written to: {error.strerror}") from error
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UserError(
+        f"{folder} is in use by {_read(path)}; wait for its end"
+      ) from None
+    except OSError:  # a file system without locks: as good as before there were any
+      yield
+      return
+    file.truncate(0)
+    file.write(json.dumps(_me(command)) + "\n")
+    file.flush()
+    yield
+
+
+def holder(folder) -> str:
+  """Who holds `folder`, as one phrase; "" when nobody does."""
+  path = pathlib.Path(folder) / NAME
+  try:
+    with open(path, encoding="utf-8") as file:
+      fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return _read(path)
+  except OSError:
+    pass
+  return ""
+
+
+def _me(command):
+  return {
+    "command": command,
+    "host": socket.gethostname(),
+    "pid": os.getpid(),
+    "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+  }
+
+
+def _read(path):
+  try:
+    who = json.loads(path.read_text(encoding="utf-8"))
+    return (
+      f"`{who['command']}` (process {who['pid']} on {who['host']}, since"
+      f" {who['since']})"
+    )
+  except (OSError, ValueError, KeyError, TypeError):
+    return "another process"
