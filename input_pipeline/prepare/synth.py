@@ -6,7 +6,9 @@ whatever the number of conversations asked for before.
 """
 
 import json
+import os
 import pathlib
+import shutil
 
 import numpy as np
 import tqdm
@@ -20,7 +22,10 @@ PER_IMAGE = 3
 EVAL_SHARE = 0.05  # of the images, for val and again for test
 KINDS = {"one": 0.68, "part": 0.13, "two": 0.14, "none": 0.05}
 JPEG_QUALITY = 92
-MARKER = "synth.json"
+MARKER = "synth.json"  # written last
+BEGUN = ".synth_begun"  # there while the data set is being made
+LOCK = ".lock"  # of the command that makes it (checkpoint/lock.py)
+FOLDERS = ("images", "masks")
 RECIPE = 2  # of the scenes and talks: another one makes other data from the same seed
 
 
@@ -39,23 +44,48 @@ def generate(out, conversations, seed):
     )
   if _already_there(out, recipe):
     return _counts(out)
-  for folder in ("images", "masks"):
-    (out / folder).mkdir(parents=True, exist_ok=True)
+  out.mkdir(parents=True, exist_ok=True)
+  _write_whole(out / BEGUN, json.dumps(recipe) + "\n")
+  for folder in FOLDERS:
+    (out / folder).mkdir(exist_ok=True)
   _write_splits(out, _records(out, conversations, seed))
-  (out / MARKER).write_text(json.dumps(recipe) + "\n")
+  _write_whole(out / MARKER, json.dumps(recipe) + "\n")
+  (out / BEGUN).unlink()
   return _counts(out)
 
 
 def _already_there(out, recipe):
-  marker = out / MARKER
-  if not out.exists() or not any(out.iterdir()):
-    return False
-  if marker.is_file() and json.loads(marker.read_text()) == recipe:
+  """Whether `out` holds this very data set; clears what a killed run left of one."""
+  inside = {p.name for p in out.iterdir()} if out.exists() else set()
+  if MARKER in inside and _read_marker(out / MARKER) == recipe:
     return True
-  raise UserError(
-    f"{out} is not empty and holds another data set: name a new folder "
-    "with --out, or delete this one"
-  )
+  if BEGUN in inside and MARKER not in inside:
+    for folder in FOLDERS:
+      shutil.rmtree(out / folder, ignore_errors=True)
+    return False
+  if inside - {LOCK}:
+    raise UserError(
+      f"{out} is not empty and holds another data set: name a new folder "
+      "with --out, or delete this one"
+    )
+  return False
+
+
+def _read_marker(path):
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except ValueError:
+    raise UserError(
+      f"{path}: damaged, so that nobody knows what this data set is; delete the folder"
+      f" {path.parent} and run the command again"
+    ) from None
+
+
+def _write_whole(path, text):
+  """The file is there with all of its text or not at all."""
+  aside = path.with_name(path.name + ".tmp")
+  aside.write_text(text, encoding="utf-8")
+  os.replace(aside, path)
 
 
 def _records(out, conversations, seed):

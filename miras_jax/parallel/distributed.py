@@ -22,6 +22,8 @@ from miras_jax.errors import UserError
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Launchers that jax.distributed.initialize() reads itself: how many tasks they started.
 LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
+# What asks a run to save and end.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A process that fails ends within this; the others then learn of it.
 SHUTDOWN_S = 10
 
@@ -116,6 +118,20 @@ def of_first(value):
   return type(value)(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def list_of_first(values) -> list:
+  """Process 0's list of whole numbers, the same everywhere.
+
+  What a folder holds changes while processes read it one after the other: one looks.
+  """
+  if jax.process_count() == 1:
+    return list(values)
+  count = of_first(len(values))
+  room = np.zeros(count, np.int32)
+  if is_first():
+    room[:] = values
+  return [int(x) for x in multihost_utils.broadcast_one_to_all(room)]
+
+
 def any_of(flag) -> bool:
   """True everywhere when any process says so."""
   if jax.process_count() == 1:
@@ -154,23 +170,39 @@ def _gather(text):
 
 
 class StopSignal(threading.Event):
-  """Whether to stop after this step: SIGTERM came, to this process or another one.
+  """Whether to stop after this step: one of SIGNALS came, to this process or another.
 
   Used as a context manager; `stop(step)` is asked once a step, with the same steps in
-  every process, and is then True at the same step in all of them.
+  every process, and is then True at the same step in all of them. `name` is that of the
+  signal. A second Ctrl-C ends the process at once.
   """
 
+  name = "SIGTERM"
+
   def __enter__(self):
-    self._before = None
-    here = threading.current_thread() is threading.main_thread()
-    # With several processes jax has a handler that tells the others.
-    if here and jax.process_count() == 1:
-      self._before = signal.signal(signal.SIGTERM, lambda *_: self.set())
+    self._before = {}
+    if threading.current_thread() is not threading.main_thread():
+      return self
+    for number in SIGNALS:
+      # With several processes jax has a handler of SIGTERM that tells the others.
+      if number == signal.SIGTERM and jax.process_count() > 1:
+        continue
+      if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+        self._before[number] = signal.signal(number, self._heard)
     return self
 
   def __exit__(self, *_):
-    if self._before is not None:
-      signal.signal(signal.SIGTERM, self._before)
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def _heard(self, number, _frame):
+    if self.is_set() and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self.name = signal.Signals(number).name
+    if jax.process_count() > 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+      return
+    self.set()
 
   def __call__(self, step):
     if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):

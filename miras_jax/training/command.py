@@ -10,8 +10,9 @@
 --config.model.overrides.PART.FIELD=VALUE   a size of the model (config/model.py)
 --profile=STEP:COUNT      writes a trace of so many steps to WORKDIR/profile
 
-SIGTERM saves and ends with status 0. With several processes every one runs the same
-command; how they find each other is in miras_jax/parallel/distributed.py.
+SIGTERM, SIGHUP and Ctrl-C save and end with status 0; a second Ctrl-C ends at once.
+With several processes every one runs the same command; how they find each other is in
+miras_jax/parallel/distributed.py.
 """
 
 import contextlib

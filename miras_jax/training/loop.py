@@ -47,7 +47,8 @@ def train(task, folder, mesh, *, profile=None) -> int:
       step = loop.run(state, start, stop)
   task.batches.close()
   distributed.barrier("end")
-  why = "done" if step >= config.steps else "stopped by SIGTERM; run it again to go on"
+  stopped = f"stopped by {listen.name}; run it again to go on"
+  why = "done" if step >= config.steps else stopped
   say(f"{folder.path}: step {step} of {config.steps}, {why}")
   return 0
 
@@ -185,6 +186,9 @@ class _Loop:
   def _save_or_go_on(self, step, state, data_state):
     """Saves; a full disk is an alarm, since the steps saved before it are whole."""
     self._flush(0)  # waits for steps, not for the save
+    if self.watch.skipped:  # with keep=1 it would replace the last good one
+      logs.log.warning("step %d is not saved: it is one of those skipped", step)
+      return
     start = time.perf_counter()
     try:
       self._save(step, state, data_state)

@@ -102,3 +102,26 @@ def test_a_second_run_leaves_the_data_set_alone(folder):
 def test_a_folder_with_other_data_is_refused(folder):
   with pytest.raises(UserError, match="holds another data set"):
     synth.generate(folder, conversations=150, seed=4)
+
+
+def test_a_killed_run_is_made_again_from_its_beginning(folder, tmp_path, monkeypatch):
+  class Killed(BaseException):
+    pass
+
+  def killed(out, per_image):
+    for _ in zip(range(3), per_image, strict=False):
+      pass
+    raise Killed
+
+  with monkeypatch.context() as patch, pytest.raises(Killed):
+    patch.setattr(synth, "_write_splits", killed)
+    synth.generate(tmp_path / "data", conversations=20, seed=9)
+  assert (tmp_path / "data" / "images").exists()
+  synth.generate(tmp_path / "data", conversations=150, seed=3)
+  assert _digest(tmp_path / "data") == _digest(folder)
+
+
+def test_a_damaged_marker_is_one_line(tmp_path):
+  (tmp_path / synth.MARKER).write_text('{"seed": ')
+  with pytest.raises(UserError, match="synth.json: damaged"):
+    synth.generate(tmp_path, conversations=20, seed=9)
