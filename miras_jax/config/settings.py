@@ -156,7 +156,7 @@ class OptimConfig:
     0.0, "decay of the moving average of what trains; 0: none is kept", least=0, below=1
   )
   accumulation: int = setting(
-    1, "number of micro-batches that a batch is cut into", least=1
+    1, "number of micro-batches that a batch is cut into", least=1, may_change=True
   )
 
   def __post_init__(self):

@@ -70,6 +70,20 @@ def check_batch(batch_size, mesh, *, accumulation=1) -> None:
   )
 
 
+def check_length(length, mesh) -> None:
+  """Raises UserError unless rows of so many tokens split evenly over `sequence`.
+
+  Where they do not, every device of that axis would silently do the work of all.
+  """
+  parts = mesh.shape["sequence"]
+  if length % parts:
+    raise UserError(
+      f"mesh.sequence={parts} does not divide rows of {length} tokens; set"
+      f" data.max_len={-(-length // parts) * parts}, or"
+      f" mesh.sequence={math.gcd(length, parts)}"
+    )
+
+
 def data_host(mesh) -> tuple[int, int]:
   """(index, count): which share of every batch this process feeds, of how many.
 

@@ -16,6 +16,7 @@ miras_jax/parallel/distributed.py.
 """
 
 import contextlib
+import math
 import shutil
 
 import jax
@@ -31,7 +32,7 @@ from miras_jax.models import attention_support
 from miras_jax.options import Parser, local_path
 from miras_jax.parallel import distributed
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.training import init_from, initial_state, loop, meters
+from miras_jax.training import init_from, initial_state, loop, meters, optim
 from miras_jax.training.task import make_task
 
 
@@ -81,6 +82,7 @@ def _run(config, folder, profile):
     config.model.build().llama, devices.shape["tensor"], jax.default_backend()
   )
   task = make_task(config, folder, host=mesh_lib.data_host(devices))
+  mesh_lib.check_length(task.config.data.max_len, devices)
   return loop.train(task, folder, devices, profile=profile)
 
 
@@ -165,4 +167,19 @@ def _compare_folder(config, folder):
       f"{folder.path} was trained {was}, this config says {new!r}; take another"
       f" --workdir, or {keep}"
     )
+  _tell_rates(folder, saved, config, steps[-1])
   return config, steps[-1]
+
+
+def _tell_rates(folder, saved, config, step):
+  """Says what another number of steps makes of the rate: the schedule is stretched."""
+  before, after = (
+    float(optim.make_schedule(c.optim, c.steps)(step)) for c in (saved, config)
+  )
+  if saved.steps != config.steps and not math.isclose(before, after, rel_tol=1e-3):
+    logs.log.warning(
+      "steps=%d was %d: the schedule is stretched, the rate at step %d is %.3g instead"
+      " of %.3g; to train on at a rate of your choice, start another --workdir with"
+      " --config.init_from=%s",
+      config.steps, saved.steps, step, after, before, folder.path,
+    )  # fmt: skip

@@ -86,6 +86,7 @@ def test_what_differs_is_named_as_the_option_that_changes_it():
   "changes",
   [
     {"steps": 2000},
+    {"optim": OptimConfig(accumulation=4)},
     {"mesh": run_config.MeshConfig(fsdp=2)},
     {"model": run_config.ModelChoice(overrides={"llama.remat": "full"})},
   ],

@@ -53,3 +53,12 @@ def test_every_micro_batch_must_divide_the_shards():
   made = mesh.make_mesh(MeshConfig(data=8))
   with pytest.raises(UserError, match=r"accumulation=4; take 32"):
     mesh.check_batch(16, made, accumulation=4)
+
+
+def test_a_sequence_axis_that_does_not_divide_the_row_is_refused():
+  made = mesh.make_mesh(MeshConfig(data=2, sequence=4))
+  mesh.check_length(248, made)
+  with pytest.raises(
+    UserError, match="rows of 250 tokens; set data.max_len=252, or mes"
+  ):
+    mesh.check_length(250, made)

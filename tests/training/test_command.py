@@ -236,6 +236,16 @@ def test_a_skipped_step_is_logged_with_its_records(tmp_path, caplog):
   assert "step 2 skipped" in caplog.text and "records [0, 1, 2" in caplog.text
 
 
+def test_a_checkpoint_due_at_a_skipped_step_leaves_the_one_before(tmp_path):
+  def killed():
+    raise KeyboardInterrupt
+
+  data = toy.ToyData(bad_steps=(6, 7), at=8, call=killed)
+  with pytest.raises(KeyboardInterrupt):
+    run(tmp_path, data=data, steps=12, keep=1)
+  assert workdir.Workdir(tmp_path).steps() == [3]
+
+
 def test_many_skipped_steps_in_a_row_end_the_run(tmp_path):
   with pytest.raises(UserError, match="10 steps in a row"):
     run(tmp_path, data=toy.ToyData(bad_steps=range(2, 40)), steps=40)

@@ -1,5 +1,6 @@
 """A refused run says why and leaves nothing behind; one folder has one trainer."""
 
+import logging
 import subprocess
 import sys
 import textwrap
@@ -40,7 +41,7 @@ def held(tmp_path):
   assert process.stdout.readline() == "held\n"
   yield tmp_path, process
   process.kill()
-  process.wait()
+  process.communicate()
 
 
 def test_frozen_random_parts_are_refused_by_name():
@@ -88,3 +89,10 @@ def test_the_lock_of_a_killed_process_is_free(held):
   with lock.hold(folder, "miras train"):
     assert "`miras train`" in lock.holder(folder)
   assert lock.holder(folder) == ""
+
+
+def test_more_steps_say_what_becomes_of_the_rate(caplog, monkeypatch, tmp_path):
+  monkeypatch.setattr(logging.getLogger("miras_jax"), "propagate", True)
+  saved, longer = config(steps=100), config(steps=200)
+  command._tell_rates(workdir.Workdir(tmp_path), saved, longer, 100)
+  assert "the rate at step 100 is 0.0003 instead of 0" in caplog.text
