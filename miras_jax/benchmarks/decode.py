@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline import batch_table
 from input_pipeline.tokenizer import TokenIds
 from miras_jax.benchmarks import prist
 from miras_jax.benchmarks.packing import PREFIX
@@ -32,7 +33,7 @@ from miras_jax.benchmarks.step import import_torch_side
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
 from miras_jax.inference import generate
-from miras_jax.models.miras import Miras, init_params
+from miras_jax.models.miras import Miras, batch_sizes, init_params
 from miras_jax.models.trees import merge
 from miras_jax.options import Parser, nearest
 from miras_jax.parallel import chips
@@ -102,10 +103,11 @@ def our_answer(config, rows, length):
 
   params = jax.jit(init)(jax.random.key(0))
   batch = prompts(cfg, rows, length)
-  side, width = cfg.sam_encoder.grid, cfg.sam_encoder.out_width
+  sizes = batch_sizes(cfg, batch_size=rows)
+  shapes = {n: batch_table.shape(n, sizes) for n in batch_table.feature_names()}
   encoded = {
-    "image_tokens": jnp.ones((rows, cfg.num_image_tokens, cfg.llama.width), dtype),
-    "sam": jnp.ones((rows, side, side, width), dtype),
+    "image_tokens": jnp.ones(shapes["image_tokens"], dtype),
+    "sam": jnp.ones(shapes["sam_features"], dtype),
   }
   ids = TokenIds(**{name: NEVER for name in TokenIds._fields})._replace(pad=0)
 
@@ -121,10 +123,12 @@ def our_answer(config, rows, length):
 
 def prompts(cfg, rows, length):
   """Full prompt rows that begin with their image tokens; the rest is random."""
+  sizes = batch_sizes(cfg, batch_size=rows, length=length)
   tokens = np.random.default_rng(0).integers(0, cfg.llama.vocab_size // 2, length)
   slots = np.full(length, -1)
   slots[: cfg.num_image_tokens] = np.arange(cfg.num_image_tokens)
-  row = {
+  row = {n: batch_table.filled(n, sizes) for n in batch_table.prompt_names()}
+  row |= {
     "tokens": tokens,
     "positions": np.arange(length),
     "segments": np.ones(length),

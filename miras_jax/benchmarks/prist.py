@@ -46,12 +46,14 @@ import jax
 import numpy as np
 
 from configs import common
+from input_pipeline import batch_table
 from miras_jax.benchmarks.packing import PREFIX
 from miras_jax.benchmarks.step import Step, full_batch, import_torch_side
 from miras_jax.config import file as config_file
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import flops
+from miras_jax.models.miras import batch_sizes
 from miras_jax.options import Parser, nearest
 from miras_jax.parallel import chips
 from miras_jax.training import meters
@@ -214,17 +216,17 @@ def our_batch(args, config, *, cached):
   half = cfg.sam_encoder.image_size // 2
   batch["masks"] = np.zeros_like(batch["masks"])
   batch["masks"][..., half // 2 : half, half // 2 :] = 1
-  if cached:
-    shapes = {
-      "image_tokens": (cfg.num_image_tokens, cfg.llama.width),
-      "sam_features": (*[cfg.sam_encoder.grid] * 2, cfg.sam_encoder.out_width),
-    }
-    for name in ("image_sam", "image_aux"):
-      del batch[name]
-    for name, shape in shapes.items():
-      values = rng.normal(size=(config.batch_size, *shape))
-      batch[name] = values.astype(jax.numpy.bfloat16)
-  return batch
+  return _with_features(batch, cfg, rng) if cached else batch
+
+
+def _with_features(batch, cfg, rng):
+  """The batch with random features in place of pixels."""
+  features = sorted(batch_table.feature_names())
+  sizes = batch_sizes(cfg, batch_size=len(batch["tokens"]))
+  values = {n: rng.normal(size=batch_table.shape(n, sizes)) for n in features}
+  cached = {n: x.astype(batch_table.TABLE[n].dtype) for n, x in values.items()}
+  kept = batch_table.names(features)
+  return {n: x for n, x in batch.items() if n in kept} | cached
 
 
 def torch_batch(args, config):

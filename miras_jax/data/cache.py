@@ -20,7 +20,7 @@ import numpy as np
 import tqdm
 from flax.traverse_util import unflatten_dict
 
-from input_pipeline import feature_cache
+from input_pipeline import batch_table, feature_cache
 from input_pipeline.examples import make_views
 from input_pipeline.records import RecordError
 from miras_jax import logs
@@ -170,7 +170,7 @@ class Encoder:
   def __init__(self, made, names, params, batch_size):
     devices = jax.local_devices()
     self._mesh = mesh_lib.local_mesh()
-    self._rows = sharding.batch_sharding(self._mesh)
+    self._placed = sharding.batch_shardings(self._mesh, batch_table.ENCODER_INPUTS)
     whole = sharding.replicated_sharding(self._mesh)
     self._size = -(-batch_size // len(devices)) * len(devices)
     local = {p: x.addressable_data(0) for p, x in params.items()}
@@ -181,8 +181,7 @@ class Encoder:
   def __call__(self, views):
     count = len(views)
     views = views + [views[-1]] * (self._size - count)
-    keys = ("image_sam", "image_aux", "valid_hw")
-    batch = {k: np.stack([v[k] for v in views]) for k in keys}
+    batch = {k: np.stack([v[k] for v in views]) for k in self._placed}
     with jax.set_mesh(self._mesh):
-      out = self._program(self._params, jax.device_put(batch, self._rows))
+      out = self._program(self._params, jax.device_put(batch, self._placed))
     return {k: np.asarray(x)[:count] for k, x in out.items()}

@@ -19,10 +19,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from input_pipeline import batch_table
 from miras_jax.models import llama
 from miras_jax.models.attention import cache_mask
-
-PROMPT_KEYS = ("tokens", "positions", "segments", "image_slot")
 
 
 class Generator:
@@ -42,13 +41,13 @@ class Generator:
     self._generate = jax.jit(functools.partial(generate, model, **limits))
 
   def encode(self, batch):
-    """Image part of the batch (`image_sam`, `image_aux`, `valid_hw`) -> encodings."""
-    views = {k: batch[k] for k in ("image_sam", "image_aux", "valid_hw")}
+    """Image part of the batch (`ENCODER_INPUTS`) -> encodings."""
+    views = {k: batch[k] for k in batch_table.ENCODER_INPUTS}
     return self._encode(self.params, views)
 
   def generate(self, batch, encoded):
     """Prompt part of the batch -> what `generate` returns, on the device."""
-    prompt = {k: batch[k] for k in PROMPT_KEYS}
+    prompt = {k: batch[k] for k in batch_table.prompt_names()}
     return self._generate(self.params, prompt, encoded, self.ids)
 
 

@@ -1,4 +1,6 @@
-"""Which mesh axis every parameter is cut along: one strict table.
+"""Which mesh axis every parameter and every array of a batch is cut along.
+
+Parameters have one strict table; a batch follows the letters of `batch_table.TABLE`.
 
 The first pattern that is found in a path wins. A path without one is an error; so is a
 rule that names an unknown axis, and (tested on the full-size tree) a rule that nothing
@@ -18,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from input_pipeline import batch_table
 from miras_jax.parallel.mesh import AXES, BATCH_AXES
 
 # fmt: off
@@ -49,7 +52,8 @@ PARAM_RULES = (
     (r"/(scale|bias|gamma)$",                             P()),
 )
 # fmt: on
-BATCH_SPEC = P(BATCH_AXES)
+# Along what each letter of a batch array's axes is cut; the other axes stay whole.
+BATCH_RULES = {"B": BATCH_AXES}
 # Where activations are told how to lie; everything else follows from these.
 ACTIVATION_RULES = {
   "decoder": P(BATCH_AXES, "sequence"),  # [B, T, D] into the decoder and out of it
@@ -147,9 +151,18 @@ def batch_shards(rows):
   return 1 if rows % shards else shards
 
 
-def batch_sharding(mesh):
-  """Batches are cut along their first axis."""
-  return NamedSharding(mesh, BATCH_SPEC)
+def batch_sharding(mesh, name=None) -> NamedSharding:
+  """Of the batch array `name`; one that is not in the table is cut along axis 0."""
+  array = batch_table.TABLE.get(name)
+  axes = [BATCH_RULES.get(axis) for axis in (array.axes if array else ("B",))]
+  while axes and axes[-1] is None:
+    axes.pop()
+  return NamedSharding(mesh, P(*axes))
+
+
+def batch_shardings(mesh, names) -> dict[str, NamedSharding]:
+  """{name: sharding} of the arrays of a batch."""
+  return {name: batch_sharding(mesh, name) for name in names}
 
 
 def replicated_sharding(mesh):

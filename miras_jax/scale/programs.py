@@ -19,10 +19,11 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from input_pipeline import batch_table
 from miras_jax.errors import UserError
 from miras_jax.inference import generate
 from miras_jax.models import attention, llama, trees
-from miras_jax.models.miras import dummy_batch
+from miras_jax.models.miras import batch_sizes
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
 from miras_jax.training import features, plan, task
@@ -106,9 +107,8 @@ def build(program, config, mesh, *, new_tokens=128, cached=False):
   if program in ("train", "eval"):
     state, parts = plan.make_plan(found, mesh)
     make = {"train": plan.jit_train_step, "eval": plan.jit_eval_step}[program]
-    batch = batch_shapes(config, mesh)
-    if cached:
-      batch = with_features(batch, config, mesh)
+    cached_features = batch_table.feature_names() if cached else ()
+    batch = batch_shapes(config, mesh, features=cached_features)
     jitted, shapes = make(parts, state), (state, batch)
   elif program == "cache":
     names, jitted, shapes = _cache(found, config, mesh)
@@ -118,30 +118,25 @@ def build(program, config, mesh, *, new_tokens=128, cached=False):
   return Build(program, config, mesh, jitted, shapes)
 
 
-def batch_shapes(config, mesh, batch_size=None):
-  """A training batch as ShapeDtypeStructs, cut along the mesh's batch axes."""
-  made = jax.eval_shape(
-    lambda: dummy_batch(
-      config.model.build(),
-      batch_size=batch_size or config.batch_size,
-      length=config.data.max_len,
-      max_masks=config.data.max_masks,
-    )
+def batch_shapes(config, mesh, batch_size=None, *, features=()):
+  """A training batch as ShapeDtypeStructs, cut along the mesh's batch axes.
+
+  features: what comes from a feature cache, in place of pixels.
+  """
+  sizes = batch_sizes(
+    config.model.build(),
+    batch_size=batch_size or config.batch_size,
+    length=config.data.max_len,
+    max_masks=config.data.max_masks,
   )
-  return _placed(made, sharding.batch_sharding(mesh))
-
-
-def with_features(batch, config, mesh):
-  """The batch of `data.cache`: image tokens and SAM features, no pixels."""
-  cfg, rows = config.model.build(), config.batch_size
-  sam = cfg.sam_encoder
-  shapes = {
-    "image_tokens": (rows, cfg.num_image_tokens, cfg.llama.width),
-    "sam_features": (rows, sam.grid, sam.grid, sam.out_width),
+  return {
+    name: jax.ShapeDtypeStruct(
+      batch_table.shape(name, sizes),
+      batch_table.TABLE[name].dtype,
+      sharding=sharding.batch_sharding(mesh, name),
+    )
+    for name in batch_table.names(features)
   }
-  made = {k: jax.ShapeDtypeStruct(s, jnp.bfloat16) for k, s in shapes.items()}
-  rest = {k: v for k, v in batch.items() if k not in ("image_sam", "image_aux")}
-  return rest | _placed(made, sharding.batch_sharding(mesh))
 
 
 def _cache(found, config, mesh):
@@ -149,7 +144,7 @@ def _cache(found, config, mesh):
   names, flat = features.encoder_shapes(found)
   params = _placed(unflatten_dict(flat, sep="/"), sharding.replicated_sharding(mesh))
   batch = batch_shapes(config, mesh)
-  batch = {k: batch[k] for k in ("image_sam", "image_aux", "valid_hw")}
+  batch = {k: batch[k] for k in batch_table.ENCODER_INPUTS}
   encode = functools.partial(features.encode, found.objective.model, tuple(names))
   return names, jax.jit(encode), (params, batch)
 

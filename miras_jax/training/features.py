@@ -8,13 +8,13 @@ import functools
 import json
 
 import jax
-import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from input_pipeline import batch_table
 from miras_jax.checkpoint import fingerprint
 from miras_jax.convert.folder import load_params
 from miras_jax.errors import UserError
-from miras_jax.models.miras import Miras
+from miras_jax.models.miras import Miras, batch_sizes
 from miras_jax.parallel import sharding
 from miras_jax.training import initial_state
 
@@ -92,11 +92,7 @@ def needed(path, names):
 def make_manifest(config, names, params):
   """What a run must have alike to use the cache: weights, encoders, views."""
   cfg = config.model.build()
-  grid, tokens = cfg.sam_encoder.grid, cfg.num_image_tokens
-  shapes = {
-    "sam_features": [grid, grid, cfg.sam_encoder.out_width],
-    "image_tokens": [tokens, cfg.llama.width],
-  }
+  sizes = batch_sizes(cfg)
   encoders = {"sam_features": ("sam_encoder",), "image_tokens": ("clip", "convnext")}
   built = dataclasses.asdict(cfg)
   settings = {f"data.{k}": getattr(config.data, k) for k in ("view",)}
@@ -104,7 +100,7 @@ def make_manifest(config, names, params):
   for part in sum((encoders[name] for name in names), ()):
     settings[part] = built[part]
   return {
-    "features": {name: shapes[name] for name in names},
+    "features": {n: list(batch_table.example_shape(n, sizes)) for n in names},
     "settings": json.loads(json.dumps(settings)),
     "weights": fingerprint.table(params),
   }
@@ -137,7 +133,7 @@ def _other(cache, what):
 
 
 def encode(model, names, params, batch):
-  """{feature: values in bf16} of a batch of views (traced)."""
+  """{feature: values in the cache's type} of a batch of views (traced)."""
   apply = functools.partial(model.apply, {"params": params})
   make = {
     "sam_features": lambda: apply(
@@ -145,4 +141,4 @@ def encode(model, names, params, batch):
     ),
     "image_tokens": lambda: apply(batch["image_aux"], method=Miras.image_tokens),
   }
-  return {name: make[name]().astype(jnp.bfloat16) for name in names}
+  return {name: make[name]().astype(batch_table.TABLE[name].dtype) for name in names}

@@ -18,7 +18,7 @@ from input_pipeline.tokenizer import load_tokenizer, train_bpe
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import flops
-from miras_jax.models.miras import Miras, init_params
+from miras_jax.models.miras import Miras, batch_sizes, init_params
 from miras_jax.parallel import distributed, sharding
 from miras_jax.training.objective import MirasObjective
 from miras_jax.training.step import Objective
@@ -195,14 +195,14 @@ def talk_config(config):
 
 def pipeline_config(config, *, max_len=None):
   """The pipeline's DataConfig: the run's choices plus the model's shapes."""
-  cfg, data = config.model.build(), config.data
+  sizes, data = batch_sizes(config.model.build()), config.data
   try:
     return DataConfig(
       max_len=max_len or data.max_len,
       max_masks=data.max_masks,
-      sam_size=cfg.sam_encoder.image_size,
-      aux_size=cfg.convnext.image_size if cfg.convnext else cfg.clip.image_size,
-      num_image_tokens=cfg.num_image_tokens,
+      sam_size=sizes["S"],
+      aux_size=sizes["A"],
+      num_image_tokens=sizes["N"],
       view=data.view,
       template=data.template,
       system=data.system or None,
