@@ -171,8 +171,7 @@ class Problems:
 class Examples:
   """Prepared examples of a data set by index; a defect gives `empty_example`.
 
-  dataset: has `__len__` and `load(i) -> SegConversation | RecordError`, or a tuple of
-    those, on one image, that share a row (`packing.PackedDataset`).
+  dataset: a Source.
   cache: keeps every row and every view in memory, uint8 and masks as bits, so that an
     image is decoded and a conversation tokenised once: about S*S*3 + A*A*3 bytes an
     image and K*S*S/8 + 20*T a row.
@@ -207,10 +206,9 @@ class Examples:
       )
     return self._assemble(index, *parts)
 
-  def members(self, index):
+  def members(self, index) -> tuple[int, ...]:
     """Indices of the records that example `index` is made of."""
-    members = getattr(self.dataset, "members", None)
-    return members(index) if members else (index,)
+    return self.dataset.members(index)
 
   def _prepare(self, index):
     """(views, row, packed masks), or (None, None, None) where no record is sound."""
@@ -243,7 +241,7 @@ class Examples:
       views = self._views_of(record, known)
       return views, row, make_masks(targets, views["original_hw"], self.cfg)
     except (ConversationError, image_ops.ImageError) as e:
-      file = getattr(self.dataset, "file", record.source)
+      file = self.dataset.file_of(number)
       problem = Problem(file, _record_number(record, number), str(e))
       self.problems.add(number, problem)
       return None

@@ -23,6 +23,7 @@ from flax.traverse_util import unflatten_dict
 from input_pipeline import batch_table, feature_cache
 from input_pipeline.examples import make_views
 from input_pipeline.records import RecordError
+from input_pipeline.source import Source
 from miras_jax import logs
 from miras_jax.checkpoint import workdir
 from miras_jax.config import file as config_file
@@ -70,26 +71,24 @@ def main(args):
   return 0
 
 
-def open_sources(config):
-  """{split: data set} of the run's training and held-out split."""
-  data = config.data
-  names = dict.fromkeys(filter(None, (data.split_train, data.split_eval)))
-  sources = {name: task.open_split(data, name) for name in names}
-  if data.limit:
-    first = sources[data.split_train]
-    sources[data.split_train] = task.first_records(first, data.limit)
+def open_sources(config) -> dict[str, Source]:
+  """{split: source} of the run's training and held-out split."""
+  train, held_out = task.open_splits(config.data)
+  sources = {config.data.split_train: train}
+  if held_out is not None:
+    sources.setdefault(config.data.split_eval, held_out)
   return sources
 
 
 def list_images(sources):
   """[(split, image id, its records)], every image of a split once, in order."""
   images = []
-  for split, dataset in sources.items():
+  for split, source in sources.items():
     records = {}
-    for i, image_id in enumerate(dataset.image_ids):
+    for i, image_id in enumerate(source.image_ids):
       if image_id:
         records.setdefault(image_id, []).append(i)
-    images += [(split, image_id, own) for image_id, own in records.items()]
+    images += [(split, image_id, numbers) for image_id, numbers in records.items()]
   return images
 
 
@@ -126,11 +125,11 @@ def write_parts(folder, made, names, params, images, sources, args):
   ) as bar:  # fmt: skip
     for part in todo:
       writer = feature_cache.PartWriter(folder, part, names)
-      own = _of_part(images, part, args.part_size)
-      for start in range(0, len(own), args.batch_size):
-        some = own[start : start + args.batch_size]
-        _write_batch(writer, some, sources, cfg, encoder)
-        bar.update(len(some))
+      of_part = _of_part(images, part, args.part_size)
+      for start in range(0, len(of_part), args.batch_size):
+        batch = of_part[start : start + args.batch_size]
+        _write_batch(writer, batch, sources, cfg, encoder)
+        bar.update(len(batch))
       writer.close()
 
 
@@ -140,18 +139,18 @@ def _of_part(images, part, size):
 
 def _write_batch(writer, images, sources, cfg, encoder):
   """Encodes some images; those without a sound record are only named."""
-  found = []
-  for split, image_id, records in images:
-    sound = (sources[split].load(i) for i in records)
-    record = next((r for r in sound if not isinstance(r, RecordError)), None)
+  sound = []
+  for split, image_id, numbers in images:
+    records = (sources[split].load(i) for i in numbers)
+    record = next((r for r in records if not isinstance(r, RecordError)), None)
     if record is None:
       writer.skip(image_id)
       continue
-    found.append((image_id, record.image, make_views(record.image, cfg)))
-  if not found:
+    sound.append((image_id, record.image, make_views(record.image, cfg)))
+  if not sound:
     return
-  features = encoder([views for _, _, views in found])
-  for row, (image_id, image, views) in enumerate(found):
+  features = encoder([views for _, _, views in sound])
+  for row, (image_id, image, views) in enumerate(sound):
     writer.add(
       image_id,
       feature_cache.digest(image),

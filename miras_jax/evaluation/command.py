@@ -20,7 +20,7 @@ import time
 
 import numpy as np
 
-from input_pipeline import prist
+from input_pipeline.open_source import open_source
 from miras_jax.errors import UserError
 from miras_jax.evaluation import report
 from miras_jax.evaluation.evaluate import Options, evaluate, read_records
@@ -37,8 +37,8 @@ def main(argv):
     if (value := getattr(args, name)) is not None and value < 1:
       raise UserError(f"--{name}={value} must be at least 1")
   out = _make_folder(args.out)
-  dataset = prist.read_dataset(args.data, args.split)
-  records, defects = read_records(dataset, args.limit)
+  source = open_source(args.data, args.split)
+  records, defects = read_records(source, args.limit, shown=args.data)
   loaded = open_checkpoint(args.checkpoint)
   options = Options(
     history=args.history,
@@ -65,7 +65,7 @@ def _parser():
   parser = Parser(prog="miras eval", description=__doc__)
   add = parser.add_argument
   add("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
-  add("--data", required=True, help="folder of the data set, in PRIST's layout")
+  add("--data", required=True, help="the data set: a folder in PRIST's layout")
   add("--split", default="val", help="a list at its root, without .json (val)")
   add("--out", required=True, help="folder for the results")
   add("--history", choices=("model", "gold"), default="model", help="whose answers")

@@ -13,6 +13,7 @@ import tqdm
 from input_pipeline import examples, image_ops, mask_ops
 from input_pipeline.conversation import count_segs
 from input_pipeline.records import RecordError
+from input_pipeline.source import Source
 from miras_jax import drawing
 from miras_jax.errors import UserError
 from miras_jax.evaluation import controls, metrics, text_metrics
@@ -33,20 +34,24 @@ class Options:
   seed: int = 0
 
 
-def read_records(dataset, limit=None):
-  """(records, problems): a defective record is named, counted and left out."""
+def read_records(source: Source, limit=None, *, shown) -> tuple[list, list]:
+  """(records, problems): a defective record is named, counted and left out.
+
+  limit: of sound records. shown: what the user called the data set. Raises UserError
+  where no record is sound.
+  """
   records, problems = [], []
-  for i in range(len(dataset)):
+  for i in range(len(source)):
     if limit is not None and len(records) == limit:
       break
-    record = dataset.load(i)
+    record = source.load(i)
     if isinstance(record, RecordError):
       problems.append(record.problem)
       print(f"{record.problem} (left out)", file=sys.stderr)
     else:
       records.append(record)
   if not records:
-    raise UserError(f"{dataset.root}: no usable record in {dataset.file}")
+    raise UserError(f"{shown}: no usable record in {source.file}")
   return records, problems
 
 

@@ -20,7 +20,6 @@ import jax
 import numpy as np
 import tqdm
 
-from input_pipeline import prist
 from miras_jax import logs
 from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
@@ -177,20 +176,17 @@ def score(folder, data):
   """Held-out loss, its terms, and cIoU with its bootstrap interval, of a run."""
   loaded = open_checkpoint(folder.path)
   total, terms = held_out_loss(loaded, data.split_eval)
-  dataset = prist.read_dataset(
-    data.dir, data.split_eval,
-    images_dir=data.images_dir or None, masks_dir=data.masks_dir or None,
-  )  # fmt: skip
-  records, _ = evaluate.read_records(dataset, HELD_OUT)
+  source = task.open_split(data, data.split_eval)
+  records, _ = evaluate.read_records(source, HELD_OUT, shown=data.dir)
   options = evaluate.Options(controls=False, batch_size=min(64, len(records)))
-  found = evaluate.evaluate(loaded, records, options).result
+  scores = evaluate.evaluate(loaded, records, options).result
   return {
     "parameters": sum(x.size for x in jax.tree.leaves(loaded.params)),
     "loss": total,
     "terms": terms,
-    "ciou": found["metrics"]["ciou"],
-    "ciou_forced": found["teacher_forced"]["ciou"],
-    "held_out": found["data"]["conversations"],
+    "ciou": scores["metrics"]["ciou"],
+    "ciou_forced": scores["teacher_forced"]["ciou"],
+    "held_out": scores["data"]["conversations"],
   }
 
 

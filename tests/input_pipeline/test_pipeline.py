@@ -7,10 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
+from input_pipeline import source as source_lib
 from input_pipeline.conversation import encode_conversation, plain_texts
-from input_pipeline.examples import Examples, empty_example, make_masks
+from input_pipeline.examples import DataConfig, Examples, empty_example, make_masks
 from input_pipeline.mask_ops import encode_rle
-from input_pipeline.pipeline import DataConfig, make_pipeline, mix, shuffled
+from input_pipeline.mixture import mix
+from input_pipeline.pipeline import make_pipeline, shuffled
 from input_pipeline.prist import read_dataset
 from input_pipeline.records import RecordError, SegConversation
 from input_pipeline.tokenizer import train_bpe
@@ -41,16 +43,20 @@ def turns(i, answer="It is [SEG]."):
   return (("user", f"Where is thing {i}?"), ("assistant", answer))
 
 
-class Source:
+class Source(source_lib.Source):
   """`size` records, each with its own image and mask; those in `bad` are defective."""
 
   file = "train.json"
 
   def __init__(self, size, *, bad=(), answer="It is [SEG].", targets=1):
     self.size, self.bad, self.answer, self.targets = size, bad, answer, targets
+    self.image_ids = tuple(f"{i}.png" for i in range(size))
     self.loads = []
 
   def __len__(self):
+    return self.size
+
+  def fingerprint(self):
     return self.size
 
   def load(self, i):
@@ -457,7 +463,7 @@ def test_text_that_users_type_stays_data(folder):
 @needs_data
 def test_real_photographs_become_examples_without_a_problem():
   dataset = read_dataset(DATA / "prist_real_mini", "val")
-  texts = [t for entry in dataset.entries for t in plain_texts(entry.turns)]
+  texts = [t for said in dataset.dialogues() for t in plain_texts(said.turns)]
   cfg = DataConfig(
     max_len=256, max_masks=1, sam_size=32, aux_size=32, num_image_tokens=16
   )
