@@ -52,8 +52,8 @@ def main(argv):
   config = prist.model_config(args.size, args.fields)
   cfg = config.model.build()
   length = PREFIX + cfg.num_image_tokens + args.talk
-  made = {"ours": our_answer, "torch": functools.partial(torch_answer, torch_side)}
-  answers = {name: made[name](config, args.rows, length) for name in args.sides}
+  makers = {"ours": our_answer, "torch": functools.partial(torch_answer, torch_side)}
+  answers = {name: makers[name](config, args.rows, length) for name in args.sides}
   times = _take_turns(answers, args)
   print(f"{args.rows} rows x {length} tokens of prompt, {args.new} new ones each")
   for name, (prefill_s, token_s) in times.items():
@@ -167,7 +167,7 @@ def _take_turns(answers, args):
       if tokens.shape != (args.rows, new):
         raise AssertionError(f"{name} made tokens of shape {tokens.shape}")
   median = {key: statistics.median(times) for key, times in seconds.items()}
-  found = {}
+  timings = {}
   for name in answers:
     first_s, all_s = median[name, 1], median[name, args.new]
     if all_s <= first_s:
@@ -175,8 +175,8 @@ def _take_turns(answers, args):
         f"{name}: {args.new} tokens were no slower than one, which is noise; ask for"
         f" more, e.g. --new={8 * args.new} --rounds={args.rounds + 2}"
       )
-    found[name] = first_s, (all_s - first_s) / (args.new - 1)
-  return found
+    timings[name] = first_s, (all_s - first_s) / (args.new - 1)
+  return timings
 
 
 def _bound(config, token_s):

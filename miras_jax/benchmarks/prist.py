@@ -111,11 +111,11 @@ def main(argv):
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   torch_side = import_torch_side("prist") if "published" in args.sides else None
   configs = {name: _config(args, packed=FORMS[name].packed) for name in args.sides}
-  found = {
+  counts = {
     name: flops.example(config, cached=FORMS[name].cached)
     for name, config in configs.items()
   }
-  _print_flops(args, configs, found)
+  _print_flops(args, configs, counts)
   steps = {}
   for name, config in configs.items():
     if name == "published":
@@ -125,7 +125,7 @@ def main(argv):
     print(f"{name}: compiled in {step.compile_s:.0f} s", flush=True)
     steps[name] = _waits(step)
   medians = _take_turns(steps, args.rounds)
-  done = {name: found[name].useful * configs[name].batch_size for name in medians}
+  done = {name: counts[name].useful * configs[name].batch_size for name in medians}
   _print_times(args, medians, done)
   _print_memory(torch_side)
   return 0
@@ -288,7 +288,7 @@ def _print_memory(torch_side):
     print(f"memory     {peak:8.1f} GB at most for published")
 
 
-def _print_flops(args, configs, found):
+def _print_flops(args, configs, counts):
   """GFLOP of each part a conversation, forward and backward; shares beside the 7B's.
 
   By flops.py, so of least work: it does not know that `published` projects every cell.
@@ -300,11 +300,11 @@ def _print_flops(args, configs, found):
     large, data=plain.data, model=dataclasses.replace(large.model, overrides=overrides)
   )
   ours, theirs = flops.example(plain).parts, flops.example(large).parts
-  head = [f"{name:>10}" for name in found] + [" share", " in 7B"]
+  head = [f"{name:>10}" for name in counts] + [" share", " in 7B"]
   print(f"{'GFLOP a conversation':20}", *head)
   for part in [*ours, "total"]:
     row = [
-      _of(x.parts, part) / configs[name].data.pack / 1e9 for name, x in found.items()
+      _of(x.parts, part) / configs[name].data.pack / 1e9 for name, x in counts.items()
     ]
     shares = [_of(p, part) / _of(p, "total") for p in (ours, theirs)]
     cells = [f"{x:10.3f}" for x in row] + [f"{s:6.1%}" for s in shares]

@@ -44,10 +44,10 @@ class Step:
     mesh = mesh_lib.make_mesh(config.mesh)
     accumulation = config.optim.accumulation
     mesh_lib.check_batch(config.batch_size, mesh, accumulation=accumulation)
-    made = task.model_task(config)
+    run_task = task.model_task(config)
     with jax.set_mesh(mesh):
-      shapes, parts = plan.make_plan(made, mesh)
-      self._state = initial_state.load(made, shapes, parts.tx)
+      shapes, parts = plan.make_plan(run_task, mesh)
+      self._state = initial_state.load(run_task, shapes, parts.tx)
       self._batch = jax.device_put(batch, sharding.batch_shardings(mesh, batch))
       step = plan.jit_train_step(parts, shapes)
       self._program = Program("train_step", step, shapes, self._batch)

@@ -48,16 +48,16 @@ def main(args):
     raise UserError("--batch_size and --part_size must be at least 1")
   sources = open_sources(config)
   mesh = mesh_lib.make_mesh(config.mesh)
-  made = task.model_task(config)
+  run_task = task.model_task(config)
   with jax.set_mesh(mesh):
-    names, params = features.encoder_params(made, mesh)
+    names, params = features.encoder_params(run_task, mesh)
     manifest = features.make_manifest(config, names, params)
   images = list_images(sources)
   manifest["parts"] = -(-len(images) // args.part_size)
   manifest["images"] = feature_cache.digest(json.dumps(images).encode())
   folder = pathlib.Path(args.out)
   prepare(folder, manifest)
-  write_parts(folder, made, names, params, images, sources, args)
+  write_parts(folder, run_task, names, params, images, sources, args)
   distributed.barrier("parts")
   if distributed.is_first():
     text = json.dumps(manifest) + "\n"
@@ -110,10 +110,10 @@ def prepare(folder, manifest):
     )
 
 
-def write_parts(folder, made, names, params, images, sources, args):
+def write_parts(folder, run_task, names, params, images, sources, args):
   """Writes the parts of this process that are not there yet."""
-  encoder = Encoder(made, names, params, args.batch_size)
-  cfg = task.pipeline_config(made.config, max_len=task.UNLIMITED)
+  encoder = Encoder(run_task, names, params, args.batch_size)
+  cfg = task.pipeline_config(run_task.config, max_len=task.UNLIMITED)
   count = -(-len(images) // args.part_size)
   parts = range(jax.process_index(), count, jax.process_count())
   todo = [part for part in parts if not feature_cache.is_done(folder, part)]
@@ -166,15 +166,15 @@ class Encoder:
   Runs on this process's devices only, so that processes need not keep step.
   """
 
-  def __init__(self, made, names, params, batch_size):
+  def __init__(self, run_task, names, params, batch_size):
     devices = jax.local_devices()
     self._mesh = mesh_lib.local_mesh()
     self._placed = sharding.batch_shardings(self._mesh, batch_table.ENCODER_INPUTS)
-    whole = sharding.replicated_sharding(self._mesh)
+    replicated = sharding.replicated_sharding(self._mesh)
     self._size = -(-batch_size // len(devices)) * len(devices)
     local = {p: x.addressable_data(0) for p, x in params.items()}
-    self._params = jax.device_put(unflatten_dict(local, sep="/"), whole)
-    model = made.objective.model
+    self._params = jax.device_put(unflatten_dict(local, sep="/"), replicated)
+    model = run_task.objective.model
     self._program = jax.jit(functools.partial(features.encode, model, tuple(names)))
 
   def __call__(self, views):

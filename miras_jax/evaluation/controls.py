@@ -21,7 +21,7 @@ from miras_jax.inference.conversation import full_size
 from miras_jax.inference.rollout import Job
 
 
-def dues(record):
+def seg_slots(record):
   """[(turn, index)] of each target: which answer owes it, and its place there."""
   answers = [text for role, text in record.turns if role == "assistant"]
   return [(t, k) for t, text in enumerate(answers) for k in range(count_segs(text))]
@@ -82,7 +82,7 @@ def plan(records, *, gold=False, enabled=True):
   last_turn = {
     (i, turn): add(Job(i, questions[i][turn : turn + 1]))
     for i in every
-    for turn in sorted({turn for turn, _ in dues(records[i])})
+    for turn in sorted({turn for turn, _ in seg_slots(records[i])})
   }
   others = [another_image(records, i) for i in every]
   if None in others:
@@ -132,7 +132,7 @@ def collect(plan, answers, records, views_of, image_size):
   """
   found = collections.defaultdict(list)
   for i, record in enumerate(records):
-    views, due = views_of(i), dues(record)
+    views, due = views_of(i), seg_slots(record)
 
     def add(name, logits, views=views, original_hw=None):
       masks = at_original_size(logits, views, image_size, original_hw)

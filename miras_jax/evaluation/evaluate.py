@@ -56,8 +56,7 @@ def read_records(source: Source, limit=None, *, shown) -> tuple[list, list]:
 
 
 @dataclasses.dataclass
-@dataclasses.dataclass
-class Found:
+class Evaluation:
   """What `evaluate` gives: the object of metrics.json without config and checkpoint,
   the lines of predictions.jsonl, and `example(i)` to look at."""
 
@@ -67,7 +66,7 @@ class Found:
 
 
 def evaluate(loaded, records, options):
-  """Scores `records` (SegConversation) by every metric -> Found."""
+  """Scores `records` (SegConversation) by every metric -> Evaluation."""
   views_of = view_cache(records, loaded.data)
   runner = rollout.Rollout(
     loaded,
@@ -86,10 +85,10 @@ def evaluate(loaded, records, options):
   forced_table = score(records, _forced(loaded, records, views_of, options))
   sampling = {"resamples": options.resamples, "seed": options.seed}
   main = tables["free_running"]
-  own = answers[: len(records)]  # the jobs of the free-running pass come first
+  spoken_turns = answers[: len(records)]  # the jobs of the free-running pass come first
   result = {
     "metrics": metrics.mask_metrics(main, **sampling)
-    | _answer_metrics(records, own, loaded, sampling),
+    | _answer_metrics(records, spoken_turns, loaded, sampling),
     "controls": {
       name: metrics.mask_metrics(table, **sampling)
       for name, table in tables.items()
@@ -109,10 +108,10 @@ def evaluate(loaded, records, options):
   }
   predictions = [
     _prediction(record, turns, predicted["free_running"][i])
-    for i, (record, turns) in enumerate(zip(records, own, strict=True))
+    for i, (record, turns) in enumerate(zip(records, spoken_turns, strict=True))
   ]
-  example = functools.partial(_example, records, own, predicted, plan)
-  return Found(result, predictions, example)
+  example = functools.partial(_example, records, spoken_turns, predicted, plan)
+  return Evaluation(result, predictions, example)
 
 
 def _bar(title, batches):
@@ -135,7 +134,7 @@ def view_cache(records, data):
 
 def _forced(loaded, records, views_of, options):
   """Teacher-forced masks of every target, in the shape `score` wants."""
-  found = rollout.teacher_forced(
+  forced = rollout.teacher_forced(
     loaded,
     records,
     views_of,
@@ -144,7 +143,7 @@ def _forced(loaded, records, views_of, options):
   )
   return [
     controls.at_original_size(logits, views_of(i), loaded.data.sam_size)
-    for i, logits in enumerate(found)
+    for i, logits in enumerate(forced)
   ]
 
 
@@ -153,9 +152,9 @@ def score(records, masks, *, canny=False):
   None where there was none: an empty mask."""
   targets = metrics.Targets(canny=canny)
   for record, predicted in zip(records, masks, strict=True):
-    dues = controls.dues(record)
+    slots = controls.seg_slots(record)
     for (turn, index), (_, rle), mask in zip(
-      dues, record.targets, predicted, strict=True
+      slots, record.targets, predicted, strict=True
     ):
       true_HW = mask_ops.decode_rle(rle)
       pred_HW = np.zeros_like(true_HW) if mask is None else mask
@@ -172,15 +171,15 @@ def score(records, masks, *, canny=False):
 
 def _answer_metrics(records, answers, loaded, sampling):
   """[SEG] rates over answers, and the text metrics."""
-  image, due, made, said, gold = [], [], [], [], []
+  image, due, produced, said, gold = [], [], [], [], []
   for record, turns in zip(records, answers, strict=True):
     for answer, text in zip(turns, spoken(record, loaded.data), strict=True):
       image.append(controls.image_key(record))
       due.append(count_segs(text))
-      made.append(answer.num_seg)
+      produced.append(answer.num_seg)
       said.append(answer.text)
       gold.append(text)
-  columns = metrics.seg_columns(np.array(due), np.array(made))
+  columns = metrics.seg_columns(np.array(due), np.array(produced))
   rates = metrics.summarise(columns, image, **sampling)
   return rates | text_metrics.text_metrics(said, gold, image, **sampling)
 
@@ -201,7 +200,7 @@ def _prediction(record, turns, masks):
   gold = [text for role, text in record.turns if role == "assistant"]
   targets = []
   for (turn, index), (name, rle), mask in zip(
-    controls.dues(record), record.targets, masks, strict=True
+    controls.seg_slots(record), record.targets, masks, strict=True
   ):
     true = mask_ops.decode_rle(rle)
     pred = np.zeros_like(true) if mask is None else mask

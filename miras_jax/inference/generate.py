@@ -75,12 +75,12 @@ def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks):
     mask_logits [B, M, H, W], iou [B, M]   zeros when no row has a [SEG]
   """
   call = functools.partial(model.apply, {"params": params})
-  found = _decode(model, call, batch, encoded, ids, max_new_tokens)
-  tokens_BG = found["tokens"]
+  decoded = _decode(model, call, batch, encoded, ids, max_new_tokens)
+  tokens_BG = decoded["tokens"]
   segs = find_segs(tokens_BG, ids, max_masks)
   obj_pos_BM = jnp.where(segs.obj_BM >= 0, segs.obj_BM + 1, -1)
   prompt_BMC = call(
-    found["states"], segs.seg_BM + 1, obj_pos_BM, segs.valid_BM, method="prompts"
+    decoded["states"], segs.seg_BM + 1, obj_pos_BM, segs.valid_BM, method="prompts"
   )
 
   def masks():
@@ -93,7 +93,7 @@ def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks):
 
   # Most turns of most conversations ask for no mask: do not decode any then.
   mask_logits_BMHW, iou_BM = jax.lax.cond(segs.valid_BM.any(), masks, nothing)
-  return found | {
+  return decoded | {
     "num_seg": segs.count_B,
     "seg_valid": segs.valid_BM,
     "mask_logits": mask_logits_BMHW,

@@ -112,7 +112,7 @@ def replicated(shapes, mesh, rules=PARAM_RULES):
 
 def state_shardings(state_shapes, mesh, rules=PARAM_RULES):
   """Shardings of a TrainState: optimizer slots and averages lie as their parameter."""
-  whole = replicated_sharding(mesh)
+  everywhere = replicated_sharding(mesh)
   params = {
     **flatten_dict(state_shapes.frozen, sep="/"),
     **flatten_dict(state_shapes.trainable, sep="/"),
@@ -121,11 +121,11 @@ def state_shardings(state_shapes, mesh, rules=PARAM_RULES):
   def place(path, leaf):
     names = [str(getattr(k, "key", getattr(k, "name", ""))) for k in path]
     for start in range(len(names)):
-      found = params.get("/".join(names[start:]))
-      if found is not None and found.shape == leaf.shape:
+      parameter = params.get("/".join(names[start:]))
+      if parameter is not None and parameter.shape == leaf.shape:
         spec = spec_for("/".join(names[start:]), rules)
         return NamedSharding(mesh, fit(spec, leaf.shape, mesh))
-    return whole
+    return everywhere
 
   return jax.tree.map_with_path(place, state_shapes)
 

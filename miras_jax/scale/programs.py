@@ -103,18 +103,18 @@ def build(program, config, mesh, *, new_tokens=128, cached=False):
   """
   if program not in PROGRAMS:
     raise UserError(f"--program={program}: there are {', '.join(PROGRAMS)}")
-  found = task.model_task(config)
+  run_task = task.model_task(config)
   if program in ("train", "eval"):
-    state, parts = plan.make_plan(found, mesh)
+    state, parts = plan.make_plan(run_task, mesh)
     make = {"train": plan.jit_train_step, "eval": plan.jit_eval_step}[program]
     cached_features = batch_table.feature_names() if cached else ()
     batch = batch_shapes(config, mesh, features=cached_features)
     jitted, shapes = make(parts, state), (state, batch)
   elif program == "cache":
-    names, jitted, shapes = _cache(found, config, mesh)
+    names, jitted, shapes = _cache(run_task, config, mesh)
     return Build(program, config, mesh, jitted, shapes, features=tuple(names))
   else:
-    jitted, shapes = _inference(program, found, config, mesh, new_tokens)
+    jitted, shapes = _inference(program, run_task, config, mesh, new_tokens)
   return Build(program, config, mesh, jitted, shapes)
 
 
@@ -139,25 +139,25 @@ def batch_shapes(config, mesh, batch_size=None, *, features=()):
   }
 
 
-def _cache(found, config, mesh):
+def _cache(run_task, config, mesh):
   """(features, jitted, shapes) of what `data.cache.Encoder` runs."""
-  names, flat = features.encoder_shapes(found)
+  names, flat = features.encoder_shapes(run_task)
   params = _placed(unflatten_dict(flat, sep="/"), sharding.replicated_sharding(mesh))
   batch = batch_shapes(config, mesh)
   batch = {k: batch[k] for k in batch_table.ENCODER_INPUTS}
-  encode = functools.partial(features.encode, found.objective.model, tuple(names))
+  encode = functools.partial(features.encode, run_task.objective.model, tuple(names))
   return names, jax.jit(encode), (params, batch)
 
 
-def _inference(program, found, config, mesh, new_tokens):
+def _inference(program, run_task, config, mesh, new_tokens):
   """(jitted, shapes) of prefill or one decoding step: one micro-batch of rows."""
-  cfg, model = config.model.build(), found.objective.model
+  cfg, model = config.model.build(), run_task.objective.model
   dtype = jnp.dtype(config.model.dtype)
   rows = config.batch_size // config.optim.accumulation
   batch = batch_shapes(config, mesh, rows)
-  params = jax.eval_shape(lambda: found.init(jax.random.key(0)))  # nothing runs here
+  params = jax.eval_shape(lambda: run_task.init(jax.random.key(0)))  # nothing runs here
   params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), params)
-  placed = sharding.param_shardings(params, mesh, found.rules)
+  placed = sharding.param_shardings(params, mesh, run_task.rules)
   params = jax.tree.map(_with_sharding, params, placed)
   slots = config.data.max_len + new_tokens
   cache = jax.eval_shape(lambda: llama.init_cache(cfg.llama, rows, slots, dtype))

@@ -25,25 +25,26 @@ PARTS = {
 }
 
 
-def encoder_params(made, mesh):
+def encoder_params(run_task, mesh):
   """(features that can be cached, {path: array} of what makes them).
 
   The arrays are as training has them, whole on every device; the decoder's are never
   made or read. Raises UserError when every encoder is trained.
   """
-  config = made.config
-  split = functools.partial(_split, made)
+  config = run_task.config
+  split = functools.partial(_split, run_task)
   key = jax.random.key(config.seed)
-  names, wanted = encoder_shapes(made)
-  whole = sharding.replicated_sharding(mesh)
+  names, wanted = encoder_shapes(run_task)
+  replicated = sharding.replicated_sharding(mesh)
   if not config.init_from:
     # As the run makes them: another compilation may round a random number otherwise.
     def make(key):
       return {p: x for p, x in split(key)[1].items() if p in wanted}
 
-    return names, initial_state.run_once(make, dict.fromkeys(wanted, whole), key)
+    return names, initial_state.run_once(make, dict.fromkeys(wanted, replicated), key)
   placed = {
-    p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole) for p, x in wanted.items()
+    p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated)
+    for p, x in wanted.items()
   }
   params, missing = load_params(
     config.init_from, unflatten_dict(placed, sep="/"), optional=()
@@ -53,13 +54,15 @@ def encoder_params(made, mesh):
   return names, flatten_dict(params, sep="/")
 
 
-def encoder_shapes(made):
+def encoder_shapes(run_task):
   """(features that can be cached, {path: shape and type} of what makes them).
 
   Raises UserError when every encoder is trained.
   """
-  config = made.config
-  trained, frozen = jax.eval_shape(lambda: _split(made, jax.random.key(config.seed)))
+  config = run_task.config
+  trained, frozen = jax.eval_shape(
+    lambda: _split(run_task, jax.random.key(config.seed))
+  )
   names = cacheable(trained)
   if not names:
     raise UserError(
@@ -68,10 +71,10 @@ def encoder_shapes(made):
   return names, {p: x for p, x in frozen.items() if needed(p, names)}
 
 
-def _split(made, key):
+def _split(run_task, key):
   """({path: trained}, {path: frozen}) of a fresh run (traced)."""
-  params = made.init(key)
-  parts = initial_state.split_params(params, made.config)
+  params = run_task.init(key)
+  parts = initial_state.split_params(params, run_task.config)
   return tuple(flatten_dict(part, sep="/") for part in parts)
 
 
@@ -125,10 +128,10 @@ def check(cache, config, frozen):
     raise _other(cache, f"features {cache.manifest['features']}")
 
 
-def _other(cache, what):
+def _other(cache, difference):
   return UserError(
-    f"data.cache={cache.folder} was made with {what}; take the config it was made with,"
-    " or make another with miras data cache"
+    f"data.cache={cache.folder} was made with {difference}; take the config it was made"
+    " with, or make another with miras data cache"
   )
 
 
