@@ -18,7 +18,7 @@ from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
 from miras_jax.scale import programs
 from miras_jax.training import features
-from tests.input_pipeline.test_pipeline import CFG, Source, turns
+from tests.input_pipeline.fakes import CFG, Source, turns
 
 # Two inputs that do not exist: one number a token, one picture a mask.
 NEW = {

@@ -13,7 +13,7 @@ from input_pipeline.mixture import mix
 from input_pipeline.pipeline import make_pipeline
 from input_pipeline.source import Size
 from input_pipeline.tokenizer import train_bpe
-from tests.input_pipeline.test_pipeline import Source, turns
+from tests.input_pipeline.fakes import Source, turns
 
 CFG = DataConfig(max_len=192, max_masks=4, sam_size=16, aux_size=8, num_image_tokens=4)
 FREE = {"limit": 9, "max_len": 999, "max_masks": 99}

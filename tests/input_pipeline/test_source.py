@@ -16,7 +16,7 @@ from input_pipeline.source import Source
 from input_pipeline.subset import first_records
 from input_pipeline.tokenizer import train_bpe
 from tests import prist_files
-from tests.input_pipeline.test_pipeline import assert_equal, take, turns
+from tests.input_pipeline.fakes import assert_equal, take, turns
 
 CFG = DataConfig(max_len=256, max_masks=3, sam_size=32, aux_size=16, num_image_tokens=4)
 LIMITS = {"limit": 3, "max_len": CFG.max_len, "max_masks": CFG.max_masks}
