@@ -228,6 +228,14 @@ def test_a_packed_mixture_gives_the_same_batches_again_and_after_a_resume(
   assert_equal(take(pipeline, 2), take(open_pipeline(state=state), 2))
 
 
+@pytest.mark.parametrize("limit, count", [(5, 5), (99, 8)])
+def test_the_first_records_are_so_many_or_all(folders, limit, count):
+  every = open_source(folders[0], "train")
+  first = first_records(every, limit)
+  assert len(first) == len(list(first.dialogues())) == count
+  assert [first.load(i).id for i in (0, 1)] == [every.load(i).id for i in (0, 1)]
+
+
 def test_the_first_records_of_packed_rows_are_refused(folders, tokenizer):
   with pytest.raises(ValueError, match="before"):
     first_records(make("packed", folders, tokenizer), 2)
