@@ -1,6 +1,6 @@
 """One record -> one example: three views, token row, masks. numpy, static shapes.
 
-Suffixes: S SAM canvas, A aux canvas, T tokens, M masks, C colour.
+What an example holds is `batch_table.TABLE`; its letters are the suffixes here.
 """
 
 import dataclasses
@@ -9,15 +9,12 @@ import threading
 
 import numpy as np
 
-from input_pipeline import image_ops, mask_ops, packing
+from input_pipeline import batch_table, image_ops, mask_ops, packing
 from input_pipeline.conversation import ConversationError, encode_conversation
 from input_pipeline.records import Problem, RecordError
 from input_pipeline.templates import TEMPLATES
 
 VIEWS = ("letterbox", "center_crop")
-# Which pixels a cached feature takes the place of.
-FEATURE_VIEWS = {"sam_features": "image_sam", "image_tokens": "image_aux"}
-_IMAGE_KEYS = ("image_sam", "image_aux", "valid_hw", "original_hw")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +46,18 @@ class DataConfig:
     if not 0 <= self.num_image_tokens < self.max_len:
       raise ValueError(f"{self.num_image_tokens=} leaves no text in {self.max_len=}")
 
-  def text_options(self):
+  def sizes(self, pad: int) -> dict[str, int]:
+    """The lengths that `batch_table.TABLE` wants; pad: the tokenizer's padding id."""
+    return {
+      "T": self.max_len,
+      "M": self.max_masks,
+      "S": self.sam_size,
+      "A": self.aux_size,
+      "N": self.num_image_tokens,
+      "pad": pad,
+    }
+
+  def text_options(self) -> dict:
     """The options of encode_conversation and encode_prompt."""
     return {
       "template": self.template,
@@ -91,21 +99,23 @@ def encode_record(record, tokenizer, cfg):
 
 
 def pad_row(row, tokenizer, cfg):
-  """Encoded -> the int32 arrays of a Batch row, padded to (T,) and (M,)."""
-  pad, T, M = tokenizer.ids.pad, cfg.max_len, cfg.max_masks
+  """Encoded -> `batch_table.row_names()`: int32 arrays padded to (T,) and (M,)."""
   segments_L = row.segments_L
   if segments_L is None:
     segments_L = np.ones_like(row.tokens_L)
-  return {
-    "tokens": _pad(row.tokens_L, T, pad),
-    "loss_mask": _pad(row.loss_mask_L, T, 0),
-    "positions": _pad(row.positions_L, T, 0),
-    "segments": _pad(segments_L, T, 0),
-    "image_slot": _pad(row.image_slot_L, T, -1),
-    "seg_pos": _pad(row.seg_pos_K, M, 0),
-    "obj_pos": _pad(row.obj_pos_K, M, -1),
-    "seg_valid": _pad(np.ones_like(row.seg_pos_K), M, 0),
+  values = {
+    "tokens": row.tokens_L,
+    "loss_mask": row.loss_mask_L,
+    "positions": row.positions_L,
+    "segments": segments_L,
+    "image_slot": row.image_slot_L,
+    "seg_pos": row.seg_pos_K,
+    "obj_pos": row.obj_pos_K,
+    "seg_valid": np.ones_like(row.seg_pos_K),
   }
+  sizes = cfg.sizes(tokenizer.ids.pad)
+  values = {name: batch_table.padded(name, x, sizes) for name, x in values.items()}
+  return batch_table.complete(values, sizes, batch_table.row_names())
 
 
 def make_masks(targets, original_hw, cfg):
@@ -124,35 +134,19 @@ def make_masks(targets, original_hw, cfg):
   return masks
 
 
-def empty_example(tokenizer, cfg, *, record):
+def empty_example(tokenizer, cfg, *, record, features=None):
   """An example of zero weight: no loss, no mask; one visible token keeps softmax sane.
 
   record: index of the defective record, -1 where a last batch is only filled up.
+  features: the FeatureCache whose features take the place of pixels, if any.
   """
-  S, A, T, M = cfg.sam_size, cfg.aux_size, cfg.max_len, cfg.max_masks
-  first_T = _pad(np.ones(1, np.int32), T, 0)
-  return {
-    "image_sam": np.zeros((S, S, 3), np.uint8),
-    "image_aux": np.zeros((A, A, 3), np.uint8),
-    "valid_hw": np.full(2, S, np.int32),
-    "original_hw": np.full(2, S, np.int32),
-    "tokens": np.full(T, tokenizer.ids.pad, np.int32),
-    "loss_mask": np.zeros(T, np.int32),
-    "positions": np.zeros(T, np.int32),
-    "segments": first_T,
-    "image_slot": np.full(T, -1, np.int32),
-    "seg_pos": np.zeros(M, np.int32),
-    "obj_pos": np.full(M, -1, np.int32),
-    "seg_valid": np.zeros(M, np.int32),
-    "masks": np.zeros((M, S, S), np.uint8),
-    "record": np.array(record, np.int32),
+  sizes = cfg.sizes(tokenizer.ids.pad) | (features.sizes if features else {})
+  values = {
+    "segments": batch_table.padded("segments", [1], sizes),
+    "record": batch_table.padded("record", record, sizes),
   }
-
-
-def _pad(values, length, fill):
-  out = np.full(length, fill, np.int32)
-  out[: len(values)] = values
-  return out
+  names = batch_table.names(features.shapes if features else ())
+  return batch_table.complete(values, sizes, names)
 
 
 class Problems:
@@ -177,8 +171,7 @@ class Problems:
 class Examples:
   """Prepared examples of a data set by index; a defect gives `empty_example`.
 
-  dataset: has `__len__` and `load(i) -> SegConversation | RecordError`, or a tuple of
-    those, on one image, that share a row (`packing.PackedDataset`).
+  dataset: a Source.
   cache: keeps every row and every view in memory, uint8 and masks as bits, so that an
     image is decoded and a conversation tokenised once: about S*S*3 + A*A*3 bytes an
     image and K*S*S/8 + 20*T a row.
@@ -192,6 +185,7 @@ class Examples:
     self.tokenizer = tokenizer
     self.cfg = cfg
     self.features = features
+    self._sizes = cfg.sizes(tokenizer.ids.pad) | (features.sizes if features else {})
     self.problems = Problems(report)
     self._rows = {} if cache else None
     self._views = {}  # image id -> views
@@ -212,10 +206,9 @@ class Examples:
       )
     return self._assemble(index, *parts)
 
-  def members(self, index):
+  def members(self, index) -> tuple[int, ...]:
     """Indices of the records that example `index` is made of."""
-    members = getattr(self.dataset, "members", None)
-    return members(index) if members else (index,)
+    return self.dataset.members(index)
 
   def _prepare(self, index):
     """(views, row, packed masks), or (None, None, None) where no record is sound."""
@@ -223,14 +216,14 @@ class Examples:
     if not isinstance(records, tuple):
       records = (records,)
     known = {} if self._rows is None else self._views
-    made = [
+    parts = [
       self._parts(number, record, known)
       for number, record in zip(self.members(index), records, strict=True)
     ]
-    made = [parts for parts in made if parts]
-    if not made:
+    sound = [part for part in parts if part]
+    if not sound:
       return None, None, None
-    views, rows, masks = zip(*made, strict=True)
+    views, rows, masks = zip(*sound, strict=True)
     row = rows[0] if len(records) == 1 else packing.join(rows)
     row = pad_row(row, self.tokenizer, self.cfg)
     return views[0], row, np.packbits(np.concatenate(masks))
@@ -248,7 +241,7 @@ class Examples:
       views = self._views_of(record, known)
       return views, row, make_masks(targets, views["original_hw"], self.cfg)
     except (ConversationError, image_ops.ImageError) as e:
-      file = getattr(self.dataset, "file", record.source)
+      file = self.dataset.file_of(number)
       problem = Problem(file, _record_number(record, number), str(e))
       self.problems.add(number, problem)
       return None
@@ -264,27 +257,15 @@ class Examples:
     if not self.features:
       return make_views(record.image, self.cfg)
     name = record.image_id or record.id
-    views = self.features.views(record.image, name)
-    if not (pixels := self._uncached()):
-      return views
-    made = make_views(record.image, self.cfg)
-    return views | {name: made[name] for name in pixels}
-
-  def _uncached(self):
-    """Pixels that are still needed beside the cached features."""
-    return [
-      view
-      for feature, view in FEATURE_VIEWS.items()
-      if not self.features or feature not in self.features.shapes
-    ]
+    cached = self.features.views(record.image, name)
+    pixels = batch_table.pixel_names(self.features.shapes)
+    if not pixels:
+      return cached
+    views = make_views(record.image, self.cfg)
+    return cached | {name: views[name] for name in pixels}
 
   def _empty(self, index):
-    example = empty_example(self.tokenizer, self.cfg, record=index)
-    if not self.features:
-      return example
-    gone = set(FEATURE_VIEWS.values()) - set(self._uncached())
-    kept = {k: v for k, v in example.items() if k not in gone}
-    return kept | self.features.empty()
+    return empty_example(self.tokenizer, self.cfg, record=index, features=self.features)
 
   def _assemble(self, index, views, row, packed):
     if row is None:
@@ -293,7 +274,9 @@ class Examples:
     masks = np.zeros((cfg.max_masks, cfg.sam_size, cfg.sam_size), np.uint8)
     bits = int(row["seg_valid"].sum()) * cfg.sam_size**2
     masks.reshape(-1)[:bits] = np.unpackbits(packed, count=bits)
-    return views | row | {"masks": masks, "record": np.array(index, np.int32)}
+    values = views | row | {"masks": masks, "record": np.array(index, np.int32)}
+    names = batch_table.names(self.features.shapes if self.features else ())
+    return batch_table.complete(values, self._sizes, names)
 
 
 def _record_number(record, index):

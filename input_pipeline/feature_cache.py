@@ -1,11 +1,12 @@
 """Features of frozen encoders on disk: one record an image, found by the image's bytes.
 
     DIR/cache.json                what was cached: features, shapes, weights, settings
-    DIR/part-00003.array_record   records: sizes of the image, then its features in bf16
+    DIR/part-00003.array_record   records: sizes of the image, then its features
     DIR/part-00003.json           the images of that part, in order; written last
 
 A part without its JSON file is unfinished. An image is known by the SHA-256 of its
 encoded bytes, so that a photograph that was changed is not taken for the cached one.
+Which features there are, and their types, is in `batch_table.TABLE`.
 """
 
 import hashlib
@@ -14,12 +15,11 @@ import os
 import pathlib
 import threading
 
-import ml_dtypes
 import numpy as np
 
+from input_pipeline import batch_table
 from miras_jax.errors import UserError
 
-DTYPE = ml_dtypes.bfloat16
 HEADER = 16  # valid_hw and original_hw, int32 each
 # One image a chunk: random access reads nothing else.
 WRITE_OPTIONS = "group_size:1,uncompressed"
@@ -59,11 +59,11 @@ class PartWriter:
     """features: {name: array} of one image."""
     sizes = np.concatenate([valid_hw, original_hw]).astype("<i4")
     parts = [
-      np.ascontiguousarray(features[name].astype(DTYPE)).tobytes()
+      np.ascontiguousarray(features[name].astype(batch_table.TABLE[name].dtype))
       for name in self._names
     ]
     self._images.append([image_id, key])
-    self._writer.write(sizes.tobytes() + b"".join(parts))
+    self._writer.write(b"".join(part.tobytes() for part in (sizes, *parts)))
 
   def skip(self, image_id):
     """An image of which no record is sound: known, without features."""
@@ -92,18 +92,33 @@ def read_manifest(folder):
 
 
 class FeatureCache:
-  """Reads a cache. Raises UserError, naming it, for whatever is missing or damaged."""
+  """Reads a cache. Raises UserError, naming it, for whatever is missing or damaged.
+
+  shapes: {feature: its shape for one image}. sizes: the lengths of these by letter.
+  """
 
   def __init__(self, folder):
     self.folder = pathlib.Path(folder)
     self.manifest = read_manifest(folder)
     self.shapes = {k: tuple(v) for k, v in self.manifest["features"].items()}
+    self.sizes = self._sizes()
     self.image_ids = set()
     self._places = {}  # digest -> (part, number in it)
     self._readers = {}
     self._lock = threading.Lock()
     for part in range(self.manifest["parts"]):
       self._index(part)
+
+  def _sizes(self):
+    sizes = {}
+    for name, shape in self.shapes.items():
+      if name not in batch_table.feature_names():
+        raise self._broken(f"it holds {name}, which this version does not know")
+      try:
+        sizes |= batch_table.sizes_of(name, shape)
+      except ValueError as error:
+        raise self._broken(str(error)) from None
+    return sizes
 
   def _index(self, part):
     path = self.folder / f"{part_name(part)}.json"
@@ -148,14 +163,11 @@ class FeatureCache:
     start = HEADER
     for feature, shape in self.shapes.items():
       count = int(np.prod(shape))
-      values = np.frombuffer(record, DTYPE, count, offset=start)
+      dtype = batch_table.TABLE[feature].dtype
+      values = np.frombuffer(record, dtype, count, offset=start)
       out[feature] = values.reshape(shape)
       start += values.nbytes
     return out
-
-  def empty(self):
-    """Features of an example of zero weight."""
-    return {name: np.zeros(shape, DTYPE) for name, shape in self.shapes.items()}
 
   def _reader(self, part):
     if part not in self._readers:

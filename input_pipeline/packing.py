@@ -8,46 +8,32 @@ Groups are fixed when the data set is opened: a packed data set is a data set of
 and the pipeline shuffles rows, so it stays elastic over hosts and workers.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
-from input_pipeline.conversation import (
-  ConversationError,
-  Encoded,
-  encode_conversation,
-)
+from input_pipeline.conversation import Encoded
+from input_pipeline.mixture import Mixture
+from input_pipeline.source import Size, Source
 
 PREFIX_SEGMENT = 1
 
 
-class Size(NamedTuple):
-  """What a conversation takes of a row: tokens up to <im_end>, tokens after, [SEG]s."""
+def pack(source: Source, sizes: Sequence[Size | None], **limits: int) -> Source:
+  """The rows of a source as a source. A mixture becomes one of packed sources.
 
-  prefix: int
-  own: int
-  segs: int
-
-
-def measure(dataset, tokenizer, text_options):
-  """Size of each record; None where it is defective or has no place in any row."""
-  return tuple(_size(entry, tokenizer, text_options) for entry in dataset.entries)
-
-
-def _size(entry, tokenizer, text_options):
-  if entry.problems:
-    return None
-  names = [focus or "" for focus in entry.focuses]
-  try:
-    row = encode_conversation(entry.turns, tokenizer, names=names, **text_options)
-  except ConversationError:
-    return None  # it is named when it is loaded
-  return Size(
-    row.prefix_length, len(row.tokens_L) - row.prefix_length, len(row.seg_pos_K)
-  )
+  sizes: `source.sizes(...)`. limits: those of `group`.
+  """
+  if isinstance(source, Mixture):
+    parts = zip(source.sources, source.cut(sizes), strict=True)
+    packed = tuple(pack(part, cut, **limits) for part, cut in parts)
+    return Mixture(packed, source.weights)
+  return PackedDataset(source, group(source.image_ids, sizes, **limits))
 
 
-def group(image_ids, sizes, *, limit, max_len, max_masks):
+def group(
+  image_ids, sizes, *, limit, max_len, max_masks
+) -> tuple[tuple[int, ...], ...]:
   """Record indices of each row: neighbours in the order of the list, one image a row.
 
   Rows are filled first come, first served, up to `limit` conversations, `max_len`
@@ -60,12 +46,12 @@ def group(image_ids, sizes, *, limit, max_len, max_masks):
       rows.append([i])
       continue
     row, tokens, segs = open_rows.get(image, (None, 0, 0))
-    tokens, segs = tokens + size.own, segs + size.segs
+    tokens, segs = tokens + size.talk, segs + size.segs
     full = row is not None and (
       len(row) == limit or size.prefix + tokens > max_len or segs > max_masks
     )
     if row is None or full:
-      row, tokens, segs = [], size.own, size.segs
+      row, tokens, segs = [], size.talk, size.segs
       rows.append(row)
     row.append(i)
     open_rows[image] = row, tokens, segs
@@ -119,13 +105,17 @@ def _concat(parts):
   return np.concatenate(list(parts)).astype(np.int32)
 
 
-class PackedDataset:
-  """A data set of rows: `load(i)` is the tuple of row i's records (or RecordErrors)."""
+class PackedDataset(Source):
+  """A source of rows: `load(i)` is the tuple of row i's records (or RecordErrors).
 
-  def __init__(self, dataset, rows):
+  rows: record indices of each row; every record of `dataset` is in one of them.
+  """
+
+  def __init__(self, dataset: Source, rows: Sequence[tuple[int, ...]]):
     self.dataset = dataset
     self.rows = rows
     self.file = dataset.file
+    self.image_ids = tuple(dataset.image_ids[row[0]] for row in rows)
 
   def __len__(self):
     return len(self.rows)
@@ -133,15 +123,36 @@ class PackedDataset:
   def load(self, i):
     return tuple(self.dataset.load(k) for k in self.rows[range(len(self))[i]])
 
+  def dialogues(self):
+    return self.dataset.dialogues()
+
+  def sizes(self, tokenizer, text_options):
+    sizes = self.dataset.sizes(tokenizer, text_options)
+    return tuple(_row_size([sizes[i] for i in row]) for row in self.rows)
+
   def members(self, i):
-    """Indices of row i's records in the data set below."""
     return self.rows[i]
+
+  def num_records(self):
+    return sum(map(len, self.rows))
+
+  def file_of(self, record):
+    return self.dataset.file_of(record)
 
   def fingerprint(self):
     return [self.dataset.fingerprint(), [len(row) for row in self.rows]]
 
 
-def lengths(rows, sizes):
+def lengths(rows, sizes) -> list[int]:
   """Tokens of each of `rows` that has a sound record, sorted."""
-  sound = (row for row in rows if sizes[row[0]])
-  return sorted(sizes[row[0]].prefix + sum(sizes[i].own for i in row) for row in sound)
+  measured = (_row_size([sizes[i] for i in row]) for row in rows)
+  return sorted(size.prefix + size.talk for size in measured if size)
+
+
+def _row_size(sizes):
+  """Size of a row that holds conversations of `sizes`; None where none is sound."""
+  sound = [size for size in sizes if size]
+  if not sound:
+    return None
+  talk, segs = (sum(getattr(s, name) for s in sound) for name in ("talk", "segs"))
+  return Size(sound[0].prefix, talk, segs)

@@ -6,7 +6,6 @@ of hosts and threads sees the same global batches, and the state is how many exa
 have been handed out.
 """
 
-import dataclasses
 import hashlib
 import json
 import sys
@@ -14,16 +13,16 @@ import sys
 import grain
 import numpy as np
 
-from input_pipeline.examples import DataConfig, Examples
+from input_pipeline.examples import Examples
+from input_pipeline.mixture import Mixture
+from input_pipeline.source import Source
 from miras_jax.errors import UserError
-
-__all__ = ["DataConfig", "Mixture", "Pipeline", "make_pipeline", "mix"]
 
 _PREFETCH_BATCHES = 2
 
 
 def make_pipeline(
-  dataset,
+  dataset: Source,
   tokenizer,
   data_cfg,
   *,
@@ -38,12 +37,12 @@ def make_pipeline(
   features=None,
   state=None,
   report=None,
-):
+) -> "Pipeline":
   """Builds the iterator of host-local Batch dicts.
 
   Args:
-    dataset: a source with `__len__` and `load(i)`, or a Mixture of them.
-    data_cfg: DataConfig.
+    dataset: a Source; of a Mixture, each source is drawn by its weight.
+    data_cfg: examples.DataConfig.
     batch_size: examples in a global batch, over all hosts.
     seed, shuffle: the order; every epoch has its own.
     repeat: for ever; False is one pass whose last batch is filled up with examples of
@@ -177,9 +176,9 @@ class _Order:
     self._repeat = repeat
     parts = []
     for k, size in enumerate(sizes):
-      own_seed = seed + 7919 * k if shuffle else None
+      part_seed = seed + 7919 * k if shuffle else None
       first = sum(sizes[:k])
-      parts.append(_Part(size, first=first, seed=own_seed, repeat=repeat))
+      parts.append(_Part(size, first=first, seed=part_seed, repeat=repeat))
     if len(parts) == 1:
       self._places = parts[0]
     elif repeat:
@@ -188,8 +187,8 @@ class _Order:
       )
     else:  # one pass has no proportions: every record once
       self._places = [record for part in parts for record in part]
-    made_of = [_identity(dataset), seed if shuffle else None, repeat]
-    text = json.dumps(made_of, sort_keys=True)
+    settings = [dataset.fingerprint(), seed if shuffle else None, repeat]
+    text = json.dumps(settings, sort_keys=True)
     self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
 
   def __len__(self):
@@ -245,14 +244,6 @@ def _mix64(x):
   return x ^ (x >> np.uint64(31))
 
 
-def _identity(dataset):
-  """What tells data sets apart, JSON-able: content where the source can say it."""
-  if isinstance(dataset, Mixture):
-    return [list(dataset.weights), [_identity(s) for s in dataset.sources]]
-  fingerprint = getattr(dataset, "fingerprint", len(dataset))
-  return fingerprint() if callable(fingerprint) else fingerprint
-
-
 class _HostRows:
   """The records one host reads, from place `start` of the order on."""
 
@@ -271,49 +262,3 @@ class _HostRows:
   def __getitem__(self, i):
     batch, row = divmod(i, self._host_batch)
     return self._order[self._start + batch * self._batch_size + self._first + row]
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixture:
-  """Several sources as one: record i of it, and how often each is drawn."""
-
-  sources: tuple
-  weights: tuple[float, ...]
-
-  def __len__(self):
-    return sum(len(s) for s in self.sources)
-
-  def load(self, i):
-    for source in self.sources:
-      if i < len(source):
-        return source.load(i)
-      i -= len(source)
-    raise IndexError(i)
-
-  def members(self, i):
-    """Indices of example i's records, counted through all sources."""
-    first = 0
-    for source in self.sources:
-      packed = hasattr(source, "members")
-      if i < len(source):
-        return tuple(first + k for k in (source.members(i) if packed else (i,)))
-      i -= len(source)
-      first += sum(map(len, source.rows)) if packed else len(source)
-    raise IndexError(i)
-
-
-def mix(sources, weights):
-  """Mixture whose examples come from `sources` in proportion to `weights`.
-
-  Every source repeats for ever on its own, so a small one is drawn again instead of
-  ending the mixture.
-  """
-  sources, weights = tuple(sources), tuple(float(w) for w in weights)
-  if len(sources) != len(weights) or not sources:
-    raise UserError(f"{len(sources)} sources but {len(weights)} weights")
-  if any(not w > 0 for w in weights):
-    raise UserError(f"{weights=} are not all positive; leave unwanted sources out")
-  if any(not len(s) for s in sources):
-    empty = [i for i, s in enumerate(sources) if not len(s)]
-    raise UserError(f"source {empty[0]} of the mixture holds no record")
-  return Mixture(sources, weights)

@@ -19,12 +19,13 @@ import pathlib
 from input_pipeline import image_ops, labelme, mask_ops, safe_files
 from input_pipeline.prist_dialogue import parse_entry
 from input_pipeline.records import WHOLE_FILE, Problem, RecordError, SegConversation
+from input_pipeline.source import Dialogue, Source
 from miras_jax.errors import UserError
 
 _NOT_A_SPLIT = ("meta.json", "synth.json")  # what made the data set, for analysis
 
 
-def find_splits(root):
+def find_splits(root: str | os.PathLike) -> list[str]:
   """Names of the splits under `root`, sorted. Raises UserError when there is none."""
   root = _check_root(root)
   files = (p.name for p in root.glob("*.json") if p.name not in _NOT_A_SPLIT)
@@ -37,7 +38,12 @@ def find_splits(root):
   return names
 
 
-def read_dataset(root, split, images_dir=None, masks_dir=None):
+def read_dataset(
+  root: str | os.PathLike,
+  split: str,
+  images_dir: str | os.PathLike | None = None,
+  masks_dir: str | os.PathLike | None = None,
+) -> "PristDataset":
   """Reads `ROOT/<split>.json` -> PristDataset.
 
   Args:
@@ -67,11 +73,13 @@ def read_dataset(root, split, images_dir=None, masks_dir=None):
   )
 
 
-class PristDataset:
-  """A list-like of SegConversation, one per record of the list, in its order.
+class PristDataset(Source):
+  """A source, and a list-like of SegConversation, one per record, in their order.
 
   `dataset[i]` raises RecordError for a defective record; `load(i)` returns it instead,
-  so that training can go on with a named, counted example of zero weight.
+  so that training can go on with a named, counted example of zero weight. Beyond a
+  source it says what is odd about its records, for `miras data check` and `stats`:
+  `entries`, `examine`, `notes`, `problems`, `ambiguous`.
   """
 
   def __init__(self, *, root, split, raw_entries, notes, images, masks):
@@ -121,6 +129,14 @@ class PristDataset:
       targets=targets.targets,
       image_id=entry.img_id,
     )
+
+  def dialogues(self):
+    """What each record says; reads no image, so a missing one is not noticed."""
+    for entry in self.entries:
+      if entry.problems:
+        yield None
+      else:
+        yield Dialogue(entry.turns, [focus or "" for focus in entry.focuses])
 
   def examine(self, i):
     """Everything wrong with record `i` -> (problems, notes), two lists of Problem."""

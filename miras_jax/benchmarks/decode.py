@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline import batch_table
 from input_pipeline.tokenizer import TokenIds
 from miras_jax.benchmarks import prist
 from miras_jax.benchmarks.packing import PREFIX
@@ -31,7 +32,7 @@ from miras_jax.benchmarks.turns import split_sides, take_turns
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
 from miras_jax.inference import generate
-from miras_jax.models.miras import Miras, init_params
+from miras_jax.models.miras import Miras, batch_sizes, init_params
 from miras_jax.models.trees import merge
 from miras_jax.options import Parser
 from miras_jax.parallel import chips
@@ -50,8 +51,8 @@ def main(argv):
   config = prist.model_config(args.size, args.fields)
   cfg = config.model.build()
   length = PREFIX + cfg.num_image_tokens + args.talk
-  made = {"ours": our_answer, "torch": functools.partial(torch_answer, torch_side)}
-  answers = {name: made[name](config, args.rows, length) for name in args.sides}
+  makers = {"ours": our_answer, "torch": functools.partial(torch_answer, torch_side)}
+  answers = {name: makers[name](config, args.rows, length) for name in args.sides}
   times = _time(answers, args)
   print(f"{args.rows} rows x {length} tokens of prompt, {args.new} new ones each")
   for name, (prefill_s, token_s) in times.items():
@@ -98,10 +99,11 @@ def our_answer(config, rows, length):
 
   params = jax.jit(init)(jax.random.key(0))
   batch = prompts(cfg, rows, length)
-  side, width = cfg.sam_encoder.grid, cfg.sam_encoder.out_width
+  sizes = batch_sizes(cfg, batch_size=rows)
+  shapes = {n: batch_table.shape(n, sizes) for n in batch_table.feature_names()}
   encoded = {
-    "image_tokens": jnp.ones((rows, cfg.num_image_tokens, cfg.llama.width), dtype),
-    "sam": jnp.ones((rows, side, side, width), dtype),
+    "image_tokens": jnp.ones(shapes["image_tokens"], dtype),
+    "sam": jnp.ones(shapes["sam_features"], dtype),
   }
   ids = TokenIds(**{name: NEVER for name in TokenIds._fields})._replace(pad=0)
 
@@ -117,10 +119,12 @@ def our_answer(config, rows, length):
 
 def prompts(cfg, rows, length):
   """Full prompt rows that begin with their image tokens; the rest is random."""
+  sizes = batch_sizes(cfg, batch_size=rows, length=length)
   tokens = np.random.default_rng(0).integers(0, cfg.llama.vocab_size // 2, length)
   slots = np.full(length, -1)
   slots[: cfg.num_image_tokens] = np.arange(cfg.num_image_tokens)
-  row = {
+  row = {n: batch_table.filled(n, sizes) for n in batch_table.prompt_names()}
+  row |= {
     "tokens": tokens,
     "positions": np.arange(length),
     "segments": np.ones(length),

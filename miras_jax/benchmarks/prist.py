@@ -44,6 +44,7 @@ import jax
 import numpy as np
 
 from configs import common
+from input_pipeline import batch_table
 from miras_jax.benchmarks.packing import PREFIX
 from miras_jax.benchmarks.step import Step, full_batch, import_torch_side
 from miras_jax.benchmarks.turns import split_sides, take_turns
@@ -51,6 +52,7 @@ from miras_jax.config import file as config_file
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import flops
+from miras_jax.models.miras import batch_sizes
 from miras_jax.options import Parser
 from miras_jax.parallel import chips
 from miras_jax.training import meters
@@ -108,11 +110,11 @@ def main(argv):
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   torch_side = import_torch_side("prist") if "published" in args.sides else None
   configs = {name: _config(args, packed=FORMS[name].packed) for name in args.sides}
-  found = {
+  counts = {
     name: flops.example(config, cached=FORMS[name].cached)
     for name, config in configs.items()
   }
-  _print_flops(args, configs, found)
+  _print_flops(args, configs, counts)
   steps = {}
   for name, config in configs.items():
     if name == "published":
@@ -122,7 +124,7 @@ def main(argv):
     print(f"{name}: compiled in {step.compile_s:.0f} s", flush=True)
     steps[name] = _waits(step)
   medians = take_turns(steps, args.rounds)
-  done = {name: found[name].useful * configs[name].batch_size for name in medians}
+  done = {name: counts[name].useful * configs[name].batch_size for name in medians}
   _print_times(args, medians, done)
   _print_memory(torch_side)
   return 0
@@ -210,17 +212,17 @@ def our_batch(args, config, *, cached):
   half = cfg.sam_encoder.image_size // 2
   batch["masks"] = np.zeros_like(batch["masks"])
   batch["masks"][..., half // 2 : half, half // 2 :] = 1
-  if cached:
-    shapes = {
-      "image_tokens": (cfg.num_image_tokens, cfg.llama.width),
-      "sam_features": (*[cfg.sam_encoder.grid] * 2, cfg.sam_encoder.out_width),
-    }
-    for name in ("image_sam", "image_aux"):
-      del batch[name]
-    for name, shape in shapes.items():
-      values = rng.normal(size=(config.batch_size, *shape))
-      batch[name] = values.astype(jax.numpy.bfloat16)
-  return batch
+  return _with_features(batch, cfg, rng) if cached else batch
+
+
+def _with_features(batch, cfg, rng):
+  """The batch with random features in place of pixels."""
+  features = sorted(batch_table.feature_names())
+  sizes = batch_sizes(cfg, batch_size=len(batch["tokens"]))
+  values = {n: rng.normal(size=batch_table.shape(n, sizes)) for n in features}
+  cached = {n: x.astype(batch_table.TABLE[n].dtype) for n, x in values.items()}
+  kept = batch_table.names(features)
+  return {n: x for n, x in batch.items() if n in kept} | cached
 
 
 def torch_batch(args, config):
@@ -270,7 +272,7 @@ def _print_memory(torch_side):
     print(f"memory     {peak:8.1f} GB at most for published")
 
 
-def _print_flops(args, configs, found):
+def _print_flops(args, configs, counts):
   """GFLOP of each part a conversation, forward and backward; shares beside the 7B's.
 
   By flops.py, so of least work: it does not know that `published` projects every cell.
@@ -282,11 +284,11 @@ def _print_flops(args, configs, found):
     large, data=plain.data, model=dataclasses.replace(large.model, overrides=overrides)
   )
   ours, theirs = flops.example(plain).parts, flops.example(large).parts
-  head = [f"{name:>10}" for name in found] + [" share", " in 7B"]
+  head = [f"{name:>10}" for name in counts] + [" share", " in 7B"]
   print(f"{'GFLOP a conversation':20}", *head)
   for part in [*ours, "total"]:
     row = [
-      _of(x.parts, part) / configs[name].data.pack / 1e9 for name, x in found.items()
+      _of(x.parts, part) / configs[name].data.pack / 1e9 for name, x in counts.items()
     ]
     shares = [_of(p, part) / _of(p, "total") for p in (ours, theirs)]
     cells = [f"{x:10.3f}" for x in row] + [f"{s:6.1%}" for s in shares]

@@ -44,11 +44,11 @@ class Step:
     mesh = mesh_lib.make_mesh(config.mesh)
     accumulation = config.optim.accumulation
     mesh_lib.check_batch(config.batch_size, mesh, accumulation=accumulation)
-    made = task.model_task(config)
+    run_task = task.model_task(config)
     with jax.set_mesh(mesh):
-      shapes, parts = plan.make_plan(made, mesh)
-      self._state = initial_state.load(made, shapes, parts.tx)
-      self._batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+      shapes, parts = plan.make_plan(run_task, mesh)
+      self._state = initial_state.load(run_task, shapes, parts.tx)
+      self._batch = jax.device_put(batch, sharding.batch_shardings(mesh, batch))
       step = plan.jit_train_step(parts, shapes)
       self._program = Program("train_step", step, shapes, self._batch)
       jax.block_until_ready(self())
@@ -94,6 +94,4 @@ def full_batch(cfg, config):
   ones = ("segments", "loss_mask", "seg_valid")
   batch |= {name: np.ones_like(batch[name]) for name in ones}
   batch["seg_pos"] = np.full_like(batch["seg_pos"], shape[1] - 1)
-  batch["obj_pos"] = np.full_like(batch["obj_pos"], -1)
-  batch["valid_hw"] = np.full_like(batch["valid_hw"], cfg.sam_encoder.image_size)
   return {k: np.asarray(v) for k, v in batch.items()}

@@ -20,9 +20,10 @@ import numpy as np
 import tqdm
 from flax.traverse_util import unflatten_dict
 
-from input_pipeline import feature_cache
+from input_pipeline import batch_table, feature_cache
 from input_pipeline.examples import make_views
 from input_pipeline.records import RecordError
+from input_pipeline.source import Source
 from miras_jax import logs
 from miras_jax.checkpoint import workdir
 from miras_jax.config import file as config_file
@@ -43,16 +44,16 @@ def main(args):
     raise UserError("--batch_size and --part_size must be at least 1")
   sources = open_sources(config)
   mesh = mesh_lib.make_mesh(config.mesh)
-  made = task.model_task(config)
+  run_task = task.model_task(config)
   with jax.set_mesh(mesh):
-    names, params = features.encoder_params(made, mesh)
+    names, params = features.encoder_params(run_task, mesh)
     manifest = features.make_manifest(config, names, params)
   images = list_images(sources)
   manifest["parts"] = -(-len(images) // args.part_size)
   manifest["images"] = feature_cache.digest(json.dumps(images).encode())
   folder = pathlib.Path(args.out)
   prepare(folder, manifest)
-  write_parts(folder, made, names, params, images, sources, args)
+  write_parts(folder, run_task, names, params, images, sources, args)
   distributed.barrier("parts")
   if distributed.is_first():
     text = json.dumps(manifest) + "\n"
@@ -66,26 +67,24 @@ def main(args):
   return 0
 
 
-def open_sources(config):
-  """{split: data set} of the run's training and held-out split."""
-  data = config.data
-  names = dict.fromkeys(filter(None, (data.split_train, data.split_eval)))
-  sources = {name: task.open_split(data, name) for name in names}
-  if data.limit:
-    first = sources[data.split_train]
-    sources[data.split_train] = task.first_records(first, data.limit)
+def open_sources(config) -> dict[str, Source]:
+  """{split: source} of the run's training and held-out split."""
+  train, held_out = task.open_splits(config.data)
+  sources = {config.data.split_train: train}
+  if held_out is not None:
+    sources.setdefault(config.data.split_eval, held_out)
   return sources
 
 
 def list_images(sources):
   """[(split, image id, its records)], every image of a split once, in order."""
   images = []
-  for split, dataset in sources.items():
+  for split, source in sources.items():
     records = {}
-    for i, image_id in enumerate(dataset.image_ids):
+    for i, image_id in enumerate(source.image_ids):
       if image_id:
         records.setdefault(image_id, []).append(i)
-    images += [(split, image_id, own) for image_id, own in records.items()]
+    images += [(split, image_id, numbers) for image_id, numbers in records.items()]
   return images
 
 
@@ -107,10 +106,10 @@ def prepare(folder, manifest):
     )
 
 
-def write_parts(folder, made, names, params, images, sources, args):
+def write_parts(folder, run_task, names, params, images, sources, args):
   """Writes the parts of this process that are not there yet."""
-  encoder = Encoder(made, names, params, args.batch_size)
-  cfg = task.pipeline_config(made.config, max_len=task.UNLIMITED)
+  encoder = Encoder(run_task, names, params, args.batch_size)
+  cfg = task.pipeline_config(run_task.config, max_len=task.UNLIMITED)
   count = -(-len(images) // args.part_size)
   parts = range(jax.process_index(), count, jax.process_count())
   todo = [part for part in parts if not feature_cache.is_done(folder, part)]
@@ -122,11 +121,11 @@ def write_parts(folder, made, names, params, images, sources, args):
   ) as bar:  # fmt: skip
     for part in todo:
       writer = feature_cache.PartWriter(folder, part, names)
-      own = _of_part(images, part, args.part_size)
-      for start in range(0, len(own), args.batch_size):
-        some = own[start : start + args.batch_size]
-        _write_batch(writer, some, sources, cfg, encoder)
-        bar.update(len(some))
+      of_part = _of_part(images, part, args.part_size)
+      for start in range(0, len(of_part), args.batch_size):
+        batch = of_part[start : start + args.batch_size]
+        _write_batch(writer, batch, sources, cfg, encoder)
+        bar.update(len(batch))
       writer.close()
 
 
@@ -136,18 +135,18 @@ def _of_part(images, part, size):
 
 def _write_batch(writer, images, sources, cfg, encoder):
   """Encodes some images; those without a sound record are only named."""
-  found = []
-  for split, image_id, records in images:
-    sound = (sources[split].load(i) for i in records)
-    record = next((r for r in sound if not isinstance(r, RecordError)), None)
+  sound = []
+  for split, image_id, numbers in images:
+    records = (sources[split].load(i) for i in numbers)
+    record = next((r for r in records if not isinstance(r, RecordError)), None)
     if record is None:
       writer.skip(image_id)
       continue
-    found.append((image_id, record.image, make_views(record.image, cfg)))
-  if not found:
+    sound.append((image_id, record.image, make_views(record.image, cfg)))
+  if not sound:
     return
-  features = encoder([views for _, _, views in found])
-  for row, (image_id, image, views) in enumerate(found):
+  features = encoder([views for _, _, views in sound])
+  for row, (image_id, image, views) in enumerate(sound):
     writer.add(
       image_id,
       feature_cache.digest(image),
@@ -163,22 +162,21 @@ class Encoder:
   Runs on this process's devices only, so that processes need not keep step.
   """
 
-  def __init__(self, made, names, params, batch_size):
+  def __init__(self, run_task, names, params, batch_size):
     devices = jax.local_devices()
     self._mesh = mesh_lib.local_mesh()
-    self._rows = sharding.batch_sharding(self._mesh)
-    whole = sharding.replicated_sharding(self._mesh)
+    self._placed = sharding.batch_shardings(self._mesh, batch_table.ENCODER_INPUTS)
+    replicated = sharding.replicated_sharding(self._mesh)
     self._size = -(-batch_size // len(devices)) * len(devices)
     local = {p: x.addressable_data(0) for p, x in params.items()}
-    self._params = jax.device_put(unflatten_dict(local, sep="/"), whole)
-    model = made.objective.model
+    self._params = jax.device_put(unflatten_dict(local, sep="/"), replicated)
+    model = run_task.objective.model
     self._program = jax.jit(functools.partial(features.encode, model, tuple(names)))
 
   def __call__(self, views):
     count = len(views)
     views = views + [views[-1]] * (self._size - count)
-    keys = ("image_sam", "image_aux", "valid_hw")
-    batch = {k: np.stack([v[k] for v in views]) for k in keys}
+    batch = {k: np.stack([v[k] for v in views]) for k in self._placed}
     with jax.set_mesh(self._mesh):
-      out = self._program(self._params, jax.device_put(batch, self._rows))
+      out = self._program(self._params, jax.device_put(batch, self._placed))
     return {k: np.asarray(x)[:count] for k, x in out.items()}

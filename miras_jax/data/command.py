@@ -11,7 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline import mask_ops, prist
+from input_pipeline.open_source import open_source, resolve
 from input_pipeline.records import SEG_TOKEN, RecordError
+from input_pipeline.source import Source
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
 from miras_jax.options import Parser
@@ -125,14 +127,14 @@ def run_check(args):
   problems, warnings, image_ids, records = [], [], set(), 0
   for split in _splits(args):
     try:
-      dataset = _read(args, split)
+      dataset = _open(args, split)
     except RecordError as e:
       problems.append(str(e))
       continue
     warnings += map(str, dataset.notes())
     for i in _progress(dataset, f"checking {split}"):
-      found, notes = dataset.examine(i)
-      problems += map(str, found)
+      defects, notes = dataset.examine(i)
+      problems += map(str, defects)
       warnings += map(str, notes)
     records += len(dataset)
     image_ids.update(filter(None, dataset.image_ids))
@@ -149,7 +151,7 @@ def run_check(args):
 
 def run_stats(args):
   """Prints counts per split, as a table or as JSON."""
-  stats = {s: split_stats(_read(args, s)) for s in _splits(args)}
+  stats = {s: split_stats(_open(args, s)) for s in _splits(args)}
   if args.json:
     print(json.dumps({"splits": stats}, indent=1))
   else:
@@ -161,12 +163,15 @@ def run_show(args):
   """Writes a picture of one record."""
   from miras_jax.data import show
 
-  dataset = _read(args, args.split)
-  if not 0 <= args.index < len(dataset):
+  source = _open(args, args.split)
+  if not 0 <= args.index < len(source):
     raise UserError(
-      f"--index {args.index}: {dataset.file} has records 0 to {len(dataset) - 1}"
+      f"--index {args.index}: {source.file} has records 0 to {len(source) - 1}"
     )
-  picture = show.draw_record(dataset[args.index])
+  record = source.load(args.index)
+  if isinstance(record, RecordError):
+    raise record
+  picture = show.draw_record(record)
   try:
     picture.save(args.out)
   except (OSError, ValueError) as e:
@@ -209,14 +214,24 @@ def split_stats(dataset):
   }
 
 
-def _splits(args):
+def _splits(args) -> list[str]:
+  """The splits that `check` and `stats` go through.
+
+  Raises UserError for anything but PRIST's layout: the two look at what only its reader
+  knows of a list (`PristDataset`: entries, examine, notes, ambiguous).
+  """
+  scheme, place = resolve(args.dir)
+  if scheme != "prist":
+    raise UserError(
+      f"{args.dir}: miras data {args.command} reads folders in PRIST's layout only"
+    )
   if args.split is None:
-    return prist.find_splits(args.dir)
+    return prist.find_splits(place)
   return [args.split.removesuffix(".json")]
 
 
-def _read(args, split):
-  return prist.read_dataset(
+def _open(args, split) -> Source:
+  return open_source(
     args.dir, split, images_dir=args.images_dir, masks_dir=args.masks_dir
   )
 

@@ -20,7 +20,7 @@ import time
 
 import numpy as np
 
-from input_pipeline import prist
+from input_pipeline.open_source import open_source
 from miras_jax.errors import UserError
 from miras_jax.evaluation import report
 from miras_jax.evaluation.evaluate import Options, evaluate, read_records
@@ -37,8 +37,8 @@ def main(argv):
     if (value := getattr(args, name)) is not None and value < 1:
       raise UserError(f"--{name}={value} must be at least 1")
   out = _make_folder(args.out)
-  dataset = prist.read_dataset(args.data, args.split)
-  records, defects = read_records(dataset, args.limit)
+  source = open_source(args.data, args.split)
+  records, defects = read_records(source, args.limit, shown=args.data)
   loaded = open_checkpoint(args.checkpoint)
   options = Options(
     history=args.history,
@@ -48,15 +48,15 @@ def main(argv):
     seed=args.seed,
   )
   start = time.perf_counter()
-  found = evaluate(loaded, records, options)
-  result = found.result | {
+  evaluation = evaluate(loaded, records, options)
+  result = evaluation.result | {
     "config": json.loads(loaded.config.to_json()),
-    "data": {"dir": str(args.data), "split": args.split} | found.result["data"],
+    "data": {"dir": str(args.data), "split": args.split} | evaluation.result["data"],
     "checkpoint": str(args.checkpoint),
     "step": loaded.step,
   }
   result["data"] |= {"defective": [str(p) for p in defects]}
-  write(out, result, found, args.examples, options.seed, loaded.log)
+  write(out, result, evaluation, args.examples, options.seed, loaded.log)
   _print_summary(result, out, time.perf_counter() - start)
   return 0
 
@@ -65,7 +65,7 @@ def _parser():
   parser = Parser(prog="miras eval", description=__doc__)
   add = parser.add_argument
   add("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
-  add("--data", required=True, help="folder of the data set, in PRIST's layout")
+  add("--data", required=True, help="the data set: a folder in PRIST's layout")
   add("--split", default="val", help="a list at its root, without .json (val)")
   add("--out", required=True, help="folder for the results")
   add("--history", choices=("model", "gold"), default="model", help="whose answers")
@@ -90,16 +90,16 @@ def _make_folder(path):
   return pathlib.Path(path)
 
 
-def write(out, result, found, num_examples, seed, log):
+def write(out, result, evaluation, num_examples, seed, log):
   """Writes every file of the report into folder `out`."""
   rng = np.random.default_rng(seed)
-  count = min(num_examples, len(found.predictions))
-  drawn = sorted(rng.choice(len(found.predictions), count, replace=False).tolist())
+  count = min(num_examples, len(evaluation.predictions))
+  drawn = sorted(rng.choice(len(evaluation.predictions), count, replace=False).tolist())
   text = json.dumps(result, indent=1, allow_nan=False) + "\n"
   (out / "metrics.json").write_text(text, encoding="utf-8")
   with open(out / "predictions.jsonl", "w", encoding="utf-8") as f:
-    f.writelines(json.dumps(line) + "\n" for line in found.predictions)
-  report.write_report(out, result, [found.example(i) for i in drawn], log)
+    f.writelines(json.dumps(line) + "\n" for line in evaluation.predictions)
+  report.write_report(out, result, [evaluation.example(i) for i in drawn], log)
 
 
 def _print_summary(result, out, seconds):

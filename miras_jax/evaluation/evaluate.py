@@ -13,6 +13,7 @@ import tqdm
 from input_pipeline import examples, image_ops, mask_ops
 from input_pipeline.conversation import count_segs
 from input_pipeline.records import RecordError
+from input_pipeline.source import Source
 from miras_jax import drawing
 from miras_jax.errors import UserError
 from miras_jax.evaluation import controls, metrics, text_metrics
@@ -33,26 +34,29 @@ class Options:
   seed: int = 0
 
 
-def read_records(dataset, limit=None):
-  """(records, problems): a defective record is named, counted and left out."""
+def read_records(source: Source, limit=None, *, shown) -> tuple[list, list]:
+  """(records, problems): a defective record is named, counted and left out.
+
+  limit: of sound records. shown: what the user called the data set. Raises UserError
+  where no record is sound.
+  """
   records, problems = [], []
-  for i in range(len(dataset)):
+  for i in range(len(source)):
     if limit is not None and len(records) == limit:
       break
-    record = dataset.load(i)
+    record = source.load(i)
     if isinstance(record, RecordError):
       problems.append(record.problem)
       print(f"{record.problem} (left out)", file=sys.stderr)
     else:
       records.append(record)
   if not records:
-    raise UserError(f"{dataset.root}: no usable record in {dataset.file}")
+    raise UserError(f"{shown}: no usable record in {source.file}")
   return records, problems
 
 
 @dataclasses.dataclass
-@dataclasses.dataclass
-class Found:
+class Evaluation:
   """What `evaluate` gives: the object of metrics.json without config and checkpoint,
   the lines of predictions.jsonl, and `example(i)` to look at."""
 
@@ -62,7 +66,7 @@ class Found:
 
 
 def evaluate(loaded, records, options):
-  """Scores `records` (SegConversation) by every metric -> Found."""
+  """Scores `records` (SegConversation) by every metric -> Evaluation."""
   views_of = view_cache(records, loaded.data)
   runner = rollout.Rollout(
     loaded,
@@ -81,10 +85,10 @@ def evaluate(loaded, records, options):
   forced_table = score(records, _forced(loaded, records, views_of, options))
   sampling = {"resamples": options.resamples, "seed": options.seed}
   main = tables["free_running"]
-  own = answers[: len(records)]  # the jobs of the free-running pass come first
+  spoken_turns = answers[: len(records)]  # the jobs of the free-running pass come first
   result = {
     "metrics": metrics.mask_metrics(main, **sampling)
-    | _answer_metrics(records, own, loaded, sampling),
+    | _answer_metrics(records, spoken_turns, loaded, sampling),
     "controls": {
       name: metrics.mask_metrics(table, **sampling)
       for name, table in tables.items()
@@ -104,10 +108,10 @@ def evaluate(loaded, records, options):
   }
   predictions = [
     _prediction(record, turns, predicted["free_running"][i])
-    for i, (record, turns) in enumerate(zip(records, own, strict=True))
+    for i, (record, turns) in enumerate(zip(records, spoken_turns, strict=True))
   ]
-  example = functools.partial(_example, records, own, predicted, plan)
-  return Found(result, predictions, example)
+  example = functools.partial(_example, records, spoken_turns, predicted, plan)
+  return Evaluation(result, predictions, example)
 
 
 def _bar(title, batches):
@@ -130,7 +134,7 @@ def view_cache(records, data):
 
 def _forced(loaded, records, views_of, options):
   """Teacher-forced masks of every target, in the shape `score` wants."""
-  found = rollout.teacher_forced(
+  forced = rollout.teacher_forced(
     loaded,
     records,
     views_of,
@@ -139,7 +143,7 @@ def _forced(loaded, records, views_of, options):
   )
   return [
     controls.at_original_size(logits, views_of(i), loaded.data.sam_size)
-    for i, logits in enumerate(found)
+    for i, logits in enumerate(forced)
   ]
 
 
@@ -166,15 +170,15 @@ def score(records, masks, *, canny=False):
 
 def _answer_metrics(records, answers, loaded, sampling):
   """[SEG] rates over answers, and the text metrics."""
-  image, due, made, said, gold = [], [], [], [], []
+  image, due, produced, said, gold = [], [], [], [], []
   for record, turns in zip(records, answers, strict=True):
     for answer, text in zip(turns, spoken(record, loaded.data), strict=True):
       image.append(controls.image_key(record))
       due.append(count_segs(text))
-      made.append(answer.num_seg)
+      produced.append(answer.num_seg)
       said.append(answer.text)
       gold.append(text)
-  columns = metrics.seg_columns(np.array(due), np.array(made))
+  columns = metrics.seg_columns(np.array(due), np.array(produced))
   rates = metrics.summarise(columns, image, **sampling)
   return rates | text_metrics.text_metrics(said, gold, image, **sampling)
 

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from input_pipeline import examples
+from input_pipeline import batch_table, examples
 from input_pipeline.conversation import encode_prompt
-from miras_jax.inference.generate import PROMPT_KEYS
 from miras_jax.models.sam_decoder import postprocess
 
 THRESHOLD = 0.0  # a mask logit above it is inside, as SAM's mask_threshold
@@ -29,7 +28,7 @@ def prompt_row(turns, tokenizer, data, *, names=None) -> tuple[dict, int]:
   # Old answers may hold more [SEG] than a training row: a prompt needs none of them.
   bare = row._replace(seg_pos_K=row.seg_pos_K[:0], obj_pos_K=row.obj_pos_K[:0])
   padded = examples.pad_row(bare, tokenizer, data)
-  return {k: padded[k] for k in PROMPT_KEYS}, row.dropped_rounds
+  return {k: padded[k] for k in batch_table.prompt_names()}, row.dropped_rounds
 
 
 class Answer(NamedTuple):

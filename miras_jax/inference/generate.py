@@ -19,10 +19,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from input_pipeline import batch_table
 from miras_jax.models import llama
 from miras_jax.models.attention import cache_mask
-
-PROMPT_KEYS = ("tokens", "positions", "segments", "image_slot")
 
 
 class Generator:
@@ -42,13 +41,13 @@ class Generator:
     self._generate = jax.jit(functools.partial(generate, model, **limits))
 
   def encode(self, batch):
-    """Image part of the batch (`image_sam`, `image_aux`, `valid_hw`) -> encodings."""
-    views = {k: batch[k] for k in ("image_sam", "image_aux", "valid_hw")}
+    """Image part of the batch (`ENCODER_INPUTS`) -> encodings."""
+    views = {k: batch[k] for k in batch_table.ENCODER_INPUTS}
     return self._encode(self.params, views)
 
   def generate(self, batch, encoded):
     """Prompt part of the batch -> what `generate` returns, on the device."""
-    prompt = {k: batch[k] for k in PROMPT_KEYS}
+    prompt = {k: batch[k] for k in batch_table.prompt_names()}
     return self._generate(self.params, prompt, encoded, self.ids)
 
 
@@ -76,12 +75,12 @@ def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks) -
     mask_logits [B, M, H, W], iou [B, M]   zeros when no row has a [SEG]
   """
   call = functools.partial(model.apply, {"params": params})
-  found = _decode(model, call, batch, encoded, ids, max_new_tokens)
-  tokens_BG = found["tokens"]
+  decoded = _decode(model, call, batch, encoded, ids, max_new_tokens)
+  tokens_BG = decoded["tokens"]
   segs = find_segs(tokens_BG, ids, max_masks)
   obj_pos_BM = jnp.where(segs.obj_BM >= 0, segs.obj_BM + 1, -1)
   prompt_BMC = call(
-    found["states"], segs.seg_BM + 1, obj_pos_BM, segs.valid_BM, method="prompts"
+    decoded["states"], segs.seg_BM + 1, obj_pos_BM, segs.valid_BM, method="prompts"
   )
 
   def masks():
@@ -94,7 +93,7 @@ def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks) -
 
   # Most turns of most conversations ask for no mask: do not decode any then.
   mask_logits_BMHW, iou_BM = jax.lax.cond(segs.valid_BM.any(), masks, nothing)
-  return found | {
+  return decoded | {
     "num_seg": segs.count_B,
     "seg_valid": segs.valid_BM,
     "mask_logits": mask_logits_BMHW,

@@ -1,14 +1,16 @@
 """The wiring: two encoders -> image tokens -> decoder -> [SEG] prompts -> masks.
 
 B batch, T tokens, N image tokens, D decoder width, M masks, H W image rows and columns,
-C SAM width. The batch contract is in `input_pipeline.pipeline`.
+C SAM width. The batch contract is `input_pipeline.batch_table`.
 """
 
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
+from input_pipeline import batch_table
 from miras_jax.config.model import MirasConfig
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.clip_vit import ClipVit
@@ -133,24 +135,36 @@ class Miras(nn.Module):
     return self.sam.masks_from_text(sam_BHWC, prompt_BMC)
 
 
-def dummy_batch(cfg, *, batch_size=1, length=8, max_masks=1):
-  """A Batch of zeros in the model's shapes, for init and ahead-of-time compilation."""
-  B, T, M = batch_size, max(length, cfg.num_image_tokens), max_masks
-  sam = cfg.sam_encoder.image_size
-  aux = cfg.convnext.image_size if cfg.convnext else cfg.clip.image_size
-  shapes = {
-    "image_sam": ((B, sam, sam, 3), jnp.uint8),
-    "image_aux": ((B, aux, aux, 3), jnp.uint8),
-    "masks": ((B, M, sam, sam), jnp.uint8),
+def batch_sizes(cfg, *, batch_size=1, length=8, max_masks=1) -> dict[str, int]:
+  """The lengths in `batch_table.TABLE` of a batch of this MirasConfig.
+
+  A row has room for the image, however short `length` is; the id of padding is 0.
+  """
+  return {
+    "B": batch_size,
+    "T": max(length, cfg.num_image_tokens),
+    "M": max_masks,
+    "S": cfg.sam_encoder.image_size,
+    "A": cfg.convnext.image_size if cfg.convnext else cfg.clip.image_size,
+    "N": cfg.num_image_tokens,
+    "D": cfg.llama.width,
+    "G": cfg.sam_encoder.grid,
+    "C": cfg.sam_encoder.out_width,
+    "pad": 0,
   }
-  shapes |= {
-    k: ((B, T), jnp.int32)
-    for k in ("tokens", "loss_mask", "positions", "segments", "image_slot")
+
+
+def dummy_batch(cfg, *, batch_size=1, length=8, max_masks=1) -> dict[str, jax.Array]:
+  """A Batch of padding in the model's shapes, for init and tests."""
+  sizes = batch_sizes(cfg, batch_size=batch_size, length=length, max_masks=max_masks)
+  return {
+    name: jnp.full(
+      batch_table.shape(name, sizes),
+      batch_table.fill_value(name, sizes),
+      batch_table.TABLE[name].dtype,
+    )
+    for name in batch_table.names()
   }
-  shapes |= {k: ((B, M), jnp.int32) for k in ("seg_pos", "obj_pos", "seg_valid")}
-  shapes |= {k: ((B, 2), jnp.int32) for k in ("valid_hw", "original_hw")}
-  shapes |= {"record": ((B,), jnp.int32)}
-  return {k: jnp.zeros(shape, dtype) for k, (shape, dtype) in shapes.items()}
 
 
 def init_params(cfg, rng, dtype=jnp.float32):

@@ -1,4 +1,6 @@
-"""Which mesh axis every parameter is cut along: one strict table.
+"""Which mesh axis every parameter and every array of a batch is cut along.
+
+Parameters have one strict table; a batch follows the letters of `batch_table.TABLE`.
 
 The first pattern that is found in a path wins. A path without one is an error; so is a
 rule that names an unknown axis, and (tested on the full-size tree) a rule that nothing
@@ -18,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from input_pipeline import batch_table
 from miras_jax.parallel.mesh import AXES, BATCH_AXES
 
 # fmt: off
@@ -49,7 +52,8 @@ PARAM_RULES = (
     (r"/(scale|bias|gamma)$",                             P()),
 )
 # fmt: on
-BATCH_SPEC = P(BATCH_AXES)
+# Along what each letter of a batch array's axes is cut; the other axes stay whole.
+BATCH_RULES = {"B": BATCH_AXES}
 # Where activations are told how to lie; everything else follows from these.
 ACTIVATION_RULES = {
   "decoder": P(BATCH_AXES, "sequence"),  # [B, T, D] into the decoder and out of it
@@ -108,7 +112,7 @@ def replicated(shapes, mesh, rules=PARAM_RULES) -> list[str]:
 
 def state_shardings(state_shapes, mesh, rules=PARAM_RULES):
   """Shardings of a TrainState: optimizer slots and averages lie as their parameter."""
-  whole = replicated_sharding(mesh)
+  everywhere = replicated_sharding(mesh)
   params = {
     **flatten_dict(state_shapes.frozen, sep="/"),
     **flatten_dict(state_shapes.trainable, sep="/"),
@@ -117,11 +121,11 @@ def state_shardings(state_shapes, mesh, rules=PARAM_RULES):
   def place(path, leaf):
     names = [str(getattr(k, "key", getattr(k, "name", ""))) for k in path]
     for start in range(len(names)):
-      found = params.get("/".join(names[start:]))
-      if found is not None and found.shape == leaf.shape:
+      parameter = params.get("/".join(names[start:]))
+      if parameter is not None and parameter.shape == leaf.shape:
         spec = spec_for("/".join(names[start:]), rules)
         return NamedSharding(mesh, fit(spec, leaf.shape, mesh))
-    return whole
+    return everywhere
 
   return jax.tree.map_with_path(place, state_shapes)
 
@@ -147,9 +151,18 @@ def batch_shards(rows):
   return 1 if rows % shards else shards
 
 
-def batch_sharding(mesh) -> NamedSharding:
-  """Batches are cut along their first axis."""
-  return NamedSharding(mesh, BATCH_SPEC)
+def batch_sharding(mesh, name=None) -> NamedSharding:
+  """Of the batch array `name`; one that is not in the table is cut along axis 0."""
+  array = batch_table.TABLE.get(name)
+  axes = [BATCH_RULES.get(axis) for axis in (array.axes if array else ("B",))]
+  while axes and axes[-1] is None:
+    axes.pop()
+  return NamedSharding(mesh, P(*axes))
+
+
+def batch_shardings(mesh, names) -> dict[str, NamedSharding]:
+  """{name: sharding} of the arrays of a batch."""
+  return {name: batch_sharding(mesh, name) for name in names}
 
 
 def replicated_sharding(mesh) -> NamedSharding:

@@ -20,7 +20,6 @@ import jax
 import numpy as np
 import tqdm
 
-from input_pipeline import prist
 from miras_jax import logs
 from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
@@ -67,12 +66,12 @@ def run(config, out, *, budget=BUDGET, rungs=5, train_them=True):
   ladder = plan(config, out, budget=budget, rungs=rungs)
   if not train_them:
     return {"budget": budget, "rungs": [_described(r) for r in ladder], "fits": {}}
-  found = []
+  results = []
   with tqdm.tqdm(ladder, desc="ladder", unit="rung") as bar:
     for rung in bar:
       bar.set_postfix_str(rung.name)
-      found.append(finished(rung, out) or climb(rung, out, config.data))
-  return {"budget": budget, "rungs": found, "fits": fits(found)}
+      results.append(finished(rung, out) or climb(rung, out, config.data))
+  return {"budget": budget, "rungs": results, "fits": fits(results)}
 
 
 def plan(config, out, *, budget, rungs):
@@ -84,16 +83,16 @@ def plan(config, out, *, budget, rungs):
   out.mkdir(parents=True, exist_ok=True)
   config = task.fitted_to_data(config, out / "tokenizer")
   size = len(task.open_split(config.data, config.data.split_train))
-  made = [
+  ladder = [
     _rung(config, i, budget / GROWTH ** (rungs - 1 - i), size) for i in range(rungs)
   ]
-  short = next((r for r in made if r.config.steps < 2), None)
+  short = next((r for r in ladder if r.config.steps < 2), None)
   if short:
     raise UserError(
       f"--budget={budget:g} leaves {short.name} without steps; it takes"
       f" {_step_flops(short.config):.3g} FLOPs a step"
     )
-  return made
+  return ladder
 
 
 def _rung(config, index, budget, size):
@@ -177,20 +176,17 @@ def score(folder, data):
   """Held-out loss, its terms, and cIoU with its bootstrap interval, of a run."""
   loaded = open_checkpoint(folder.path)
   total, terms = held_out_loss(loaded, data.split_eval)
-  dataset = prist.read_dataset(
-    data.dir, data.split_eval,
-    images_dir=data.images_dir or None, masks_dir=data.masks_dir or None,
-  )  # fmt: skip
-  records, _ = evaluate.read_records(dataset, HELD_OUT)
+  source = task.open_split(data, data.split_eval)
+  records, _ = evaluate.read_records(source, HELD_OUT, shown=data.dir)
   options = evaluate.Options(controls=False, batch_size=min(64, len(records)))
-  found = evaluate.evaluate(loaded, records, options).result
+  scores = evaluate.evaluate(loaded, records, options).result
   return {
     "parameters": sum(x.size for x in jax.tree.leaves(loaded.params)),
     "loss": total,
     "terms": terms,
-    "ciou": found["metrics"]["ciou"],
-    "ciou_forced": found["teacher_forced"]["ciou"],
-    "held_out": found["data"]["conversations"],
+    "ciou": scores["metrics"]["ciou"],
+    "ciou_forced": scores["teacher_forced"]["ciou"],
+    "held_out": scores["data"]["conversations"],
   }
 
 
@@ -209,8 +205,8 @@ def held_out_loss(loaded, split):
 
   sums = dict.fromkeys(objective.weights, np.float32(0))
   counts = dict(sums)
-  own = dataclasses.replace(loaded.config.data, split_eval=split)
-  config = dataclasses.replace(loaded.config, data=own)
+  data = dataclasses.replace(loaded.config.data, split_eval=split)
+  config = dataclasses.replace(loaded.config, data=data)
   batches = task.held_out(config, loaded.tokenizer, limit=HELD_OUT)
   for batch in batches:
     sums, counts = add(loaded.params, sums, counts, batch)
@@ -220,23 +216,23 @@ def held_out_loss(loaded, split):
   return float(total), terms
 
 
-def fits(found):
+def fits(results):
   """{"loss": fit, "1 - ciou": fit, ...}: power_law.Fit as plain numbers."""
   columns = {
-    "loss": [r["loss"] for r in found],
-    "1 - ciou": [1 - r["ciou"]["value"] for r in found],
-    "1 - ciou, teacher-forced": [1 - r["ciou_forced"]["value"] for r in found],
+    "loss": [r["loss"] for r in results],
+    "1 - ciou": [1 - r["ciou"]["value"] for r in results],
+    "1 - ciou, teacher-forced": [1 - r["ciou_forced"]["value"] for r in results],
   }
-  x_N, out = [r["flops"] for r in found], {}
+  x_N, out = [r["flops"] for r in results], {}
   for name, y_N in columns.items():
     try:
-      made = power_law.fit(x_N, y_N)
+      curve = power_law.fit(x_N, y_N)
     except ValueError as error:
       logs.log.warning("%s: no fit: %s", name, error)
       continue
     x_G = np.geomspace(min(x_N), 4 * max(x_N), 40)
-    low_G, high_G = made.band(x_G)
-    plain = made._asdict() | {"x": x_G.tolist(), "y": made(x_G).tolist()}
+    low_G, high_G = curve.band(x_G)
+    plain = curve._asdict() | {"x": x_G.tolist(), "y": curve(x_G).tolist()}
     plain |= {"y_low": low_G.tolist(), "y_high": high_G.tolist()}
     plain.pop("samples_R3")
     out[name] = plain

@@ -19,11 +19,12 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from input_pipeline import batch_table
 from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.inference import generate
 from miras_jax.models import attention, llama
-from miras_jax.models.miras import dummy_batch
+from miras_jax.models.miras import batch_sizes
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
 from miras_jax.training import features, plan, task
@@ -103,67 +104,61 @@ def build(program, config, mesh, *, new_tokens=128, cached=False):
   """
   if program not in PROGRAMS:
     raise UserError(f"--program={program}: there are {', '.join(PROGRAMS)}")
-  found = task.model_task(config)
+  run_task = task.model_task(config)
   if program in ("train", "eval"):
-    state, parts = plan.make_plan(found, mesh)
+    state, parts = plan.make_plan(run_task, mesh)
     make = {"train": plan.jit_train_step, "eval": plan.jit_eval_step}[program]
-    batch = batch_shapes(config, mesh)
-    if cached:
-      batch = with_features(batch, config, mesh)
+    cached_features = batch_table.feature_names() if cached else ()
+    batch = batch_shapes(config, mesh, features=cached_features)
     jitted, shapes = make(parts, state), (state, batch)
   elif program == "cache":
-    names, jitted, shapes = _cache(found, config, mesh)
+    names, jitted, shapes = _cache(run_task, config, mesh)
     return Build(program, config, mesh, jitted, shapes, features=tuple(names))
   else:
-    jitted, shapes = _inference(program, found, config, mesh, new_tokens)
+    jitted, shapes = _inference(program, run_task, config, mesh, new_tokens)
   return Build(program, config, mesh, jitted, shapes)
 
 
-def batch_shapes(config, mesh, batch_size=None):
-  """A training batch as ShapeDtypeStructs, cut along the mesh's batch axes."""
-  made = jax.eval_shape(
-    lambda: dummy_batch(
-      config.model.build(),
-      batch_size=batch_size or config.batch_size,
-      length=config.data.max_len,
-      max_masks=config.data.max_masks,
-    )
+def batch_shapes(config, mesh, batch_size=None, *, features=()):
+  """A training batch as ShapeDtypeStructs, cut along the mesh's batch axes.
+
+  features: what comes from a feature cache, in place of pixels.
+  """
+  sizes = batch_sizes(
+    config.model.build(),
+    batch_size=batch_size or config.batch_size,
+    length=config.data.max_len,
+    max_masks=config.data.max_masks,
   )
-  return _placed(made, sharding.batch_sharding(mesh))
-
-
-def with_features(batch, config, mesh):
-  """The batch of `data.cache`: image tokens and SAM features, no pixels."""
-  cfg, rows = config.model.build(), config.batch_size
-  sam = cfg.sam_encoder
-  shapes = {
-    "image_tokens": (rows, cfg.num_image_tokens, cfg.llama.width),
-    "sam_features": (rows, sam.grid, sam.grid, sam.out_width),
+  return {
+    name: jax.ShapeDtypeStruct(
+      batch_table.shape(name, sizes),
+      batch_table.TABLE[name].dtype,
+      sharding=sharding.batch_sharding(mesh, name),
+    )
+    for name in batch_table.names(features)
   }
-  made = {k: jax.ShapeDtypeStruct(s, jnp.bfloat16) for k, s in shapes.items()}
-  rest = {k: v for k, v in batch.items() if k not in ("image_sam", "image_aux")}
-  return rest | _placed(made, sharding.batch_sharding(mesh))
 
 
-def _cache(found, config, mesh):
+def _cache(run_task, config, mesh):
   """(features, jitted, shapes) of what `data.cache.Encoder` runs."""
-  names, flat = features.encoder_shapes(found)
+  names, flat = features.encoder_shapes(run_task)
   params = _placed(unflatten_dict(flat, sep="/"), sharding.replicated_sharding(mesh))
   batch = batch_shapes(config, mesh)
-  batch = {k: batch[k] for k in ("image_sam", "image_aux", "valid_hw")}
-  encode = functools.partial(features.encode, found.objective.model, tuple(names))
+  batch = {k: batch[k] for k in batch_table.ENCODER_INPUTS}
+  encode = functools.partial(features.encode, run_task.objective.model, tuple(names))
   return names, jax.jit(encode), (params, batch)
 
 
-def _inference(program, found, config, mesh, new_tokens):
+def _inference(program, run_task, config, mesh, new_tokens):
   """(jitted, shapes) of prefill or one decoding step: one micro-batch of rows."""
-  cfg, model = config.model.build(), found.objective.model
+  cfg, model = config.model.build(), run_task.objective.model
   dtype = jnp.dtype(config.model.dtype)
   rows = config.batch_size // config.optim.accumulation
   batch = batch_shapes(config, mesh, rows)
-  params = jax.eval_shape(lambda: found.init(jax.random.key(0)))  # nothing runs here
+  params = jax.eval_shape(lambda: run_task.init(jax.random.key(0)))  # nothing runs here
   params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), params)
-  placed = sharding.param_shardings(params, mesh, found.rules)
+  placed = sharding.param_shardings(params, mesh, run_task.rules)
   params = jax.tree.map(_with_sharding, params, placed)
   slots = config.data.max_len + new_tokens
   cache = jax.eval_shape(lambda: llama.init_cache(cfg.llama, rows, slots, dtype))

@@ -8,13 +8,13 @@ import functools
 import json
 
 import jax
-import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from input_pipeline import batch_table
 from miras_jax.checkpoint import fingerprint
 from miras_jax.convert.folder import load_params
 from miras_jax.errors import UserError
-from miras_jax.models.miras import Miras
+from miras_jax.models.miras import Miras, batch_sizes
 from miras_jax.parallel import sharding
 from miras_jax.training import initial_state
 
@@ -25,25 +25,26 @@ PARTS = {
 }
 
 
-def encoder_params(made, mesh) -> tuple[list[str], dict]:
+def encoder_params(run_task, mesh) -> tuple[list[str], dict]:
   """(features that can be cached, {path: array} of what makes them).
 
   The arrays are as training has them, whole on every device; the decoder's are never
   made or read. Raises UserError when every encoder is trained.
   """
-  config = made.config
-  split = functools.partial(_split, made)
+  config = run_task.config
+  split = functools.partial(_split, run_task)
   key = jax.random.key(config.seed)
-  names, wanted = encoder_shapes(made)
-  whole = sharding.replicated_sharding(mesh)
+  names, wanted = encoder_shapes(run_task)
+  replicated = sharding.replicated_sharding(mesh)
   if not config.init_from:
     # As the run makes them: another compilation may round a random number otherwise.
     def make(key):
       return {p: x for p, x in split(key)[1].items() if p in wanted}
 
-    return names, initial_state.run_once(make, dict.fromkeys(wanted, whole), key)
+    return names, initial_state.run_once(make, dict.fromkeys(wanted, replicated), key)
   placed = {
-    p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole) for p, x in wanted.items()
+    p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated)
+    for p, x in wanted.items()
   }
   params, missing = load_params(
     config.init_from, unflatten_dict(placed, sep="/"), optional=()
@@ -53,13 +54,15 @@ def encoder_params(made, mesh) -> tuple[list[str], dict]:
   return names, flatten_dict(params, sep="/")
 
 
-def encoder_shapes(made) -> tuple[list[str], dict]:
+def encoder_shapes(run_task) -> tuple[list[str], dict]:
   """(features that can be cached, {path: shape and type} of what makes them).
 
   Raises UserError when every encoder is trained.
   """
-  config = made.config
-  trained, frozen = jax.eval_shape(lambda: _split(made, jax.random.key(config.seed)))
+  config = run_task.config
+  trained, frozen = jax.eval_shape(
+    lambda: _split(run_task, jax.random.key(config.seed))
+  )
   names = cacheable(trained)
   if not names:
     raise UserError(
@@ -68,10 +71,10 @@ def encoder_shapes(made) -> tuple[list[str], dict]:
   return names, {p: x for p, x in frozen.items() if needed(p, names)}
 
 
-def _split(made, key):
+def _split(run_task, key):
   """({path: trained}, {path: frozen}) of a fresh run (traced)."""
-  params = made.init(key)
-  parts = initial_state.split_params(params, made.config)
+  params = run_task.init(key)
+  parts = initial_state.split_params(params, run_task.config)
   return tuple(flatten_dict(part, sep="/") for part in parts)
 
 
@@ -92,11 +95,7 @@ def needed(path, names) -> bool:
 def make_manifest(config, names, params) -> dict:
   """What a run must have alike to use the cache: weights, encoders, views."""
   cfg = config.model.build()
-  grid, tokens = cfg.sam_encoder.grid, cfg.num_image_tokens
-  shapes = {
-    "sam_features": [grid, grid, cfg.sam_encoder.out_width],
-    "image_tokens": [tokens, cfg.llama.width],
-  }
+  sizes = batch_sizes(cfg)
   encoders = {"sam_features": ("sam_encoder",), "image_tokens": ("clip", "convnext")}
   built = dataclasses.asdict(cfg)
   settings = {f"data.{k}": getattr(config.data, k) for k in ("view",)}
@@ -104,7 +103,7 @@ def make_manifest(config, names, params) -> dict:
   for part in sum((encoders[name] for name in names), ()):
     settings[part] = built[part]
   return {
-    "features": {name: shapes[name] for name in names},
+    "features": {n: list(batch_table.example_shape(n, sizes)) for n in names},
     "settings": json.loads(json.dumps(settings)),
     "weights": fingerprint.table(params),
   }
@@ -129,15 +128,15 @@ def check(cache, config, frozen) -> None:
     raise _other(cache, f"features {cache.manifest['features']}")
 
 
-def _other(cache, what):
+def _other(cache, difference):
   return UserError(
-    f"data.cache={cache.folder} was made with {what}; take the config it was made with,"
-    " or make another with miras data cache"
+    f"data.cache={cache.folder} was made with {difference}; take the config it was made"
+    " with, or make another with miras data cache"
   )
 
 
 def encode(model, names, params, batch) -> dict:
-  """{feature: values in bf16} of a batch of views (traced)."""
+  """{feature: values in the cache's type} of a batch of views (traced)."""
   apply = functools.partial(model.apply, {"params": params})
   make = {
     "sam_features": lambda: apply(
@@ -145,4 +144,4 @@ def encode(model, names, params, batch) -> dict:
     ),
     "image_tokens": lambda: apply(batch["image_aux"], method=Miras.image_tokens),
   }
-  return {name: make[name]().astype(jnp.bfloat16) for name in names}
+  return {name: make[name]().astype(batch_table.TABLE[name].dtype) for name in names}

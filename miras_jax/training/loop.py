@@ -84,7 +84,7 @@ class _Loop:
     self.parts = parts
     self.checkpoints = checkpoints
     self.log_file = log_file
-    self.sharding = sharding.batch_sharding(mesh)
+    self.mesh = mesh
     self.pending = collections.deque()
     self.watch = anomalies.Watch(folder, max_skipped=task.config.max_skipped)
     self.meters = meters.Meters(
@@ -156,9 +156,9 @@ class _Loop:
         self.batches.set_state(place)
 
   def _put(self, batch):
+    placed = sharding.batch_shardings(self.mesh, batch)
     return {
-      k: jax.make_array_from_process_local_data(self.sharding, v)
-      for k, v in batch.items()
+      k: jax.make_array_from_process_local_data(placed[k], v) for k, v in batch.items()
     }
 
   def _compile(self, state, batch):

@@ -11,14 +11,17 @@ import jax.numpy as jnp
 
 from input_pipeline import packing
 from input_pipeline.conversation import plain_texts
+from input_pipeline.examples import DataConfig
 from input_pipeline.feature_cache import FeatureCache
-from input_pipeline.pipeline import DataConfig, make_pipeline
-from input_pipeline.prist import read_dataset
+from input_pipeline.open_source import open_source
+from input_pipeline.pipeline import Pipeline, make_pipeline
+from input_pipeline.source import Source
+from input_pipeline.subset import first_records
 from input_pipeline.tokenizer import load_tokenizer, train_bpe
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import flops
-from miras_jax.models.miras import Miras, init_params
+from miras_jax.models.miras import Miras, batch_sizes, init_params
 from miras_jax.parallel import distributed, sharding
 from miras_jax.training.objective import MirasObjective
 from miras_jax.training.step import Objective
@@ -49,26 +52,29 @@ class Task(NamedTuple):
   flops: float | None = None
 
 
-def make_task(config, folder, *, host=(0, 1)):
+def make_task(config, folder, *, host=(0, 1)) -> Task:
   """Task of the MIRAS model; trains and saves the tokenizer on the first run.
 
   folder: workdir.Workdir. host: which share of every batch this process feeds, of how
   many (`mesh.data_host`). Raises UserError for missing or unfit data.
   """
-  data = config.data
-  dataset = open_split(data, data.split_train)
-  if data.limit:
-    dataset = first_records(dataset, data.limit)
-  held_out = open_split(data, data.split_eval) if data.split_eval else None
-  # That of a run that never began may be of another config.
+  train, held_out = open_splits(config.data)
+  return make_task_on(train, config, folder, held_out=held_out, host=host)
+
+
+def make_task_on(
+  train: Source, config, folder, *, held_out: Source | None = None, host=(0, 1)
+) -> Task:
+  """`make_task` on sources that are open, for example a Mixture."""
+  # The tokenizer of a run that never began may be of another config.
   again = not folder.has_begun()
-  tokenizer = open_tokenizer(data, folder.tokenizer, dataset, again=again)
-  parts = [_measured(config, tokenizer, d) for d in (dataset, held_out) if d]
+  tokenizer = open_tokenizer(config.data, folder.tokenizer, train, again=again)
+  parts = [_measured(config, tokenizer, s) for s in (train, held_out) if s is not None]
   config = fit(config, tokenizer, parts)
-  features = FeatureCache(data.cache) if data.cache else None
+  features = FeatureCache(config.data.cache) if config.data.cache else None
   if features:
     for part in parts:
-      features.check_images(part.dataset.image_ids)
+      features.check_images(part.source.image_ids)
   open_part = functools.partial(
     open_batches, config, tokenizer=tokenizer, host=host, features=features
   )
@@ -82,11 +88,11 @@ def make_task(config, folder, *, host=(0, 1)):
 
 def step_flops(config, features):
   """Floating-point operations of a step, what is cached left out (see flops.py)."""
-  found = flops.example(config)
+  count = flops.example(config)
   names = features.shapes if features else ()
   groups = sum((flops.FEATURES[name] for name in names), ())
-  saved = sum(found.parts.get(group, 0.0) for group in groups)
-  return (found.useful - saved) * config.batch_size
+  saved = sum(count.parts.get(group, 0.0) for group in groups)
+  return (count.useful - saved) * config.batch_size
 
 
 def model_task(config):
@@ -107,25 +113,33 @@ def model_task(config):
 
 
 class _Measured(NamedTuple):
-  """A data set and the packing.Size of each of its records."""
+  """A source and the Size of each of its records."""
 
-  dataset: Any
+  source: Source
   sizes: tuple
 
 
-def _measured(config, tokenizer, dataset):
+def _measured(config, tokenizer, source):
   options = pipeline_config(config, max_len=UNLIMITED).text_options()
-  return _Measured(dataset, packing.measure(dataset, tokenizer, options))
+  return _Measured(source, source.sizes(tokenizer, options))
 
 
-def open_split(data, split):
-  """The records of one split of `data.dir`."""
+def open_splits(data) -> tuple[Source, Source | None]:
+  """(what a run trains on, what it holds out if anything) of a DataChoice."""
+  train = open_split(data, data.split_train)
+  if data.limit:
+    train = first_records(train, data.limit)
+  return train, open_split(data, data.split_eval) if data.split_eval else None
+
+
+def open_split(data, split) -> Source:
+  """One split of `data.dir`. Raises UserError where there is none."""
   if not data.dir:
     raise UserError(
       "data.dir is empty: name a data set with --config.data.dir=DIR"
       " (miras data synth --out=DIR makes one)"
     )
-  return read_dataset(
+  return open_source(
     data.dir,
     split,
     images_dir=data.images_dir or None,
@@ -133,14 +147,14 @@ def open_split(data, split):
   )
 
 
-def open_tokenizer(data, folder, dataset, *, again=False):
+def open_tokenizer(data, folder, source, *, again=False):
   """The run's tokenizer: the one in `folder`, else trained or read, and saved there.
 
   again: makes it in any case.
   """
   if distributed.is_first() and (again or not folder.is_dir()):
     if data.tokenizer == "bpe":
-      tokenizer = train_bpe(_texts(dataset, data), data.vocab_size)
+      tokenizer = train_bpe(_texts(source, data), data.vocab_size)
     else:
       tokenizer = load_tokenizer(data.tokenizer)
     half = folder.with_name(folder.name + ".tmp")  # a kill leaves no half tokenizer
@@ -177,11 +191,11 @@ def _room(parts, pack, max_masks):
   """
   limits = {"limit": pack, "max_len": UNLIMITED, "max_masks": max_masks}
   needed = 1
-  for dataset, sizes in parts:
-    rows = packing.group(dataset.image_ids, sizes, **limits)
-    found = packing.lengths(rows, sizes) or [1]
-    whole = len(found) if pack == 1 else math.ceil(PACKED_WHOLE * len(found))
-    needed = max(needed, found[whole - 1])
+  for source, sizes in parts:
+    rows = packing.group(source.image_ids, sizes, **limits)
+    lengths = packing.lengths(rows, sizes) or [1]
+    fitting = len(lengths) if pack == 1 else math.ceil(PACKED_WHOLE * len(lengths))
+    needed = max(needed, lengths[fitting - 1])
   return -(-needed // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
@@ -195,14 +209,14 @@ def talk_config(config):
 
 def pipeline_config(config, *, max_len=None):
   """The pipeline's DataConfig: the run's choices plus the model's shapes."""
-  cfg, data = config.model.build(), config.data
+  sizes, data = batch_sizes(config.model.build()), config.data
   try:
     return DataConfig(
       max_len=max_len or data.max_len,
       max_masks=data.max_masks,
-      sam_size=cfg.sam_encoder.image_size,
-      aux_size=cfg.convnext.image_size if cfg.convnext else cfg.clip.image_size,
-      num_image_tokens=cfg.num_image_tokens,
+      sam_size=sizes["S"],
+      aux_size=sizes["A"],
+      num_image_tokens=sizes["N"],
       view=data.view,
       template=data.template,
       system=data.system or None,
@@ -212,16 +226,17 @@ def pipeline_config(config, *, max_len=None):
     raise UserError(f"config.data: {error}") from error
 
 
-def open_batches(config, measured, tokenizer, *, shuffle, host=(0, 1), features=None):
+def open_batches(
+  config, measured, tokenizer, *, shuffle, host=(0, 1), features=None
+) -> Pipeline:
   """Iterator of this host's batches: for ever when shuffled, else one pass."""
   cfg, limit = pipeline_config(config), config.data.pack
-  dataset, sizes = measured
+  source, sizes = measured
   if limit > 1:
     limits = {"limit": limit, "max_len": cfg.max_len, "max_masks": cfg.max_masks}
-    rows = packing.group(dataset.image_ids, sizes, **limits)
-    dataset = packing.PackedDataset(dataset, rows)
+    source = packing.pack(source, sizes, **limits)
   return make_pipeline(
-    dataset,
+    source,
     tokenizer,
     cfg,
     batch_size=config.batch_size,
@@ -236,11 +251,11 @@ def open_batches(config, measured, tokenizer, *, shuffle, host=(0, 1), features=
   )
 
 
-def held_out(config, tokenizer, *, limit=0):
+def held_out(config, tokenizer, *, limit=0) -> Pipeline:
   """Iterator over the held-out split of a fitted config once, as the probe is made."""
-  dataset = open_split(config.data, config.data.split_eval)
-  dataset = first_records(dataset, limit) if limit else dataset
-  part = _measured(config, tokenizer, dataset)
+  source = open_split(config.data, config.data.split_eval)
+  source = first_records(source, limit) if limit else source
+  part = _measured(config, tokenizer, source)
   return open_batches(config, measured=part, tokenizer=tokenizer, shuffle=False)
 
 
@@ -251,47 +266,16 @@ def fitted_to_data(config, folder):
   """
   data = config.data
   names = dict.fromkeys(filter(None, (data.split_train, data.split_eval)))
-  sets = [open_split(data, name) for name in names]
-  tokenizer = open_tokenizer(data, folder, sets[0])
-  config = fit(config, tokenizer, [_measured(config, tokenizer, d) for d in sets])
+  sources = [open_split(data, name) for name in names]
+  tokenizer = open_tokenizer(data, folder, sources[0])
+  config = fit(config, tokenizer, [_measured(config, tokenizer, s) for s in sources])
   data = dataclasses.replace(config.data, tokenizer=str(folder.resolve()))
   return dataclasses.replace(config, data=data)
 
 
-def first_records(dataset, limit):
-  """The first `limit` records of a data set, a data set itself."""
-  return _First(dataset, limit)
-
-
-class _First:
-  """The first `limit` records of a data set, a data set itself."""
-
-  def __init__(self, dataset, limit):
-    self.dataset = dataset
-    self.file = dataset.file
-    self.entries = dataset.entries[:limit]
-    self.image_ids = dataset.image_ids[:limit]
-
-  def __len__(self):
-    return len(self.entries)
-
-  def load(self, i):
-    return self.dataset.load(range(len(self))[i])
-
-  def fingerprint(self):
-    return [self.dataset.fingerprint(), len(self)]
-
-
-def _texts(dataset, data):
+def _texts(source, data):
   """What a vocabulary is learnt from: all that rows are made of, control tokens not."""
-  for turns, names in _conversations(dataset):
+  for turns, names in filter(None, source.dialogues()):
     yield from plain_texts(
       turns, system=data.system or None, names=names if data.name_targets else None
     )
-
-
-def _conversations(dataset):
-  """(turns, target names) of every record that is sound."""
-  for entry in dataset.entries:
-    if not entry.problems:
-      yield entry.turns, [focus or "" for focus in entry.focuses]

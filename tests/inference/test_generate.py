@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from input_pipeline import batch_table
 from miras_jax.config import model as config
 from miras_jax.config import variants
 from miras_jax.inference import generate
@@ -116,7 +117,7 @@ def forced(model, params, batch, out, ids):
   """The same rows in one forward pass, the answers appended as known text."""
   lengths = (batch["segments"] > 0).sum(1)
   B, T = batch["tokens"].shape
-  full = {k: np.pad(batch[k], ((0, 0), (0, NEW))) for k in generate.PROMPT_KEYS}
+  full = {k: np.pad(batch[k], ((0, 0), (0, NEW))) for k in batch_table.prompt_names()}
   full["image_slot"][:, T:] = -1
   segs = jax.tree.map(np.asarray, generate.find_segs(out["tokens"], ids, MASKS))
   for b, n in enumerate(lengths):
@@ -162,7 +163,7 @@ def test_a_row_depends_neither_on_the_others_nor_on_padding():
   batch, encoded = fixed()
   together = answer(batch, encoded)
   b, n = 0, LENGTHS[0]
-  alone = {k: batch[k][b : b + 1, :n] for k in generate.PROMPT_KEYS}
+  alone = {k: batch[k][b : b + 1, :n] for k in batch_table.prompt_names()}
   out = answer(alone, {k: v[b : b + 1] for k, v in encoded.items()})
   np.testing.assert_array_equal(out["tokens"][0], together["tokens"][b])
   np.testing.assert_allclose(out["states"][0], together["states"][b], atol=1e-4)

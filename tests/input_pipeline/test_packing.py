@@ -9,10 +9,11 @@ import pytest
 from input_pipeline import packing
 from input_pipeline.conversation import encode_conversation, plain_texts
 from input_pipeline.examples import DataConfig, Examples
-from input_pipeline.packing import Size
-from input_pipeline.pipeline import make_pipeline, mix
+from input_pipeline.mixture import mix
+from input_pipeline.pipeline import make_pipeline
+from input_pipeline.source import Size
 from input_pipeline.tokenizer import train_bpe
-from tests.input_pipeline.test_pipeline import Source, turns
+from tests.input_pipeline.fakes import Source, turns
 
 CFG = DataConfig(max_len=192, max_masks=4, sam_size=16, aux_size=8, num_image_tokens=4)
 FREE = {"limit": 9, "max_len": 999, "max_masks": 99}
@@ -24,7 +25,7 @@ def tokenizer():
 
 
 def sizes(count, **changes):
-  return [Size(**{"prefix": 10, "own": 20, "segs": 1} | changes)] * count
+  return [Size(**{"prefix": 10, "talk": 20, "segs": 1} | changes)] * count
 
 
 def test_conversations_on_one_image_share_a_row():
@@ -48,8 +49,8 @@ def test_a_defective_record_and_one_without_image_stay_alone():
 def test_every_record_is_in_one_row():
   rng = np.random.default_rng(0)
   images = rng.integers(0, 9, 50)
-  own = [Size(5, int(n), int(n) % 3) for n in rng.integers(1, 40, 50)]
-  rows = packing.group(images, own, limit=3, max_len=60, max_masks=4)
+  measured = [Size(5, int(n), int(n) % 3) for n in rng.integers(1, 40, 50)]
+  rows = packing.group(images, measured, limit=3, max_len=60, max_masks=4)
   assert sorted(itertools.chain(*rows)) == list(range(50))
 
 
@@ -79,6 +80,10 @@ def test_conversations_of_another_prefix_do_not_join(tokenizer):
 
 class Packable(Source):
   """A Source whose records 0..2 are about one image, 3..5 about the next, ..."""
+
+  def __init__(self, size, **options):
+    super().__init__(size, **options)
+    self.image_ids = tuple(f"{i // 3}.png" for i in range(size))
 
   def load(self, i):
     record = super().load(i)
