@@ -7,6 +7,7 @@ import pytest
 from input_pipeline.mixture import mix
 from input_pipeline.open_source import open_source
 from miras_jax.checkpoint import workdir
+from miras_jax.config.settings import MeshConfig
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.training import plan, task
 from tests import prist_files
@@ -75,7 +76,7 @@ def test_its_vocabulary_is_learnt_from_all_sources(made):
 
 
 def test_the_training_step_takes_its_batches(made):
-  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(), jax.devices()[:1])
+  mesh = mesh_lib.make_mesh(MeshConfig(), jax.devices()[:1])
   with jax.set_mesh(mesh):
     state, parts = plan.make_plan(made, mesh)
     step = plan.jit_train_step(parts, state)
