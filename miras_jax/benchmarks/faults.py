@@ -32,7 +32,7 @@ import tqdm
 
 from miras_jax import logs, options
 from miras_jax.benchmarks import toy_run
-from miras_jax.checkpoint import store, workdir
+from miras_jax.checkpoint import reading, store, workdir
 from miras_jax.errors import UserError
 from miras_jax.options import Parser
 from miras_jax.parallel import mesh as mesh_lib
@@ -270,8 +270,8 @@ def full_disk(folder, _args):
     missed.append(f"full to the end: {stays.text[-300:]}")
   try:
     for step in place.steps():
-      store.verify(place.step(step))
-  except store.Damaged as damage:
+      reading.verify(place.step(step))
+  except reading.Damaged as damage:
     missed.append(str(damage))
   return {
     "alarms while it was full": alarms,
@@ -383,7 +383,7 @@ def _last_row(folder):
 
 
 def _leaves(folder):
-  return store.read_leaves(folder.step(folder.steps()[-1]))
+  return reading.read_table(folder.step(folder.steps()[-1]))
 
 
 FAULTS = {"kills": kills, "flips": flips, "disk": full_disk, "numbers": numbers}

@@ -13,7 +13,7 @@ what killed saves left. Without a whole step it deletes nothing.
 import pathlib
 import shutil
 
-from miras_jax.checkpoint import store, workdir
+from miras_jax.checkpoint import reading, workdir
 from miras_jax.errors import UserError
 from miras_jax.options import Parser
 
@@ -42,8 +42,8 @@ def show(folder, _args):
   for step in folder.steps():
     path = folder.step(step)
     try:
-      loss = f"loss {store.read_metrics(path).get('loss', float('nan')):.4f}"
-    except store.Damaged as damage:
+      loss = f"loss {reading.read_metrics(path).get('loss', float('nan')):.4f}"
+    except reading.Damaged as damage:
       loss = f"DAMAGED: {damage}"
     print(f"{step:>8}  {num_bytes(path) / 1e6:>10,.1f} MB  {loss}  {path}")
   if folder.frozen.is_dir():
@@ -64,9 +64,9 @@ def verify(folder, args):
   damaged = 0
   for name, path in places:
     try:
-      store.verify(path)
+      reading.verify(path)
       print(f"{name:>8}  whole")
-    except store.Damaged as damage:
+    except reading.Damaged as damage:
       damaged += 1
       print(f"{name:>8}  DAMAGED: {damage}")
   if args.step is None:
@@ -100,9 +100,9 @@ def newest_whole(folder, count):
     if len(kept) == count:
       break
     try:
-      store.verify(folder.step(step))
+      reading.verify(folder.step(step))
       kept.append(step)
-    except store.Damaged as damage:
+    except reading.Damaged as damage:
       print(f"{step:>8}  DAMAGED: {damage}")
   return kept
 

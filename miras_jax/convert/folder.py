@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from miras_jax.checkpoint import store, workdir
+from miras_jax.checkpoint import reading, workdir
 from miras_jax.config.run import RunConfig
 from miras_jax.convert.files.safetensors_file import SafetensorsFile, read_index
 from miras_jax.convert.files.stream import read_manifest
@@ -73,7 +73,7 @@ class WorkdirTree(Tree):
   def __init__(self, checkpoint):
     self.folder, self.step = workdir.locate(checkpoint)
     folder, self.settings = self.folder, {}
-    self.config, self.tokenizer = store.read_config(folder), folder.tokenizer
+    self.config, self.tokenizer = reading.read_config(folder), folder.tokenizer
     self.infos, self._where, self._last = {}, {}, (None, None)
     saved = self._leaves(folder.step(self.step))
     part = "ema/" if any(k.startswith("ema/") for k in saved) else "trainable/"
@@ -97,8 +97,8 @@ class WorkdirTree(Tree):
 
   def _leaves(self, folder):
     try:
-      return store.read_table(folder)
-    except store.Damaged as damage:
+      return reading.read_table(folder)
+    except reading.Damaged as damage:
       raise UserError(f"{folder} is damaged: {damage}") from None
 
   def _add(self, folder, leaves, part):
@@ -111,8 +111,8 @@ class WorkdirTree(Tree):
   def _read(self, path):
     folder, key, _ = self._where[path]
     try:
-      return store.read_leaf(folder, key)
-    except store.Damaged as damage:
+      return reading.read_leaf(folder, key)
+    except reading.Damaged as damage:
       raise UserError(f"{folder} is damaged: {damage}") from None
 
 
@@ -138,7 +138,7 @@ def load_params(folder, shapes=None, *, optional=()):
 
 
 def load_run(folder, *, sharding=None):
-  """(RunConfig, params, tokenizer folder, 0), as `checkpoint.store.load_run`."""
+  """(RunConfig, params, tokenizer folder, 0), as `checkpoint.reading.load_run`."""
   with FolderTree(folder) as tree:
     shapes = {
       path: jax.ShapeDtypeStruct(info.shape, info.dtype, sharding=sharding)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from input_pipeline import templates
 from input_pipeline.tokenizer import load_tokenizer
-from miras_jax.checkpoint import store, workdir
+from miras_jax.checkpoint import reading, workdir
 from miras_jax.convert import folder as converted
 from miras_jax.convert.outputs import is_converted
 from miras_jax.errors import UserError
@@ -70,7 +70,7 @@ def _for_here(cfg):
 def load_for_inference(checkpoint, *, sharding=None) -> tuple:
   """(RunConfig, params, tokenizer folder, step) of a trained or a converted folder.
 
-  The step of a folder that `miras convert` wrote is 0; see `checkpoint.store.load_run`.
+  The step of a folder that `miras convert` wrote is 0; see `checkpoint.reading.load_run`.
   """
-  kind = converted if is_converted(checkpoint) else store
+  kind = converted if is_converted(checkpoint) else reading
   return kind.load_run(checkpoint, sharding=sharding)

@@ -23,7 +23,7 @@ import jax
 
 from miras_jax import logs
 from miras_jax.checkpoint import lock, workdir
-from miras_jax.checkpoint.store import Damaged, read_config, verify
+from miras_jax.checkpoint.reading import Damaged, read_config, verify
 from miras_jax.config import file as config_file
 from miras_jax.config import run as run_config
 from miras_jax.config.run import RunConfig

@@ -12,7 +12,7 @@ import pytest
 from configs import common
 from miras_jax import cli
 from miras_jax.checkpoint import command as checkpoint_command
-from miras_jax.checkpoint import fingerprint, store, workdir
+from miras_jax.checkpoint import fingerprint, reading, workdir
 from miras_jax.checkpoint.store import Checkpoints
 from miras_jax.config.run import RunConfig
 from miras_jax.config.settings import MeshConfig
@@ -236,11 +236,11 @@ def test_adapters_alone_are_read_and_nothing_else(tmp_path):
   state = train_step.create_state(both, state.frozen, optax.adamw(1e-2), seed=0)
   save(tmp_path, 3, state=state)
   shutil.rmtree(tmp_path / "checkpoints/frozen")
-  params, step = store.load_part(tmp_path, (r"/lora_[ab]$",))
+  params, step = reading.load_part(tmp_path, (r"/lora_[ab]$",))
   assert step == 3 and list(params) == ["llm"] and list(params["llm"]) == ["lora_a"]
   assert equal(params["llm"]["lora_a"], both["llm"]["lora_a"])
   with pytest.raises(UserError, match="no trained parameter has"):
-    store.load_part(tmp_path, ("nothing",))
+    reading.load_part(tmp_path, ("nothing",))
 
 
 def test_a_step_that_lost_its_mark_is_set_aside(tmp_path):

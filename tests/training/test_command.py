@@ -19,7 +19,7 @@ import pytest
 from configs import common
 from miras_jax import cli
 from miras_jax.checkpoint import workdir
-from miras_jax.checkpoint.store import read_config
+from miras_jax.checkpoint.reading import read_config
 from miras_jax.config import run as run_config
 from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError

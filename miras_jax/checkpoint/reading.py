@@ -1,0 +1,199 @@
+"""Reads checkpoints: whole runs, single leaves, what is damaged. Imports orbax.
+
+With several processes every function is called by all of them, and what one finds
+damaged all leave.
+"""
+
+import contextlib
+import json
+import pathlib
+import re
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from miras_jax import logs
+from miras_jax.checkpoint import fingerprint, leaf_table, workdir
+from miras_jax.config.run import RunConfig
+from miras_jax.errors import UserError
+from miras_jax.models import trees
+from miras_jax.parallel import distributed
+
+
+class Damaged(Exception):
+  """A checkpoint whose content is not what was saved; names the first leaf."""
+
+
+def load_run(checkpoint, *, sharding=None) -> tuple[RunConfig, dict, pathlib.Path, int]:
+  """(RunConfig, params, tokenizer folder, step) of a workdir or a step folder.
+
+  params: the whole nested dict, trained ones from their moving average if there is one.
+  Optimizer slots are not read. `sharding` defaults to the first device.
+  """
+  folder, step = workdir.locate(checkpoint)
+  config = read_config(folder)
+  sharding = sharding or _first_device()
+  try:
+    part, picked = _trained(read_meta(folder.step(step))["leaves"])
+    shapes = leaf_table.shapes_of(picked, sharding)
+    trainable = read_arrays(folder.step(step), shapes, picked)[part]
+    frozen = read_frozen(folder, None, sharding=sharding)
+  except Damaged as damage:
+    raise UserError(
+      f"checkpoint step {step} is damaged: {damage}; take another step of"
+      f" {folder.steps()}"
+    ) from damage
+  return config, trees.merge(trainable, frozen), folder.tokenizer, step
+
+
+def read_config(folder) -> RunConfig:
+  """RunConfig of a Workdir."""
+  try:
+    return RunConfig.from_json(folder.config.read_text())
+  except FileNotFoundError:
+    raise UserError(
+      f"{folder.config}: missing; is this the --workdir of a `miras train`?"
+    ) from None
+  except (ValueError, TypeError, KeyError) as error:
+    raise UserError(f"{folder.config}: cannot be read: {error}") from error
+
+
+def read_frozen(folder, shapes, *, sharding=None) -> dict:
+  """Frozen parameters; `shapes` checks architecture and gives shardings."""
+  if not folder.frozen.is_dir():
+    raise UserError(f"{folder.frozen}: missing; put a copy of that folder back")
+  try:
+    with together(folder.frozen):
+      leaves = read_meta(folder.frozen)["leaves"]
+    if shapes is None:
+      wanted = leaf_table.shapes_of(leaves, sharding)
+    else:
+      wanted = {"params": shapes}
+      leaf_table.check_architecture(folder.frozen, leaves, wanted)
+    return read_arrays(folder.frozen, wanted, leaves)["params"]
+  except Damaged as damage:
+    raise UserError(
+      f"{folder.frozen} is damaged: {damage}; put a copy back"
+    ) from damage
+
+
+def read_table(folder) -> dict[str, list]:
+  """{leaf: (shape, dtype, fingerprint)} of a step folder or `frozen/`.
+
+  Raises Damaged when what describes them is not what was saved.
+  """
+  return read_meta(folder)["leaves"]
+
+
+def read_leaf(folder, name) -> np.ndarray:
+  """One leaf of a step folder or `frozen/` as a numpy array; Damaged if it changed."""
+  leaves = {name: read_table(folder)[name]}
+  found = read_arrays(folder, leaf_table.shapes_of(leaves, _first_device()), leaves)
+  return np.asarray(jax.tree.leaves(found)[0])
+
+
+def load_part(checkpoint, patterns, *, sharding=None) -> tuple[dict, int]:
+  """(params, step): only the trained parameters whose path has one of `patterns`.
+
+  Reads nothing else, so that adapters (`r"/lora_[ab]$"`) of a large run load at once.
+  Of the moving average if there is one. Raises UserError when nothing matches.
+  """
+  folder, step = workdir.locate(checkpoint)
+  part, picked = _trained(read_meta(folder.step(step))["leaves"])
+  picked = {p: e for p, e in picked.items() if any(re.search(x, p) for x in patterns)}
+  if not picked:
+    raise UserError(f"{folder.step(step)}: no trained parameter has {list(patterns)}")
+  shapes = leaf_table.shapes_of(picked, sharding or _first_device())
+  try:
+    return read_arrays(folder.step(step), shapes, picked)[part], step
+  except Damaged as damage:
+    raise UserError(f"checkpoint step {step} is damaged: {damage}") from damage
+
+
+def _trained(leaves):
+  """("ema" or "trainable", its entries of a table of leaves)."""
+  part = "ema" if any(p.startswith("ema/") for p in leaves) else "trainable"
+  return part, {p: e for p, e in leaves.items() if p.split("/")[0] == part}
+
+
+def verify(folder) -> None:
+  """Reads a step (or frozen/) on the host, compares fingerprints; raises Damaged."""
+  leaves = read_meta(folder)["leaves"]
+  try:
+    handler = ocp.PyTreeCheckpointHandler()
+    saved = handler.metadata(epath.Path((folder / "state").absolute())).tree
+    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+    found = _restore(folder, ocp.args.PyTreeRestore(restore_args=args))
+  except Exception as error:  # whatever tensorstore makes of damaged bytes
+    raise Damaged(f"{folder}/state: {_first_line(error)}") from error
+  _compare(folder, leaves, found)
+
+
+def read_metrics(folder) -> dict[str, float]:
+  """{name: number} saved with a step; raises Damaged."""
+  return read_meta(folder)["metrics"]
+
+
+def _first_device():
+  return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def read_meta(folder):
+  try:
+    return workdir.unseal(json.loads((folder / "meta" / "metadata").read_text()))
+  except (OSError, ValueError, AttributeError) as error:
+    raise Damaged(f"{folder}/meta: {error}") from error
+
+
+def _restore(folder, args):
+  # Not through a Checkpointer: it waits for all processes, and one that met damage
+  # would leave the others waiting. Once one read has failed, tensorstore prints a
+  # traceback for each of the others.
+  logs.hush("Event loop is closed")
+  return ocp.PyTreeCheckpointHandler().restore(
+    epath.Path((folder / "state").absolute()), args=args
+  )
+
+
+def read_arrays(folder, shapes, leaves):
+  """The part of a step's arrays that `shapes` describes, fingerprints compared."""
+  restore = ocp.args.PyTreeRestore(
+    item=shapes,
+    restore_args=ocp.checkpoint_utils.construct_restore_args(shapes),
+    partial_restore=True,
+  )
+  with together(folder):
+    found = _restore(folder, restore)
+  _compare(folder, leaves, found)
+  return found
+
+
+@contextlib.contextmanager
+def together(folder):
+  """What one process cannot read is Damaged for all: none goes on alone."""
+  damage = None
+  try:
+    yield
+  except Damaged as error:
+    damage = error
+  except Exception as error:  # whatever tensorstore makes of damaged bytes
+    damage = Damaged(f"{folder}/state: {_first_line(error)}")
+    damage.__cause__ = error
+  if distributed.any_of(damage is not None):
+    raise damage or Damaged(f"{folder}: another process cannot read its part")
+
+
+def _compare(folder, leaves, found):
+  try:
+    table = fingerprint.table(found)
+  except (TypeError, ValueError, AttributeError) as error:  # a leaf that is no array
+    raise Damaged(f"{folder}/state: {_first_line(error)}") from error
+  if wrong := fingerprint.first_mismatch(leaves, table):
+    raise Damaged(f"{folder}: the values of {wrong[0]!r} are not those that were saved")
+
+
+def _first_line(error):
+  text = str(error).partition("See full TensorStore details")[0]
+  return f"{type(error).__name__}: {' '.join(text.split())[:200]}"
