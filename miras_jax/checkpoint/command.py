@@ -13,7 +13,7 @@ what killed saves left. Without a whole step it deletes nothing.
 import pathlib
 import shutil
 
-from miras_jax.checkpoint import reading, workdir
+from miras_jax.checkpoint import lock, reading, workdir
 from miras_jax.errors import UserError
 from miras_jax.options import Parser
 
@@ -80,6 +80,11 @@ def prune(folder, args):
   """Deletes all but the newest `--keep` whole steps, and leftovers."""
   if args.keep < 1:
     raise UserError(f"--keep={args.keep}: keep at least one step")
+  if who := lock.holder(folder.path):
+    raise UserError(
+      f"{folder.path} is being written by {who}, which keeps the newest steps that its"
+      " --config.keep says; prune it when that has ended"
+    )
   kept = newest_whole(folder, args.keep)
   if folder.steps() and not kept:
     raise UserError(f"{folder.checkpoints}: no step is whole; nothing was deleted")

@@ -8,7 +8,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+GOLDEN = 2654435761  # of the golden ratio: mixes well
+HOST_PART = 1 << 22  # values at a time
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
@@ -41,8 +44,25 @@ def _sum(x):
     index = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
     position += index * jnp.uint32(stride % 2**32)
     stride *= x.shape[axis]
-  weight = position * jnp.uint32(2654435761) | jnp.uint32(1)  # golden ratio: mixes well
+  weight = position * jnp.uint32(GOLDEN) | jnp.uint32(1)
   return jnp.sum(bits.astype(jnp.uint32) * weight, dtype=jnp.uint32)
+
+
+def on_host(array) -> int:
+  """The same number of a numpy array, without a device, a part of it at a time."""
+  flat = np.ascontiguousarray(array).reshape(-1)
+  if flat.dtype == np.bool_:
+    flat = flat.astype(np.uint8)
+  if flat.dtype.itemsize not in _UNSIGNED:
+    raise ValueError(f"no fingerprint for {flat.dtype}")
+  bits = flat.view(f"u{flat.dtype.itemsize}")
+  total = 0
+  for start in range(0, bits.size, HOST_PART):
+    part = bits[start : start + HOST_PART].astype(np.uint32)
+    position = np.arange(start, start + part.size, dtype=np.uint64).astype(np.uint32)
+    weight = position * np.uint32(GOLDEN) | np.uint32(1)
+    total += int((part * weight).sum(dtype=np.uint32))
+  return total % 2**32
 
 
 def path_name(path):

@@ -6,6 +6,7 @@ damaged all leave.
 
 import contextlib
 import json
+import math
 import pathlib
 import re
 
@@ -21,6 +22,8 @@ from miras_jax.errors import UserError
 from miras_jax.models import trees
 from miras_jax.parallel import distributed
 
+HOST_BYTES = 1 << 28  # that `verify` reads at a time
+
 
 class Damaged(Exception):
   """A checkpoint whose content is not what was saved; names the first leaf."""
@@ -30,22 +33,29 @@ def load_run(checkpoint, *, sharding=None) -> tuple[RunConfig, dict, pathlib.Pat
   """(RunConfig, params, tokenizer folder, step) of a workdir or a step folder.
 
   params: the whole nested dict, trained ones from their moving average if there is one.
-  Optimizer slots are not read. `sharding` defaults to the first device.
+  Optimizer slots are not read. `sharding` defaults to the first device. When the run is
+  being trained and deletes its oldest step meanwhile, the next one is read.
   """
   folder, step = workdir.locate(checkpoint)
   config = read_config(folder)
   sharding = sharding or _first_device()
   try:
-    part, picked = _trained(read_meta(folder.step(step))["leaves"])
-    shapes = leaf_table.shapes_of(picked, sharding)
-    trainable = read_arrays(folder.step(step), shapes, picked)[part]
-    frozen = read_frozen(folder, None, sharding=sharding)
+    params = _read_params(folder, step, sharding)
   except Damaged as damage:
+    if not folder.step(step).is_dir() and workdir.of(checkpoint)[1] is None:
+      return load_run(checkpoint, sharding=sharding)
     raise UserError(
       f"checkpoint step {step} is damaged: {damage}; take another step of"
       f" {folder.steps()}"
     ) from damage
-  return config, trees.merge(trainable, frozen), folder.tokenizer, step
+  return config, params, folder.tokenizer, step
+
+
+def _read_params(folder, step, sharding):
+  part, picked = _trained(read_meta(folder.step(step))["leaves"])
+  shapes = leaf_table.shapes_of(picked, sharding)
+  trainable = read_arrays(folder.step(step), shapes, picked)[part]
+  return trees.merge(trainable, read_frozen(folder, None, sharding=sharding))
 
 
 def read_config(folder) -> RunConfig:
@@ -119,16 +129,64 @@ def _trained(leaves):
 
 
 def verify(folder) -> None:
-  """Reads a step (or frozen/) on the host, compares fingerprints; raises Damaged."""
+  """Reads a step (or frozen/) on the host, some leaves at a time; raises Damaged.
+
+  Memory holds HOST_BYTES or one leaf, whichever is more, and a device nothing.
+  """
   leaves = read_meta(folder)["leaves"]
   try:
     handler = ocp.PyTreeCheckpointHandler()
     saved = handler.metadata(epath.Path((folder / "state").absolute())).tree
-    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-    found = _restore(folder, ocp.args.PyTreeRestore(restore_args=args))
   except Exception as error:  # whatever tensorstore makes of damaged bytes
     raise Damaged(f"{folder}/state: {_first_line(error)}") from error
-  _compare(folder, leaves, found)
+  flat = jax.tree_util.tree_leaves_with_path(saved)
+  if wrong := sorted({fingerprint.path_name(path) for path, _ in flat} ^ leaves.keys()):
+    raise Damaged(f"{folder}: {wrong[0]!r} is not in both its table and its arrays")
+  for names in _groups(leaves):
+    table = _host_table(folder, saved, names)
+    if wrong := fingerprint.first_mismatch({n: leaves[n] for n in names}, table):
+      path = wrong[0]
+      raise Damaged(f"{folder}: the values of {path!r} are not those that were saved")
+
+
+def _groups(leaves):
+  """Sets of paths whose arrays take at most HOST_BYTES together, or single ones."""
+  names, size = set(), 0
+  for name, (shape, dtype, _) in leaves.items():
+    added = math.prod(shape) * jax.numpy.dtype(dtype).itemsize
+    if names and size + added > HOST_BYTES:
+      yield names
+      names, size = set(), 0
+    names.add(name)
+    size += added
+  if names:
+    yield names
+
+
+def _host_table(folder, saved, names):
+  """{path: [shape, dtype, fingerprint]} of some leaves; raises Damaged.
+
+  saved: the metadata's tree, whose other leaves are not read.
+  """
+
+  def wanted(path, leaf):
+    return leaf if fingerprint.path_name(path) in names else ocp.PLACEHOLDER
+
+  item = jax.tree.map_with_path(wanted, saved)
+  as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+  try:
+    found = _restore(folder, ocp.args.PyTreeRestore(item=item, restore_args=as_numpy))
+    arrays = {
+      fingerprint.path_name(path): np.asarray(x)
+      for path, x in jax.tree_util.tree_leaves_with_path(found)
+      if x is not ocp.PLACEHOLDER
+    }
+    return {
+      path: [list(x.shape), str(x.dtype), fingerprint.on_host(x)]
+      for path, x in arrays.items()
+    }
+  except Exception as error:  # whatever tensorstore makes of damaged bytes
+    raise Damaged(f"{folder}/state: {_first_line(error)}") from error
 
 
 def read_metrics(folder) -> dict[str, float]:

@@ -107,8 +107,9 @@ class Checkpoints:
     step is named in the log, renamed to `<step>.damaged` and the one before it is used.
     Raises UserError for a checkpoint of another architecture, or when all are damaged.
     """
-    steps = self.dir.steps()
-    for step in self.dir.incomplete_steps():
+    # One process looks, all follow: an old step may be half deleted meanwhile.
+    steps = distributed.list_of_first(self.dir.steps())
+    for step in distributed.list_of_first(self.dir.incomplete_steps()):
       # An old one was being deleted when the run was killed: nothing is lost with it.
       self._set_aside(step, "it is incomplete", quiet=bool(steps) and step < steps[-1])
     if not steps:

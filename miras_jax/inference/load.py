@@ -70,7 +70,7 @@ def _for_here(cfg):
 def load_for_inference(checkpoint, *, sharding=None) -> tuple:
   """(RunConfig, params, tokenizer folder, step) of a trained or a converted folder.
 
-  The step of a folder that `miras convert` wrote is 0; see `checkpoint.reading.load_run`.
+  The step of what `miras convert` wrote is 0; see `checkpoint.reading.load_run`.
   """
   kind = converted if is_converted(checkpoint) else reading
   return kind.load_run(checkpoint, sharding=sharding)

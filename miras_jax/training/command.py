@@ -149,7 +149,7 @@ def _compare_folder(config, folder):
 
   Raises UserError when it holds another run than `config` describes.
   """
-  steps = folder.steps()
+  steps = distributed.list_of_first(folder.steps())
   if not steps:
     return init_from.fitted(config), 0
   saved = read_config(folder)

@@ -12,7 +12,7 @@ import pytest
 from configs import common
 from miras_jax import cli
 from miras_jax.checkpoint import command as checkpoint_command
-from miras_jax.checkpoint import fingerprint, reading, workdir
+from miras_jax.checkpoint import fingerprint, lock, reading, workdir
 from miras_jax.checkpoint.store import Checkpoints
 from miras_jax.config.run import RunConfig
 from miras_jax.config.settings import MeshConfig
@@ -321,6 +321,51 @@ def test_every_flipped_bit_changes_the_fingerprint(dtype):
     view = changed.view(bits.dtype)
     view[index] = not view[index] if dtype == "bool" else view[index] ^ 0x10
     assert fingerprint.table({"x": changed})["x"] != original
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint32", "bool"])
+def test_the_host_counts_as_the_devices_do(dtype, monkeypatch):
+  monkeypatch.setattr(fingerprint, "HOST_PART", 7)
+  value = np.array(jnp.arange(24).reshape(4, 6).astype(dtype))
+  assert fingerprint.on_host(value) == fingerprint.table({"x": value})["x"][2]
+  assert fingerprint.on_host(value.T) == fingerprint.table({"x": value.T})["x"][2]
+
+
+def test_verify_reads_one_leaf_at_a_time_and_uses_no_device(trained, monkeypatch):
+  groups = []
+  host_table = reading._host_table
+
+  def counted(folder, saved, names):
+    table = host_table(folder, saved, names)
+    groups.append(sorted(table))
+    return table
+
+  monkeypatch.setattr(reading, "HOST_BYTES", 1)
+  monkeypatch.setattr(reading, "_host_table", counted)
+  monkeypatch.setattr(fingerprint, "_sums", lambda _: pytest.fail("on a device"))
+  folder = workdir.Workdir(trained[0])
+  reading.verify(folder.step(2))
+  assert groups == [[name] for name in reading.read_table(folder.step(2))]
+
+
+def test_a_step_that_is_rotated_out_meanwhile_gives_the_next(trained, monkeypatch):
+  folder = workdir.Workdir(trained[0])
+  locate = workdir.locate
+  late = iter([(folder, 1), None])
+
+  def look(checkpoint):
+    if found := next(late):
+      shutil.rmtree(folder.step(1))
+      return found
+    return locate(checkpoint)
+
+  monkeypatch.setattr(workdir, "locate", look)
+  assert reading.load_run(trained[0])[3] == 2
+
+
+def test_a_folder_in_use_is_not_pruned(trained):
+  with lock.hold(trained[0], "miras train"), pytest.raises(UserError, match="prune it"):
+    cli.main(["checkpoint", "prune", str(trained[0])])
 
 
 def test_the_fingerprint_sees_order_and_not_sharding():
