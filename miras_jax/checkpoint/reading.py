@@ -70,6 +70,20 @@ def read_config(folder) -> RunConfig:
     raise UserError(f"{folder.config}: cannot be read: {error}") from error
 
 
+def check_tokenizer(folder, meta, fingerprint) -> None:
+  """UserError when the step with this `meta` was made with another tokenizer.
+
+  folder: Workdir. fingerprint: of the tokenizer at hand, `Tokenizer.fingerprint()`; ""
+  is not known, as in steps of an earlier version.
+  """
+  saved = meta.get("tokenizer")
+  if saved and fingerprint and saved != fingerprint:
+    raise UserError(
+      f"{folder.tokenizer} gives other ids than the tokenizer that step {meta['step']}"
+      " was trained with; put that one back (another run's, or a changed one, is there)"
+    )
+
+
 def read_frozen(folder, shapes, *, sharding=None) -> dict:
   """Frozen parameters; `shapes` checks architecture and gives shardings."""
   if not folder.frozen.is_dir():

@@ -22,10 +22,13 @@ OVERHEAD_BYTES = 1 << 20
 class Checkpoints:
   """Saves in the background, keeps the newest `keep` steps, restores the last good one.
 
-  Used as a context manager: leaving it waits for the save under way.
+  tokenizer: fingerprint of the run's tokenizer, which every step keeps; a step that was
+  made with another one is refused. Used as a context manager: leaving it waits for the
+  save under way.
   """
 
-  def __init__(self, folder, *, keep):
+  def __init__(self, folder, *, keep, tokenizer=""):
+    self.tokenizer = tokenizer
     self.dir = workdir.Workdir(folder)
     if distributed.is_first():
       self.dir.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -69,6 +72,7 @@ class Checkpoints:
         "leaves": fingerprint.table(saved),
         "data": data_state,
         "metrics": metrics,
+        "tokenizer": self.tokenizer,
       }
       done = self.manager.save(step, args=_save_args(saved, workdir.seal(body)))
     if not done:
@@ -143,6 +147,7 @@ class Checkpoints:
     folder = self.dir.step(step)
     with reading.together(folder):
       meta = reading.read_meta(folder)
+    reading.check_tokenizer(self.dir, meta, self.tokenizer)
     wanted = _saved_part(shapes)
     leaf_table.check_architecture(folder, meta["leaves"], wanted)
     saved = reading.read_arrays(folder, wanted, meta["leaves"])

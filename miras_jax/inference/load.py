@@ -49,14 +49,19 @@ def open_checkpoint(checkpoint) -> Loaded:
     raise UserError(
       f"{tokenizer_dir}: missing; convert the weights with --tokenizer=PATH to talk"
     )
+  tokenizer = load_tokenizer(tokenizer_dir)
+  folder = None if is_converted(checkpoint) else workdir.locate(checkpoint)[0]
+  if folder:
+    meta = reading.read_meta(folder.step(step))
+    reading.check_tokenizer(folder, meta, tokenizer.fingerprint())
   return Loaded(
     model=Miras(_for_here(config.model.build()), jnp.dtype(config.model.dtype)),
     params=params,
-    tokenizer=load_tokenizer(tokenizer_dir),
+    tokenizer=tokenizer,
     data=talk_config(config),
     config=config,
     step=step,
-    log=None if is_converted(checkpoint) else workdir.locate(checkpoint)[0].metrics,
+    log=folder and folder.metrics,
   )
 
 

@@ -29,7 +29,8 @@ def train(task, folder, mesh, *, profile=None) -> int:
   config = task.config
   distributed.require_same("data", task.batches.get_state())
   # Listens from here on: a signal in a long restore or compile stops before a step.
-  listen, save = distributed.StopSignal(), Checkpoints(folder.path, keep=config.keep)
+  listen = distributed.StopSignal()
+  save = Checkpoints(folder.path, keep=config.keep, tokenizer=task.tokenizer)
   with listen as stop, jax.set_mesh(mesh), save as checkpoints:
     shapes, parts = make_plan(task, mesh)
     state, start = _start(task, folder, checkpoints, shapes, parts.tx)

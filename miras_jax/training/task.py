@@ -40,6 +40,7 @@ class Task(NamedTuple):
   init: key -> nested dict of parameters (traced). batches: iterator of numpy dicts with
   get_state, set_state, close. probe: one held-out batch, or None. features: the
   FeatureCache that batches are made with, or None. flops: of one step, where known.
+  tokenizer: fingerprint of the one that made the batches.
   """
 
   config: RunConfig
@@ -50,6 +51,7 @@ class Task(NamedTuple):
   rules: tuple = sharding.PARAM_RULES
   features: Any = None
   flops: float | None = None
+  tokenizer: str = ""
 
 
 def make_task(config, folder, *, host=(0, 1)) -> Task:
@@ -83,6 +85,7 @@ def make_task_on(
     probe=next(open_part(measured=parts[1], shuffle=False)) if held_out else None,
     features=features,
     flops=step_flops(config, features),
+    tokenizer=tokenizer.fingerprint(),
   )
 
 

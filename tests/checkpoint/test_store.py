@@ -363,6 +363,15 @@ def test_a_step_that_is_rotated_out_meanwhile_gives_the_next(trained, monkeypatc
   assert reading.load_run(trained[0])[3] == 2
 
 
+def test_a_step_of_another_tokenizer_is_refused(tmp_path):
+  state = make_state()
+  with Checkpoints(tmp_path, keep=1, tokenizer="a1") as checkpoints:
+    checkpoints.save(1, state, data_state={}, metrics={})
+  with Checkpoints(tmp_path, keep=1, tokenizer="b2") as checkpoints:
+    with pytest.raises(UserError, match="tokenizer gives other ids .* step 1"):
+      checkpoints.restore(shapes_of(state))
+
+
 def test_a_folder_in_use_is_not_pruned(trained):
   with lock.hold(trained[0], "miras train"), pytest.raises(UserError, match="prune it"):
     cli.main(["checkpoint", "prune", str(trained[0])])
