@@ -22,6 +22,10 @@ class Parser(argparse.ArgumentParser):
     kwargs.setdefault("allow_abbrev", False)
     super().__init__(*args, **kwargs)
 
+  def add_path(self, *names, **options):
+    """`add_argument` of a local file or folder; see `local_path`."""
+    return self.add_argument(*names, type=local_path, **options)
+
   def parse_args(self, args=None, namespace=None):
     parsed, unknown = self.parse_known_args(args, namespace)
     if unknown:
@@ -35,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def local_path(text: str) -> str:
-  """A path of the command line with `~` expanded, for `add_argument(type=local_path)`.
+  """A path of the command line with `~` expanded.
 
   Raises UserError for a bucket: it would become a local folder of that name.
   """

@@ -22,7 +22,7 @@ def main(argv):
   """`miras checkpoint ACTION DIR`; returns the exit status."""
   parser = Parser(prog="miras checkpoint", description=__doc__)
   parser.add_argument("action", choices=tuple(ACTIONS))
-  parser.add_argument("dir", help="a --workdir of `miras train`")
+  parser.add_path("dir", help="a --workdir of `miras train`")
   parser.add_argument("--step", type=int, help="only this one, of verify")
   parser.add_argument("--keep", type=int, default=1, help="steps that prune leaves")
   args = parser.parse_args(argv)

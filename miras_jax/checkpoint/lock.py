@@ -13,6 +13,7 @@ import socket
 import time
 
 from miras_jax.errors import UserError
+from miras_jax.parallel import distributed
 
 NAME = ".lock"
 
@@ -41,6 +42,26 @@ def hold(folder, command: str):
     file.truncate(0)
     file.write(json.dumps(_me(command)) + "\n")
     file.flush()
+    yield
+
+
+@contextlib.contextmanager
+def hold_together(folder, command: str, make=None):
+  """`hold` by the first process for all of them; each gets the error if it fails.
+
+  make: makes the folder first, may raise UserError.
+  """
+  with contextlib.ExitStack() as stack:
+    problem = None
+    if distributed.is_first():
+      try:
+        if make:
+          make()
+        stack.enter_context(hold(folder, command))
+      except UserError as error:
+        problem = error
+    if distributed.of_first(problem is not None):
+      raise problem or UserError(f"{folder}: process 0 cannot use it")
     yield
 
 

@@ -25,7 +25,7 @@ from input_pipeline.examples import make_views
 from input_pipeline.records import RecordError
 from input_pipeline.source import Source
 from miras_jax import logs
-from miras_jax.checkpoint import workdir
+from miras_jax.checkpoint import lock, workdir
 from miras_jax.config import file as config_file
 from miras_jax.config import run as run_config
 from miras_jax.errors import UserError
@@ -52,19 +52,28 @@ def main(args):
   manifest["parts"] = -(-len(images) // args.part_size)
   manifest["images"] = feature_cache.digest(json.dumps(images).encode())
   folder = pathlib.Path(args.out)
-  prepare(folder, manifest)
-  write_parts(folder, run_task, names, params, images, sources, args)
-  distributed.barrier("parts")
-  if distributed.is_first():
-    text = json.dumps(manifest) + "\n"
-    workdir.write_atomically(folder / "cache.json", text)
-    size = sum(p.stat().st_size for p in folder.glob("part-*"))
-    print(
-      f"{folder}: {', '.join(manifest['features'])} of {len(images)} images,"
-      f" {size / 1e6:,.1f} MB"
-    )
-  distributed.barrier("end")
+  make = functools.partial(_make, folder)
+  with lock.hold_together(folder, "miras data cache", make):
+    prepare(folder, manifest)
+    write_parts(folder, run_task, names, params, images, sources, args)
+    distributed.barrier("parts")
+    if distributed.is_first():
+      text = json.dumps(manifest) + "\n"
+      workdir.write_atomically(folder / "cache.json", text)
+      size = sum(p.stat().st_size for p in folder.glob("part-*"))
+      print(
+        f"{folder}: {', '.join(manifest['features'])} of {len(images)} images,"
+        f" {size / 1e6:,.1f} MB"
+      )
+    distributed.barrier("end")
   return 0
+
+
+def _make(folder):
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"--out={folder} cannot be made: {error.strerror}") from None
 
 
 def open_sources(config) -> dict[str, Source]:

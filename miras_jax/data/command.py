@@ -5,6 +5,7 @@
 """
 
 import json
+import pathlib
 import sys
 
 import numpy as np
@@ -62,15 +63,15 @@ def _parser():
   stats = _add(commands, "stats", run_stats, "count what is there")
   show = _add(commands, "show", run_show, "draw one record with masks and dialogue")
   for command in (check, stats, show):
-    command.add_argument("dir", metavar="DIR", help="folder of the data set")
-    command.add_argument("--images-dir", help="folder of the photographs")
-    command.add_argument("--masks-dir", help="folder of the labelme files")
+    command.add_path("dir", metavar="DIR", help="folder of the data set")
+    command.add_path("--images-dir", help="folder of the photographs")
+    command.add_path("--masks-dir", help="folder of the labelme files")
   for command in (check, stats):
     command.add_argument("--split", help="only this split, e.g. val")
   stats.add_argument("--json", action="store_true", help="print JSON, not a table")
   show.add_argument("--split", required=True, help="e.g. val")
   show.add_argument("--index", type=int, default=0, help="record in the split, from 0")
-  show.add_argument("--out", required=True, help="picture to write, e.g. record.png")
+  show.add_path("--out", required=True, help="picture to write, e.g. record.png")
   return parser
 
 
@@ -92,7 +93,7 @@ def _add(commands, name, run, help_text):
 
 def _add_synth(commands):
   synth = _add(commands, "synth", run_synth, "make a synthetic data set")
-  synth.add_argument("--out", required=True, help="folder to make")
+  synth.add_path("--out", required=True, help="folder to make")
   synth.add_argument("--conversations", type=int, default=2000, help="how many")
   synth.add_argument("--seed", type=int, default=0, help="same seed, same data")
 
@@ -100,7 +101,7 @@ def _add_synth(commands):
 def _add_cache(commands):
   cache = _add(commands, "cache", run_cache, "run frozen encoders once over the images")
   cache.add_argument("--config", required=True, help="of the run that will read it")
-  cache.add_argument("--out", required=True, help="folder of the cache")
+  cache.add_path("--out", required=True, help="folder of the cache")
   cache.add_argument("--batch_size", type=int, default=8, help="images at a time")
   cache.add_argument("--part_size", type=int, default=128, help="images in a file")
 
@@ -115,10 +116,17 @@ def run_cache(args):
 def run_synth(args):
   """Writes a synthetic data set."""
   from input_pipeline.prepare import synth  # draws with libraries nobody else needs
+  from miras_jax.checkpoint import lock  # starts jax
 
   if args.conversations < 1:
     raise UserError(f"--conversations {args.conversations}: want at least 1")
-  synth.generate(args.out, args.conversations, args.seed)
+  out = pathlib.Path(args.out)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"--out {out} cannot be made: {error.strerror}") from None
+  with lock.hold(out, "miras data synth"):
+    synth.generate(out, args.conversations, args.seed)
   return 0
 
 

@@ -63,11 +63,11 @@ def main(argv):
 
 def _parser():
   parser = Parser(prog="miras eval", description=__doc__)
-  add = parser.add_argument
-  add("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
-  add("--data", required=True, help="the data set: a folder in PRIST's layout")
+  add, path = parser.add_argument, parser.add_path
+  path("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
+  path("--data", required=True, help="the data set: a folder in PRIST's layout")
   add("--split", default="val", help="a list at its root, without .json (val)")
-  add("--out", required=True, help="folder for the results")
+  path("--out", required=True, help="folder for the results")
   add("--history", choices=("model", "gold"), default="model", help="whose answers")
   add("--limit", type=int, help="take only the first N conversations")
   add("--batch_size", type=int, default=64, help="conversations at a time (64)")

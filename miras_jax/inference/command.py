@@ -26,10 +26,10 @@ from miras_jax.options import Parser
 def main(argv):
   """`miras chat ...`; see the module's head."""
   parser = Parser(prog="miras chat", description=__doc__)
-  add = parser.add_argument
-  add("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
-  add("--image", required=True, help="PNG, JPEG, WebP, BMP or TIFF file")
-  add("--out", default="masks", help="folder for masks and overlays (masks)")
+  add, path = parser.add_argument, parser.add_path
+  path("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
+  path("--image", required=True, help="PNG, JPEG, WebP, BMP or TIFF file")
+  path("--out", default="masks", help="folder for masks and overlays (masks)")
   add("--max_new_tokens", type=int, default=128, help="longest answer (128)")
   args = parser.parse_args(argv)
   if args.max_new_tokens < 1:

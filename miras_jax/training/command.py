@@ -15,7 +15,6 @@ With several processes every one runs the same command; how they find each other
 miras_jax/parallel/distributed.py.
 """
 
-import contextlib
 import math
 import shutil
 
@@ -29,7 +28,7 @@ from miras_jax.config import run as run_config
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import attention_support
-from miras_jax.options import Parser, local_path
+from miras_jax.options import Parser
 from miras_jax.parallel import distributed
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.training import init_from, initial_state, loop, meters, optim
@@ -53,7 +52,7 @@ def run(config, folder, *, profile=None) -> int:
   """
   is_new = distributed.of_first(not folder.path.exists())
   try:
-    with _alone_in(folder):
+    with lock.hold_together(folder.path, "miras train", folder.make):
       return _run(config, folder, profile)
   except UserError:
     if is_new and distributed.is_first() and not folder.metrics.exists():
@@ -86,22 +85,6 @@ def _run(config, folder, profile):
   return loop.train(task, folder, devices, profile=profile)
 
 
-@contextlib.contextmanager
-def _alone_in(folder):
-  """Makes the folder and holds its lock, in the first process for all of them."""
-  with contextlib.ExitStack() as stack:
-    problem = None
-    if distributed.is_first():
-      try:
-        folder.make()
-        stack.enter_context(lock.hold(folder.path, "miras train"))
-      except UserError as error:
-        problem = error
-    if distributed.of_first(problem is not None):
-      raise problem or UserError(f"{folder.path}: process 0 cannot use it")
-    yield
-
-
 def parse(argv) -> tuple[RunConfig, workdir.Workdir, tuple[int, int] | None]:
   """(RunConfig, Workdir, profile) of the command line. Raises UserError.
 
@@ -127,9 +110,7 @@ def _parser():
     epilog=fields + config_file.described(),
   )
   parser.add_argument("--config", help="your config, or the name of one of the package")
-  parser.add_argument(
-    "--workdir", type=local_path, help="folder of the run; one that is there goes on"
-  )
+  parser.add_path("--workdir", help="folder of the run; one that is there goes on")
   parser.add_argument("--profile", help="STEP:COUNT, a trace of so many steps")
   return parser
 

@@ -1,6 +1,7 @@
 """`miras data`: lines, exit status, counts, the picture."""
 
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -152,15 +153,16 @@ def test_show_wraps_a_word_longer_than_a_line(tmp_path):
     assert picture.height > 600
 
 
-def test_synth_hands_over_its_arguments(monkeypatch):
+def test_synth_hands_over_its_arguments(tmp_path, monkeypatch):
   calls = []
   fake = types.ModuleType("input_pipeline.prepare.synth")
   fake.generate = lambda *args: calls.append(args)
   monkeypatch.setitem(sys.modules, "input_pipeline.prepare.synth", fake)
   monkeypatch.setattr("input_pipeline.prepare.synth", fake, raising=False)
+  monkeypatch.chdir(tmp_path)
   command = ["synth", "--out", "d", "--conversations", "12", "--seed", "3"]
   assert data.main(command) == 0
-  assert calls == [("d", 12, 3)]
+  assert calls == [(pathlib.Path("d"), 12, 3)]
 
 
 @pytest.mark.parametrize("command", ["check", "stats", "show", "synth", "cache"])
