@@ -11,6 +11,7 @@ import re
 
 import numpy as np
 
+from miras_jax.config import families
 from miras_jax.config import model as model_config
 from miras_jax.config.model import (
   ClipConfig,
@@ -19,7 +20,7 @@ from miras_jax.config.model import (
   SamEncoderConfig,
   SegPromptConfig,
 )
-from miras_jax.config.variants import CONVNEXT_L_768, LLAMA_VARIANTS, VARIANTS
+from miras_jax.config.variants import CONVNEXT_L_768, VARIANTS
 from miras_jax.convert import hf
 from miras_jax.errors import UserError
 
@@ -198,13 +199,62 @@ def _llama(sources, shapes, base):
   if holder.settings:
     cfg = hf.llama_config(holder.settings, path=holder.folder / "config.json", **lora)
   else:
-    shape = (width, *shapes["llm/layers/mlp/gate_proj/kernel"][::2])
-    fits = [
-      v for v in LLAMA_VARIANTS.values() if (v.width, v.depth, v.mlp_width) == shape
-    ]
-    # Without settings a Llama 3.1 looks like a Llama 3: the plainer one is first.
-    cfg = dataclasses.replace(fits[0] if fits else base, **lora)
+    cfg = dataclasses.replace(_llama_of_shapes(shapes, base), **lora)
   return dataclasses.replace(cfg, vocab_size=vocab_size)
+
+
+def _llama_of_shapes(shapes, base):
+  """A published size of these shapes; else what they say, where they say all of it.
+
+  Equal shapes are told apart by their vocabulary, which added tokens make a bit larger;
+  a Llama 3.1 still looks like a Llama 3: the plainer one is first.
+  """
+  fits = [v for v in families.variants().values() if _has_shapes(v, shapes)]
+  if fits:
+    vocab_size = shapes["llm/embed/embedding"][0]
+    return min(fits, key=lambda v: abs(v.vocab_size - vocab_size))
+  return _of_head_norms(shapes) or base
+
+
+def _has_shapes(cfg, shapes):
+  """Whether the decoder's leaves in one layer have the shapes that `cfg` gives them."""
+  attn = "llm/layers/attn/"
+  want = {
+    "llm/layers/mlp/gate_proj/kernel": (cfg.depth, cfg.width, cfg.mlp_width),
+    f"{attn}q_proj/kernel": (cfg.depth, cfg.width, cfg.num_heads * cfg.head_dim),
+    f"{attn}k_proj/kernel": (cfg.depth, cfg.width, cfg.num_kv_heads * cfg.head_dim),
+  }
+  return (
+    all(shapes.get(path) == shape for path, shape in want.items())
+    and (f"{attn}q_proj/bias" in shapes) == cfg.qkv_bias
+    and (f"{attn}q_norm/scale" in shapes) == cfg.qk_norm
+    and ("llm/lm_head/kernel" not in shapes) == cfg.tie_embeddings
+  )
+
+
+def _of_head_norms(shapes):
+  """LlamaConfig of any size whose heads are normed, which shows their width; or None.
+
+  What no shape shows (rotary base, epsilon) is that of the family's first size.
+  """
+  attn = "llm/layers/attn/"
+  scale = shapes.get(f"{attn}q_norm/scale")
+  first = next((v for v in families.variants().values() if v.qk_norm), None)
+  if scale is None or first is None:
+    return None
+  depth, width, mlp_width = shapes["llm/layers/mlp/gate_proj/kernel"]
+  query, key = (shapes[f"{attn}{p}_proj/kernel"][2] for p in "qk")
+  return dataclasses.replace(
+    first,
+    width=width,
+    mlp_width=mlp_width,
+    depth=depth,
+    num_heads=query // scale[1],
+    num_kv_heads=key // scale[1],
+    head_dim=scale[1],
+    qkv_bias=f"{attn}q_proj/bias" in shapes,
+    tie_embeddings="llm/lm_head/kernel" not in shapes,
+  )
 
 
 def _lora(sources, shapes):

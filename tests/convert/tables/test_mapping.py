@@ -22,6 +22,7 @@ from tests.shared_data import GOLDEN, needs_golden
 
 EVERYTHING = {
   "llama.qkv_bias": True,
+  "llama.qk_norm": True,
   "llama.lora_rank": 2,
   "seg_prompt.alignment": "published",
   "llama.lora_targets": ("q_proj", "o_proj", "up_proj"),
