@@ -207,10 +207,15 @@ class SegPromptConfig:
     )
 
 
+PROJECTORS = ("mlp2x_gelu", "linear")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MirasConfig:
   """The whole model. `convnext=None` leaves out the second encoder and patch mining
-  (as LISA)."""
+  (as LISA). `projector`: image tokens to the decoder's width, published as `mlp2x_gelu`
+  or, in LISA and the first LLaVA, as one `linear` layer.
+  """
 
   clip: ClipConfig
   convnext: ConvNextConfig | None
@@ -218,8 +223,10 @@ class MirasConfig:
   sam_encoder: SamEncoderConfig
   sam_decoder: SamDecoderConfig
   seg_prompt: SegPromptConfig
+  projector: str = "mlp2x_gelu"
 
   def __post_init__(self):
+    _check(self.projector in PROJECTORS, f"{self.projector=} is not in {PROJECTORS}")
     widths = (
       self.sam_encoder.out_width,
       self.sam_decoder.width,

@@ -72,6 +72,7 @@ def miras_config(sources, shapes, overrides):
       clip=_clip(shapes, settings) if "clip" in parts else base.clip,
       convnext=_convnext(shapes, parts, settings),
       llama=_llama(sources, shapes, base.llama),
+      projector="linear" if "projector/linear/kernel" in shapes else base.projector,
     )
     if "sam" in parts:
       encoder, decoder = _sam_encoder(shapes), _sam_decoder(shapes)

@@ -13,7 +13,6 @@ from miras_jax.convert import hf
 from miras_jax.convert.files.safetensors_file import SafetensorsFile, read_index
 from miras_jax.convert.files.tensors import TensorInfo
 from miras_jax.convert.files.torch_file import TorchFile
-from miras_jax.convert.other_sources import LinearProjector
 from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.errors import UserError
 
@@ -52,7 +51,6 @@ class Source:
     self.miras = read_settings(self.folder, "miras_config.json")
     try:
       self._tensors = self._open(find_files(self.path))
-      LinearProjector.replace(self._tensors)
       self.infos = {key: held.info for key, held in self._tensors.items()}
       self.kind = self._kind(kind)
       self.table = self._table()
