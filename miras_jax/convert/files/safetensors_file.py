@@ -46,7 +46,7 @@ NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 
 
 class SafetensorsFile(Closing):
-  """Tensors of one file. `infos`: {name: TensorInfo}; `metadata`: {text: text}.
+  """Tensors of one file. `infos`: {name: TensorInfo}.
 
   Raises UserError naming the file when it is truncated or damaged.
   """
@@ -56,7 +56,7 @@ class SafetensorsFile(Closing):
     self._file = None
     try:
       self._file = open(path, "rb")
-      self.infos, self._offsets, self.metadata = _read_header(path, self._file)
+      self.infos, self._offsets = _read_header(path, self._file)
     except OSError as error:
       self.close()
       raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -131,12 +131,11 @@ def read_index(path):
 
 
 def _read_header(path, file):
-  """({name: TensorInfo}, {name: byte offset}, metadata) of an open file.
+  """({name: TensorInfo}, {name: byte offset}) of an open file.
 
   The library has checked that the tensors lie one behind the other and fill the file.
   """
   with safe_open(path, framework="numpy") as header:
-    metadata = header.metadata() or {}
     infos = {
       name: _info(path, name, header.get_slice(name)) for name in header.offset_keys()
     }
@@ -145,7 +144,7 @@ def _read_header(path, file):
   for name, info in infos.items():
     offsets[name] = end
     end += info.nbytes
-  return infos, offsets, metadata
+  return infos, offsets
 
 
 def _info(path, name, tensor):

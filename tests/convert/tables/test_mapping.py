@@ -318,14 +318,6 @@ def test_a_shorter_vocabulary_is_planned_only_where_it_may_grow():
     plan(source, expected)
 
 
-def test_a_partial_conversion_leaves_out_what_is_not_whole():
-  state = export(params("llama"), KINDS["llama"])
-  del state["model.layers.0.input_layernorm.weight"]
-  tree = convert(state, KINDS["llama"], part("llama", SMALL), partial=True)
-  assert "input_norm" not in tree["llm"]["layers"]
-  assert "post_attn_norm" in tree["llm"]["layers"]
-
-
 # Templates
 
 
