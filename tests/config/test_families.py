@@ -155,9 +155,7 @@ def test_one_row_makes_a_new_family_s_folder_known(toy, tmp_path, kind):
 
 def test_one_row_takes_a_new_family_in_and_out_bit_identical(toy, tmp_path):
   path, state = published(toy, tmp_path)
-  whole = checkpoints.params(toy, seed=1)
-  rest = {k: x for k, x in whole.items() if not k.startswith("llm/")}
-  others = checkpoints.write(tmp_path / "rest", named(rest), settings={})
+  others = checkpoints.write(tmp_path / "rest", checkpoints.towers(toy), settings={})
   command.main([f"--src={path},{others}", f"--dst={tmp_path / 'ours'}",
                 "--from=auto,miras", "--tokenizer=none", *checkpoints.SET])  # fmt: skip
   with folder.FolderTree(tmp_path / "ours") as tree:
@@ -168,15 +166,6 @@ def test_one_row_takes_a_new_family_in_and_out_bit_identical(toy, tmp_path):
   assert all(np.array_equal(back[key], state[key]) for key in state)
   settings = json.loads((tmp_path / "out" / "config.json").read_text())
   assert (settings["model_type"], settings["rms_norm_eps"]) == ("toy", 1e-3)
-
-
-def named(flat):
-  from flax.traverse_util import unflatten_dict
-
-  from miras_jax.convert.tables import mapping
-  from miras_jax.convert.tables.kinds import KINDS
-
-  return mapping.export(unflatten_dict(flat, sep="/"), KINDS["miras"])
 
 
 def test_a_row_s_own_names_are_in_the_table_of_names():
