@@ -75,6 +75,16 @@ def test_llava_of_transformers_five_has_other_beginnings(tmp_path, flat):
   source.close()
 
 
+def test_a_gemma_is_tied_though_its_settings_leave_that_out(tmp_path, flat):
+  state = checkpoints.state_dict("llama", flat)
+  for settings, kind in (({"model_type": "gemma"}, "llama-tied"),
+                         ({"model_type": "llama"}, "llama")):  # fmt: skip
+    folder = checkpoints.write(tmp_path / kind, state, settings=settings)
+    source = Source(folder)
+    source.close()
+    assert source.table is KINDS[kind]
+
+
 def test_an_unknown_key_is_named_with_its_file(tmp_path, flat):
   state = checkpoints.state_dict("sam", flat) | {"model.teacher": np.zeros(3, "f4")}
   folder = checkpoints.write(tmp_path / "sam", state)
