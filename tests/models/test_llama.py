@@ -346,8 +346,11 @@ def count_by_formula(cfg):
     ("mistral-7b", 7_241_732_096),
     ("qwen2-7b", 7_615_616_512),
     ("qwen3-0.6b", 596_049_920),
+    ("qwen3-4b", 4_022_468_096),
     ("qwen3-8b", 8_190_735_360),
+    ("qwen3-32b", 32_762_123_264),
     ("gemma-2b", 2_506_172_416),
+    ("gemma-7b", 8_537_680_896),
   ],
 )
 def test_full_size_parameter_counts(name, published):

@@ -5,6 +5,7 @@ first.
 """
 
 from miras_jax.config.families import gemma, llama, mistral, qwen2, qwen3
+from miras_jax.config.family import FEATURES
 
 FAMILIES = {
   module.FAMILY.name: module.FAMILY for module in (llama, mistral, qwen2, qwen3, gemma)
@@ -25,4 +26,5 @@ def family_of(cfg, name=None):
   for family in (*named, *FAMILIES.values()):
     if family.holds(cfg):
       return family
-  raise ValueError(f"no family among {', '.join(FAMILIES)} computes what {cfg} does")
+  found = ", ".join(f"{name}={getattr(cfg, name)!r}" for name in FEATURES)
+  raise ValueError(f"no family among {', '.join(FAMILIES)} has {found}")

@@ -76,6 +76,10 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
   return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
 
 
+# The last one counts, so bytes of the first belong to none.
+TWICE = json.dumps(
+  {"w": entry(shape=[1], offsets=(0, 4)), "v": entry(shape=[1], offsets=(4, 8))}
+).replace('"v"', '"w"')
 DAMAGED = {
   "shape and bytes differ": ({"w": entry(shape=[3])}, "invalid shape, data type"),
   "negative shape": ({"w": entry(shape=[-2])}, "integer `-2`"),
@@ -95,6 +99,7 @@ DAMAGED = {
   "an entry of text": ({"w": "x"}, 'string "x"'),
   "numbers as metadata": ({"__metadata__": {"a": 1}, "w": entry()}, "integer `1`"),
   "too many axes": ({"w": entry(shape=[2] + [1] * 99)}, "100 axes, want at most 16"),
+  "a name twice": (TWICE.encode(), "invalid offset .* `w`"),
   "no JSON": (b"{", "invalid JSON"),
   "nested deeply": (b"[" * 100_000, "invalid JSON"),
   "a name with a line break": ({"w\nv": entry()}, "want printable text"),
