@@ -208,20 +208,28 @@ def _llama_of_shapes(shapes, base):
   """A published size of these shapes; else what they say, where they say all of it.
 
   Equal shapes are told apart by their vocabulary, which added tokens make a bit larger;
-  a Llama 3.1 still looks like a Llama 3: the plainer one is first.
+  a Llama 3.1 still looks like a Llama 3: the plainer one is first. Where a size fits
+  but for a leaf, it is taken: what is missing is then named.
   """
-  fits = [v for v in families.variants().values() if _has_shapes(v, shapes)]
-  if fits:
-    vocab_size = shapes["llm/embed/embedding"][0]
-    return min(fits, key=lambda v: abs(v.vocab_size - vocab_size))
-  return _of_head_norms(shapes) or base
+  shape = shapes["llm/layers/mlp/gate_proj/kernel"]
+  near = [
+    v for v in families.variants().values() if (v.depth, v.width, v.mlp_width) == shape
+  ]
+  fits = [v for v in near if _has_shapes(v, shapes)]
+  if not fits and (found := _of_head_norms(shapes)):
+    return found
+  vocab_size = shapes["llm/embed/embedding"][0]
+
+  def distance(cfg):
+    return abs(cfg.vocab_size - vocab_size)
+
+  return min(fits or near, key=distance, default=base)
 
 
 def _has_shapes(cfg, shapes):
-  """Whether the decoder's leaves in one layer have the shapes that `cfg` gives them."""
+  """Whether attention and head have the leaves and shapes that `cfg` gives them."""
   attn = "llm/layers/attn/"
   want = {
-    "llm/layers/mlp/gate_proj/kernel": (cfg.depth, cfg.width, cfg.mlp_width),
     f"{attn}q_proj/kernel": (cfg.depth, cfg.width, cfg.num_heads * cfg.head_dim),
     f"{attn}k_proj/kernel": (cfg.depth, cfg.width, cfg.num_kv_heads * cfg.head_dim),
   }

@@ -108,6 +108,13 @@ def test_a_published_size_is_known_by_its_shapes(name):
   assert infer._llama_of_shapes(shapes_of(cfg), None) == want
 
 
+def test_a_size_that_lacks_a_leaf_is_still_that_size():
+  cfg = families.variants()["llama2-13b"]
+  shapes = shapes_of(cfg)
+  del shapes["llm/lm_head/kernel"]
+  assert infer._llama_of_shapes(shapes, None) == cfg
+
+
 def test_normed_heads_show_their_width_at_any_size():
   cfg = dataclasses.replace(
     families.variants()["qwen3-8b"], width=96, depth=3, num_heads=6, num_kv_heads=3,
