@@ -196,7 +196,7 @@ def _llama(sources, shapes, base):
   lora = _lora(sources, shapes)
   if holder is None:
     return dataclasses.replace(base, **lora)
-  vocab_size, width = shapes[path]
+  vocab_size, _ = shapes[path]
   if holder.settings:
     cfg = hf.llama_config(holder.settings, path=holder.folder / "config.json", **lora)
   else:
