@@ -28,7 +28,6 @@ REQUIRES = [
   "pillow>=11,<14",
   "opencv-python-headless>=4.11,<6",
   "simplejpeg>=1.8,<2",
-  "pycocotools>=2.0.8,<3",
   "scikit-image>=0.25,<1",
   "tensorboardX>=2.6,<3",
   "tqdm>=4.66,<5",
@@ -53,6 +52,7 @@ EXTRAS = {
     "pytest>=8.3,<10",
     "pytest-xdist>=3.6,<4",
     "hypothesis>=6.120,<7",
+    "pycocotools>=2.0.8,<3",
     "ruff>=0.12,<0.18",
   ],
 }

@@ -161,7 +161,7 @@ def _render(
   )
   options = {"image": num_image_tokens > 0, "answers": answers}
   if template in CHAT_TEMPLATES:
-    fold = CHAT_TEMPLATES[template]
+    fold = templates.folds_system(tokenizer, template)
     pieces = templates.chat_pieces(rounds, tokenizer, system, fold, **options)
     return _to_arrays([], pieces, tokenizer, num_image_tokens)
   pieces = templates.llava_pieces(rounds, tokenizer.ids, system, **options)

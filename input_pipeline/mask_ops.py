@@ -90,15 +90,17 @@ def _draw(mask_HW, polygon, value):
 
 def encode_rle(mask_HW):
   """mask_HW of bool or 0/1 -> COCO RLE {"size": [height, width], "counts": str}."""
-  from pycocotools import mask as coco  # not on every machine that trains
-
-  rle = coco.encode(np.asfortranarray(np.asarray(mask_HW) != 0, np.uint8))
-  return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode()}
+  height, width = np.shape(mask_HW)
+  flat = (np.asarray(mask_HW).T != 0).reshape(-1)  # COCO goes down the columns
+  edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+  begins = [0, 0] if flat[:1].any() else [0]  # the first run is of zeros
+  runs = np.diff(np.concatenate([begins, edges, [flat.size]]))
+  return {"size": [height, width], "counts": _write_counts(runs)}
 
 
 def empty_rle(height, width):
   """The RLE of a mask without a pixel."""
-  return encode_rle(np.zeros((height, width), np.uint8))
+  return {"size": [height, width], "counts": _write_counts(np.array([height * width]))}
 
 
 def decode_rle(rle, *, max_pixels=MAX_MASK_PIXELS):
@@ -135,12 +137,30 @@ def _checked_runs(rle, max_pixels):
   return height, width, runs
 
 
+def _write_counts(runs):
+  """The counts string of run lengths, as COCO's own library writes it.
+
+  It packs 5 bits a character, low bits first; 0x20 says that more follow, the top bit
+  of the last is the sign; from the fourth run on values are differences to the run two
+  before.
+  """
+  numbers = runs.astype(np.int64)
+  numbers[3:] -= runs[1:-2]
+  digits, kept = [], []
+  more = np.ones(len(numbers), bool)
+  while more.any():
+    kept.append(more)
+    digit, numbers = numbers & 0x1F, numbers >> 5
+    more = more & (numbers != np.where(digit & 0x10, -1, 0))
+    digits.append(digit + 0x20 * more + 48)
+  codes = np.stack(digits, axis=1)[np.stack(kept, axis=1)]
+  return codes.astype(np.uint8).tobytes().decode()
+
+
 def _parse_counts(counts, max_runs):
   """Run lengths of a COCO counts string (or list) as int64.
 
-  The string packs 5 bits a character, low bits first; 0x20 says that more follow, the
-  top bit of the last is the sign; from the fourth run on values are differences to the
-  run two before (`rleFrString` of pycocotools).
+  See `_write_counts`. Everything is checked here: the counts may come from anywhere.
   """
   if not isinstance(counts, str | bytes):
     if len(counts) > max_runs:

@@ -8,6 +8,8 @@ import functools
 import re
 from typing import NamedTuple
 
+import jinja2
+
 from input_pipeline.records import EMPTY_NAME, OBJ_TOKEN, SEG_TOKEN
 from miras_jax.errors import UserError
 
@@ -16,7 +18,10 @@ SYSTEM = (
   "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
 # Chat templates of a tokenizer; True: no system role, so the text opens the first turn.
-CHAT_TEMPLATES = {"llama_3": False, "qwen2": False, "mistral": True, "gemma": True}
+# "chat" is that of any family: whether it has the role is tried out.
+CHAT_TEMPLATES = {
+  "llama_3": False, "qwen2": False, "mistral": True, "gemma": True, "chat": None,
+}  # fmt: skip
 TEMPLATES = ("llava_v1", *CHAT_TEMPLATES)
 
 IMAGE = -1  # a piece that becomes the image slots
@@ -98,6 +103,19 @@ def chat_pieces(rounds, tokenizer, system, fold, *, image, answers):
       if value == 0 and image:
         yield from _image_block(tokenizer.ids)
       yield Piece(rounds[value][0].strip())
+
+
+@functools.lru_cache(maxsize=256)
+def folds_system(tokenizer, template):
+  """Whether a system text opens the first question, for want of a role of its own."""
+  if CHAT_TEMPLATES[template] is not None:
+    return CHAT_TEMPLATES[template]
+  hole = "\ue000s0\ue001"
+  messages = [{"role": "system", "content": hole}, {"role": "user", "content": "?"}]
+  try:
+    return hole not in tokenizer.render_chat(messages, add_generation_prompt=True)
+  except jinja2.TemplateError:  # how a template says that it knows no such role
+    return True
 
 
 @functools.lru_cache(maxsize=256)

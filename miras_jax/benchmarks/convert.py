@@ -68,7 +68,7 @@ def measure(folder, cfg):
   """{name: number} of one copy and one conversion."""
   source = folder / "source"
   targets = published_noise(cfg)
-  size = stream.num_bytes(targets)
+  size = sum(t.info.nbytes for t in targets)
   free = shutil.disk_usage(folder).free
   if free < COPIES * size + (1 << 30):
     raise UserError(

@@ -85,7 +85,13 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LlamaConfig:
-  """Llama family: Llama 1-3, Vicuna, Mistral (full attention), Qwen2."""
+  """A decoder: sizes, the features that its family has (families/), how it is run.
+
+  qk_norm      an RMS norm of each head of queries and keys, before the rotation
+  activation   of the mlp's gate
+  norm_offset  what is added to the stored scale of every norm
+  embed_scale  token embeddings times sqrt(width)
+  """
 
   width: int
   mlp_width: int
@@ -98,6 +104,10 @@ class LlamaConfig:
   rope_scaling: RopeScaling | None = None
   norm_eps: float = 1e-5
   qkv_bias: bool = False
+  qk_norm: bool = False
+  activation: str = "silu"
+  norm_offset: float = 0.0
+  embed_scale: bool = False
   tie_embeddings: bool = False
   lora_rank: int = 0
   lora_alpha: float = 16.0
@@ -118,10 +128,14 @@ class LlamaConfig:
     _check(self.lora_rank >= 0, f"{self.lora_rank=} must be at least 0")
     _check(self.remat in REMAT_POLICIES, f"{self.remat=} is not in {REMAT_POLICIES}")
     _check(self.attention in ATTENTIONS, f"{self.attention=} is not in {ATTENTIONS}")
+    _check(
+      self.activation in ACTIVATIONS, f"{self.activation=} is not in {ACTIVATIONS}"
+    )
 
 
 REMAT_POLICIES = ("none", "minimal", "dots", "full", "offload")
 ATTENTIONS = ("xla", "blocked", "jax", "cudnn", "splash")  # models/attention.py
+ACTIVATIONS = ("silu", "gelu_tanh")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,10 +212,15 @@ class SegPromptConfig:
     )
 
 
+PROJECTORS = ("mlp2x_gelu", "linear")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MirasConfig:
   """The whole model. `convnext=None` leaves out the second encoder and patch mining
-  (as LISA)."""
+  (as LISA). `projector`: image tokens to the decoder's width, published as `mlp2x_gelu`
+  or, in LISA and the first LLaVA, as one `linear` layer.
+  """
 
   clip: ClipConfig
   convnext: ConvNextConfig | None
@@ -209,8 +228,10 @@ class MirasConfig:
   sam_encoder: SamEncoderConfig
   sam_decoder: SamDecoderConfig
   seg_prompt: SegPromptConfig
+  projector: str = "mlp2x_gelu"
 
   def __post_init__(self):
+    _check(self.projector in PROJECTORS, f"{self.projector=} is not in {PROJECTORS}")
     widths = (
       self.sam_encoder.out_width,
       self.sam_decoder.width,

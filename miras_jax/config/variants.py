@@ -1,11 +1,14 @@
-"""The VARIANTS table: published and small sizes of the model and of its parts."""
+"""The VARIANTS table: published and small sizes of the model and of its parts.
 
+Sizes of the decoder stand with its family, in families/.
+"""
+
+from miras_jax.config import families
+from miras_jax.config.family import sizes
 from miras_jax.config.model import (
   ClipConfig,
   ConvNextConfig,
-  LlamaConfig,
   MirasConfig,
-  RopeScaling,
   SamDecoderConfig,
   SamEncoderConfig,
   SegPromptConfig,
@@ -33,51 +36,7 @@ SAM_VARIANTS = {
 }
 
 
-def _llama(width, mlp_width, depth, num_heads, num_kv_heads=None, **kwargs):
-  return LlamaConfig(
-    width=width,
-    mlp_width=mlp_width,
-    depth=depth,
-    num_heads=num_heads,
-    num_kv_heads=num_kv_heads or num_heads,
-    head_dim=width // num_heads,
-    vocab_size=kwargs.pop("vocab_size", 32_000),
-    **kwargs,
-  )
-
-
-# Base vocabularies as published; the added control tokens come on top.
-LLAMA_VARIANTS = {
-  "tinyllama-1.1b": _llama(2048, 5632, 22, 32, 4),
-  "llama2-7b": _llama(4096, 11_008, 32, 32),
-  "llama2-13b": _llama(5120, 13_824, 40, 40),
-  "yi-34b": _llama(7168, 20_480, 60, 56, 8, vocab_size=64_000, rope_theta=5e6),
-  "llama2-70b": _llama(8192, 28_672, 80, 64, 8),
-  "llama3-8b": _llama(4096, 14_336, 32, 32, 8, vocab_size=128_256, rope_theta=5e5),
-  "llama3.1-8b": _llama(
-    4096,
-    14_336,
-    32,
-    32,
-    8,
-    vocab_size=128_256,
-    rope_theta=5e5,
-    rope_scaling=RopeScaling(kind="llama3", factor=8.0),
-  ),
-  "mistral-7b": _llama(4096, 14_336, 32, 32, 8),
-  "qwen2-7b": _llama(
-    3584,
-    18_944,
-    28,
-    28,
-    4,
-    vocab_size=152_064,
-    rope_theta=1e6,
-    norm_eps=1e-6,
-    qkv_bias=True,
-  ),
-}
-
+LLAMA_VARIANTS = families.variants()
 CLIP_L_336 = ClipConfig(
   width=1024,
   mlp_width=4096,
@@ -122,7 +81,7 @@ TINY = MirasConfig(
     target_grid=8,
     layer_scale_init=0.1,
   ),
-  llama=_llama(64, 192, 2, 2, vocab_size=512, attention="blocked", scan_unroll=2),
+  llama=sizes(64, 192, 2, 2, vocab_size=512, attention="blocked", scan_unroll=2),
   sam_encoder=SamEncoderConfig(
     image_size=64,
     patch_size=8,
@@ -150,7 +109,7 @@ SMALL = MirasConfig(
     target_grid=16,
     layer_scale_init=0.1,
   ),
-  llama=_llama(384, 1024, 8, 6, vocab_size=2048),
+  llama=sizes(384, 1024, 8, 6, vocab_size=2048),
   sam_encoder=SamEncoderConfig(
     image_size=256,
     patch_size=16,

@@ -1,13 +1,15 @@
-"""Hugging Face's `config.json` of a Llama, Mistral or Qwen2 <-> our LlamaConfig."""
+"""Hugging Face's `config.json` of a decoder <-> our LlamaConfig.
+
+What differs between families is in config/families/.
+"""
 
 import json
 
+from miras_jax.config.families import FAMILIES, family_of
 from miras_jax.config.model import LlamaConfig, RopeScaling
 from miras_jax.errors import UserError
 from miras_jax.logs import log
 
-# Only these change numbers that the weights do not show.
-_MODEL_TYPES = ("llama", "mistral", "qwen2")
 # Trainers write their own; their decoder is a Llama.
 _LLAMA_LIKE = ("llava", "llava_llama", "mini_gemini", "minigemini", "lisa", "miras")
 # A `text_config` leaves out what is the default of transformers' LlamaConfig.
@@ -21,29 +23,15 @@ _DEFAULTS = {
 # Written as the source had it: they change no number of ours.
 _KEPT = ("max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id",
          "sliding_window")  # fmt: skip
-_CLASSES = {
-  "llama": "LlamaForCausalLM",
-  "mistral": "MistralForCausalLM",
-  "qwen2": "Qwen2ForCausalLM",
-}
+_ACTIVATIONS = {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}
 
 
 def llama_config(settings, *, path, **lora):
   """LlamaConfig of the settings in `path`. Raises UserError naming a field."""
   settings = _text_part(settings)
-  kind = str(settings.get("model_type", "llama"))
-  if kind.lower() not in (*_MODEL_TYPES, *_LLAMA_LIKE):
-    raise UserError(
-      f"{path}: model_type {kind!r} is not one of {', '.join(_MODEL_TYPES)}"
-    )
-  if settings.get("hidden_act", "silu") != "silu":
-    raise UserError(f"{path}: hidden_act {settings['hidden_act']!r}, want 'silu'")
-  window = settings.get("sliding_window")
-  if window and settings.get("use_sliding_window", kind == "mistral"):
-    log.warning(
-      "%s: sliding_window %s: attention is full here, a longer row will differ",
-      path, window,
-    )  # fmt: skip
+  family = _family(settings, path)
+  settings = family.defaults | settings
+  _check_computed(family, settings, path)
 
   def whole(name, default=None):
     value = settings.get(name) or default
@@ -54,6 +42,9 @@ def llama_config(settings, *, path, **lora):
     return value
 
   width, heads = whole("hidden_size"), whole("num_attention_heads")
+  features = family.all_features
+  if "attention_bias" in settings:
+    features["qkv_bias"] = bool(settings["attention_bias"])
   try:
     theta, scaling = _rope(settings, path)
     return LlamaConfig(
@@ -67,27 +58,36 @@ def llama_config(settings, *, path, **lora):
       rope_theta=theta,
       rope_scaling=scaling,
       norm_eps=float(settings.get("rms_norm_eps", 1e-6)),
-      qkv_bias=bool(settings.get("attention_bias", kind == "qwen2")),
-      tie_embeddings=bool(settings.get("tie_word_embeddings", False)),
+      tie_embeddings=is_tied(settings),
+      **features,
       **lora,
     )
   except (KeyError, TypeError, ValueError, AttributeError) as error:
     raise UserError(f"{path}: {error}") from None
 
 
+def is_tied(settings):
+  """Whether these settings say, or leave unsaid, that the head is the embedding."""
+  family = FAMILIES.get(str(settings.get("model_type", "")).lower())
+  default = family.defaults.get("tie_word_embeddings", False) if family else False
+  return bool(settings.get("tie_word_embeddings", default))
+
+
 def settings_of(cfg, *, dtype, source=None):
   """`config.json` that `AutoModelForCausalLM.from_pretrained` opens, as text.
 
-  source: the settings that the weights came with, for what ours do not hold.
+  source: the settings that the weights came with, for what ours do not hold. Raises
+  UserError when no published family computes what `cfg` says.
   """
   source = _text_part(source or {})
-  kind = source.get("model_type")
-  if kind not in _CLASSES or cfg.qkv_bias:
-    kind = "qwen2" if cfg.qkv_bias else "llama"
+  try:
+    family = family_of(cfg, source.get("model_type"))
+  except ValueError as error:
+    raise UserError(f"no config.json can be written: {error}") from None
   settings = {
-    "architectures": [_CLASSES[kind]],
-    "model_type": kind,
-    "hidden_act": "silu",
+    "architectures": [family.architecture],
+    "model_type": family.name,
+    "hidden_act": _ACTIVATIONS[cfg.activation],
     "hidden_size": cfg.width,
     "intermediate_size": cfg.mlp_width,
     "num_hidden_layers": cfg.depth,
@@ -103,8 +103,33 @@ def settings_of(cfg, *, dtype, source=None):
     "torch_dtype": str(dtype),
     "use_cache": True,
   }
+  settings |= {k: v for k, v in family.defaults.items() if k not in settings}
   settings |= {k: source[k] for k in _KEPT if k in source}
   return json.dumps(settings, indent=2) + "\n"
+
+
+def _family(settings, path):
+  """The Family of some settings. UserError for a `model_type` that there is not."""
+  kind = str(settings.get("model_type", "llama"))
+  if kind.lower() in _LLAMA_LIKE:
+    return FAMILIES["llama"]
+  if kind.lower() not in FAMILIES:
+    raise UserError(f"{path}: model_type {kind!r} is not one of {', '.join(FAMILIES)}")
+  return FAMILIES[kind.lower()]
+
+
+def _check_computed(family, settings, path):
+  """UserError for another activation; a warning for a window, which we do not have."""
+  want = _ACTIVATIONS[family.all_features["activation"]]
+  name = "hidden_activation" if settings.get("hidden_activation") else "hidden_act"
+  if settings.get(name, want) not in (want, *family.activations):
+    raise UserError(f"{path}: {name} {settings[name]!r}, want {want!r}")
+  window = settings.get("sliding_window")
+  if window and settings.get("use_sliding_window", family.windowed):
+    log.warning(
+      "%s: sliding_window %s: attention is full here, a longer row will differ",
+      path, window,
+    )  # fmt: skip
 
 
 def _text_part(settings):

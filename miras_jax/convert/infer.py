@@ -11,6 +11,7 @@ import re
 
 import numpy as np
 
+from miras_jax.config import families
 from miras_jax.config import model as model_config
 from miras_jax.config.model import (
   ClipConfig,
@@ -19,7 +20,7 @@ from miras_jax.config.model import (
   SamEncoderConfig,
   SegPromptConfig,
 )
-from miras_jax.config.variants import CONVNEXT_L_768, LLAMA_VARIANTS, VARIANTS
+from miras_jax.config.variants import CONVNEXT_L_768, VARIANTS
 from miras_jax.convert import hf
 from miras_jax.errors import UserError
 
@@ -71,6 +72,7 @@ def miras_config(sources, shapes, overrides):
       clip=_clip(shapes, settings) if "clip" in parts else base.clip,
       convnext=_convnext(shapes, parts, settings),
       llama=_llama(sources, shapes, base.llama),
+      projector="linear" if "projector/linear/kernel" in shapes else base.projector,
     )
     if "sam" in parts:
       encoder, decoder = _sam_encoder(shapes), _sam_decoder(shapes)
@@ -194,17 +196,74 @@ def _llama(sources, shapes, base):
   lora = _lora(sources, shapes)
   if holder is None:
     return dataclasses.replace(base, **lora)
-  vocab_size, width = shapes[path]
+  vocab_size, _ = shapes[path]
   if holder.settings:
     cfg = hf.llama_config(holder.settings, path=holder.folder / "config.json", **lora)
   else:
-    shape = (width, *shapes["llm/layers/mlp/gate_proj/kernel"][::2])
-    fits = [
-      v for v in LLAMA_VARIANTS.values() if (v.width, v.depth, v.mlp_width) == shape
-    ]
-    # Without settings a Llama 3.1 looks like a Llama 3: the plainer one is first.
-    cfg = dataclasses.replace(fits[0] if fits else base, **lora)
+    cfg = dataclasses.replace(_llama_of_shapes(shapes, base), **lora)
   return dataclasses.replace(cfg, vocab_size=vocab_size)
+
+
+def _llama_of_shapes(shapes, base):
+  """A published size of these shapes; else what they say, where they say all of it.
+
+  Equal shapes are told apart by their vocabulary, which added tokens make a bit larger;
+  a Llama 3.1 still looks like a Llama 3: the plainer one is first. Where a size fits
+  but for a leaf, it is taken: what is missing is then named.
+  """
+  shape = shapes["llm/layers/mlp/gate_proj/kernel"]
+  near = [
+    v for v in families.variants().values() if (v.depth, v.width, v.mlp_width) == shape
+  ]
+  fits = [v for v in near if _has_shapes(v, shapes)]
+  if not fits and (found := _of_head_norms(shapes)):
+    return found
+  vocab_size = shapes["llm/embed/embedding"][0]
+
+  def distance(cfg):
+    return abs(cfg.vocab_size - vocab_size)
+
+  return min(fits or near, key=distance, default=base)
+
+
+def _has_shapes(cfg, shapes):
+  """Whether attention and head have the leaves and shapes that `cfg` gives them."""
+  attn = "llm/layers/attn/"
+  want = {
+    f"{attn}q_proj/kernel": (cfg.depth, cfg.width, cfg.num_heads * cfg.head_dim),
+    f"{attn}k_proj/kernel": (cfg.depth, cfg.width, cfg.num_kv_heads * cfg.head_dim),
+  }
+  return (
+    all(shapes.get(path) == shape for path, shape in want.items())
+    and (f"{attn}q_proj/bias" in shapes) == cfg.qkv_bias
+    and (f"{attn}q_norm/scale" in shapes) == cfg.qk_norm
+    and ("llm/lm_head/kernel" not in shapes) == cfg.tie_embeddings
+  )
+
+
+def _of_head_norms(shapes):
+  """LlamaConfig of any size whose heads are normed, which shows their width; or None.
+
+  What no shape shows (rotary base, epsilon) is that of the family's first size.
+  """
+  attn = "llm/layers/attn/"
+  scale = shapes.get(f"{attn}q_norm/scale")
+  first = next((v for v in families.variants().values() if v.qk_norm), None)
+  if scale is None or first is None:
+    return None
+  depth, width, mlp_width = shapes["llm/layers/mlp/gate_proj/kernel"]
+  query, key = (shapes[f"{attn}{p}_proj/kernel"][2] for p in "qk")
+  return dataclasses.replace(
+    first,
+    width=width,
+    mlp_width=mlp_width,
+    depth=depth,
+    num_heads=query // scale[1],
+    num_kv_heads=key // scale[1],
+    head_dim=scale[1],
+    qkv_bias=f"{attn}q_proj/bias" in shapes,
+    tie_embeddings="llm/lm_head/kernel" not in shapes,
+  )
 
 
 def _lora(sources, shapes):

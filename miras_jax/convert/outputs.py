@@ -20,7 +20,6 @@ from input_pipeline.tokenizer import load_tokenizer
 from miras_jax.config.run import ModelChoice, RunConfig, base_config
 from miras_jax.convert import hf, infer
 from miras_jax.convert.files import stream
-from miras_jax.convert.other_sources import with_linear_projector
 from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.convert.tree import published_targets
 from miras_jax.errors import UserError
@@ -69,7 +68,6 @@ def _miras(job, shard_bytes):
   adapted = any(LORA.search(path) for path in job.tree.infos)
   table = KINDS["miras-training" if adapted else "miras"]
   targets = published_targets(job.tree, table, sorted(job.tree.infos))
-  targets = with_linear_projector(job.tree, targets)
   variant, overrides = infer.overrides_of(job.cfg)
   texts = {
     "miras_config.json": json.dumps(

@@ -8,20 +8,15 @@ import json
 import pathlib
 from typing import NamedTuple
 
+from miras_jax.config.families import FAMILIES
+from miras_jax.convert import hf
 from miras_jax.convert.files.safetensors_file import SafetensorsFile, read_index
 from miras_jax.convert.files.tensors import TensorInfo
 from miras_jax.convert.files.torch_file import TorchFile
-from miras_jax.convert.other_sources import LinearProjector
 from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.errors import UserError
 
-ALIASES = {
-  "vicuna": "llama",
-  "mistral": "llama",
-  "qwen2": "llama",
-  "openclip": "convnext",
-  "minigemini": "mini-gemini",
-}
+ALIASES = {"openclip": "convnext", "minigemini": "mini-gemini", "vicuna": "llama"}
 # The order in which the names in a file are tried: the narrowest first.
 _DETECT = (
   "llama", "clip", "clip-openai", "convnext", "sam", "sam-hf", "llava-hf", "miras",
@@ -56,7 +51,6 @@ class Source:
     self.miras = read_settings(self.folder, "miras_config.json")
     try:
       self._tensors = self._open(find_files(self.path))
-      LinearProjector.replace(self._tensors)
       self.infos = {key: held.info for key, held in self._tensors.items()}
       self.kind = self._kind(kind)
       self.table = self._table()
@@ -103,18 +97,17 @@ class Source:
     return tensors
 
   def _kind(self, kind):
-    kind = ALIASES.get(kind, kind)
+    kind = "llama" if kind in FAMILIES else ALIASES.get(kind, kind)
     if kind == "auto":
       return detect_kind(self.path, list(self.infos))
     if kind not in KINDS:
-      raise UserError(
-        f"unknown --from={kind}; there are auto, {', '.join([*KINDS, *ALIASES])}"
-      )
+      names = ", ".join(dict.fromkeys([*KINDS, *FAMILIES, *ALIASES]))
+      raise UserError(f"unknown --from={kind}; there are auto, {names}")
     return kind
 
   def _table(self):
-    tied = self.settings.get("tie_word_embeddings") is True
-    return KINDS["llama-tied" if self.kind == "llama" and tied else self.kind]
+    tied = self.kind == "llama" and hf.is_tied(self.settings)
+    return KINDS["llama-tied" if tied else self.kind]
 
 
 def open_file(path):

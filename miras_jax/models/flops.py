@@ -92,8 +92,8 @@ def forward_units(cfg, length, masks):
   units = _clip(cfg.clip)
   if cfg.convnext:
     units += _convnext(cfg.convnext) + _mining(cfg)
-  width, N = cfg.llama.width, cfg.num_image_tokens
-  units.append(Unit("projector/fc1/kernel", 2 * N * width * (cfg.clip.width + width)))
+  width = cfg.llama.width
+  units.append(_projector(cfg))
   units.append(Unit("llm/embed/embedding", 0.0))
   units += _llama(cfg.llama, length)
   head = 2 * length * width * cfg.llama.vocab_size
@@ -246,6 +246,14 @@ def _mining(cfg):
     Unit("mining", 4 * N * cells * C, pairs=True),
     Unit("mining/value_proj/kernel", 2 * N * C * D),
   ]
+
+
+def _projector(cfg):
+  """Both layers as one unit, or the only one."""
+  N, width = cfg.num_image_tokens, cfg.llama.width
+  if cfg.projector == "linear":
+    return Unit("projector/linear/kernel", 2 * N * width * cfg.clip.width)
+  return Unit("projector/fc1/kernel", 2 * N * width * (cfg.clip.width + width))
 
 
 def _seg_prompt(cfg, width, length, masks):

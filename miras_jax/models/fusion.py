@@ -130,12 +130,18 @@ def mining_tensors(params, tokens_BND, features_BHWC, *, grid):
 
 
 class Projector(nn.Module):
-  """`mlp2x_gelu`: tokens [B, N, D] to the language model's width. `fc1`, `fc2`."""
+  """Tokens [B, N, D] to the language model's width.
+
+  Parameters: `fc1`, `fc2` of `mlp2x_gelu`; `linear` of the kind of that name.
+  """
 
   width_out: int
   dtype: Any = jnp.float32
+  kind: str = "mlp2x_gelu"
 
   @nn.compact
   def __call__(self, x_BND):
+    if self.kind == "linear":
+      return Linear(self.width_out, dtype=self.dtype, name="linear")(x_BND)
     h = exact_gelu(Linear(self.width_out, dtype=self.dtype, name="fc1")(x_BND))
     return Linear(self.width_out, dtype=self.dtype, name="fc2")(h)

@@ -70,14 +70,21 @@ class LayerNorm(nn.Module):
 
 
 class RmsNorm(nn.Module):
-  """Root-mean-square norm over the last axis, in float32. Parameter: `scale`."""
+  """Root-mean-square norm over the last axis, in float32. Parameter: `scale`.
+
+  `offset` is added to the stored scale, which then starts at `1 - offset`.
+  """
 
   eps: float
   dtype: Dtype = jnp.float32
+  offset: float = 0.0
 
   @nn.compact
   def __call__(self, x):
-    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+    start = nn.initializers.constant(1.0 - self.offset)
+    scale = self.param("scale", start, (x.shape[-1],))
+    if self.offset:
+      scale = scale.astype(jnp.float32) + self.offset
     x = x.astype(jnp.float32)
     x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.eps)
     return (x * scale).astype(self.dtype)

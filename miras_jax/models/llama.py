@@ -1,4 +1,6 @@
-"""Llama family decoder: Llama 1-3, Vicuna, Mistral (full attention), Qwen2.
+"""The decoder: one implementation whose LlamaConfig says which features it has.
+
+Which family has which is in config/families/.
 
 B batch, T tokens, S keys, D width, F mlp width, N query heads, K key heads, H head
 width, L layers, V vocabulary.
@@ -57,6 +59,15 @@ def _projection(cfg, dtype, name, features, *, use_bias=False):
   )
 
 
+def _norm(cfg, dtype, name=None):
+  return RmsNorm(cfg.norm_eps, dtype, cfg.norm_offset, name=name)
+
+
+def _gate(cfg, x):
+  """The activation of the mlp's gate; `nn.gelu` is the tanh form by default."""
+  return {"silu": nn.silu, "gelu_tanh": nn.gelu}[cfg.activation](x)
+
+
 class Attention(nn.Module):
   """Grouped-query attention with rotary positions, over the cache when one is given."""
 
@@ -74,9 +85,14 @@ class Attention(nn.Module):
       y = linear(x_BTD, deterministic=deterministic)
       return y.reshape(*x_BTD.shape[:2], num_heads, cfg.head_dim)
 
-    table = context.cos_BTF, context.sin_BTF
-    q_BTNH = attention.rope(heads("q_proj", cfg.num_heads), *table)
-    k_BTKH = attention.rope(heads("k_proj", cfg.num_kv_heads), *table)
+    def rotated(letter, num_heads):
+      x_BTNH = heads(f"{letter}_proj", num_heads)
+      if cfg.qk_norm:
+        x_BTNH = _norm(cfg, self.dtype, f"{letter}_norm")(x_BTNH)
+      return attention.rope(x_BTNH, context.cos_BTF, context.sin_BTF)
+
+    q_BTNH = rotated("q", cfg.num_heads)
+    k_BTKH = rotated("k", cfg.num_kv_heads)
     v_BTKH = heads("v_proj", cfg.num_kv_heads)
     # Shapes and parameters are the same in init, whose one row no mesh divides.
     implementation = "xla" if self.is_initializing() else cfg.attention
@@ -100,7 +116,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-  """`down(silu(gate(x)) * up(x))`."""
+  """`down(activation(gate(x)) * up(x))`."""
 
   cfg: LlamaConfig
   dtype: Any = jnp.float32
@@ -111,7 +127,7 @@ class Mlp(nn.Module):
       linear = _projection(self.cfg, self.dtype, name, features)
       return linear(x, deterministic=deterministic)
 
-    gate_BTF = nn.silu(project(x_BTD, "gate_proj", self.cfg.mlp_width))
+    gate_BTF = _gate(self.cfg, project(x_BTD, "gate_proj", self.cfg.mlp_width))
     up_BTF = project(x_BTD, "up_proj", self.cfg.mlp_width)
     return project(gate_BTF * up_BTF, "down_proj", self.cfg.width)
 
@@ -126,12 +142,12 @@ class Block(nn.Module):
   def __call__(self, carry, layer, context, deterministic):
     x_BTD, cache = carry
     x_BTD = checkpoint_name(x_BTD, BLOCK_INPUT)
-    h_BTD = RmsNorm(self.cfg.norm_eps, self.dtype, name="input_norm")(x_BTD)
+    h_BTD = _norm(self.cfg, self.dtype, "input_norm")(x_BTD)
     h_BTD, cache = Attention(self.cfg, self.dtype, name="attn")(
       h_BTD, cache, layer, context, deterministic
     )
     x_BTD = x_BTD + h_BTD
-    h_BTD = RmsNorm(self.cfg.norm_eps, self.dtype, name="post_attn_norm")(x_BTD)
+    h_BTD = _norm(self.cfg, self.dtype, "post_attn_norm")(x_BTD)
     x_BTD = x_BTD + Mlp(self.cfg, self.dtype, name="mlp")(h_BTD, deterministic)
     return (x_BTD, cache), None
 
@@ -190,7 +206,10 @@ class Embed(nn.Module):
     )
 
   def __call__(self, tokens_BT):
-    return jnp.take(self.embedding, tokens_BT, axis=0).astype(self.dtype)
+    x_BTD = jnp.take(self.embedding, tokens_BT, axis=0).astype(self.dtype)
+    if self.cfg.embed_scale:  # rounded to the dtype, as published
+      x_BTD = x_BTD * jnp.asarray(self.cfg.width**0.5, self.dtype)
+    return x_BTD
 
   def attend(self, x_BTD):
     """Float32 logits of each token."""
@@ -232,7 +251,7 @@ class Llama(nn.Module):
       raise ValueError(f"lora_targets {unknown} are not in {PROJECTIONS}")
     self.embedder = Embed(self.cfg, self.dtype, name="embed")
     self.layers = _scanned_block(self.cfg)(self.cfg, self.dtype)
-    self.final_norm = RmsNorm(self.cfg.norm_eps, self.dtype)
+    self.final_norm = _norm(self.cfg, self.dtype)
     if not self.cfg.tie_embeddings:
       self.lm_head = Head(self.cfg, self.dtype)
 

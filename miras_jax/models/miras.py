@@ -59,7 +59,7 @@ class Miras(nn.Module):
     if cfg.convnext:
       self.convnext = ConvNext(cfg.convnext, dtype)
       self.mining = PatchMining(cfg.clip.width, cfg.clip.grid, dtype)
-    self.projector = Projector(cfg.llama.width, dtype)
+    self.projector = Projector(cfg.llama.width, dtype, cfg.projector)
     self.llm = Llama(cfg.llama, dtype)
     self.seg_prompt = SegPrompt(cfg.seg_prompt, cfg.llama.width, dtype)
     self.sam = Sam(cfg.sam_encoder, cfg.sam_decoder, dtype)

@@ -35,7 +35,8 @@ PARAM_RULES = (
     (r"^clip/.*/(q|k|v)_proj/kernel$",                    P("fsdp", "tensor")),
     (r"^sam/encoder/.*/qkv/kernel$",                      P("fsdp", "tensor")),
     (r"^(clip|sam/encoder)/.*/(out_proj|proj)/kernel$",   P("tensor", "fsdp")),
-    (r"^(clip|convnext|sam/encoder|projector)/.*fc1/kernel$", P("fsdp", "tensor")),
+    (r"^((clip|convnext|sam/encoder|projector)/.*fc1|projector/linear)/kernel$",
+     P("fsdp", "tensor")),
     (r"^(clip|convnext|sam/encoder|projector)/.*fc2/kernel$", P("tensor", "fsdp")),
     # Convolutions [h, w, in, out]: small, only their output channels are cut.
     (r"^(clip|sam/encoder)/patch_embed/kernel$",          P(None, None, None, "fsdp")),

@@ -199,7 +199,7 @@ class Port:
     if self.cfg.convnext:
       mining = PatchMining(self.cfg.clip.width, self.cfg.clip.grid, self.dtype)
       clip_BND = mining.apply({"params": params["mining"]}, clip_BND, aux_BHWC)
-    projector = Projector(self.cfg.llama.width, self.dtype)
+    projector = Projector(self.cfg.llama.width, self.dtype, self.cfg.projector)
     return projector.apply({"params": params["projector"]}, clip_BND)
 
   def embed(self, params, rows, image_tokens_BND):

@@ -86,5 +86,9 @@ def grid(port, table):
     tokens,
     cells.reshape(-1, *cells.shape[2:]),
   )
-  out = run(Projector(cfg.llama.width, port.dtype), port.params["projector"], fused)
+  out = run(
+    Projector(cfg.llama.width, port.dtype, cfg.projector),
+    port.params["projector"],
+    fused,
+  )
   table.tensor("grid/image_tokens", out.reshape(len(views), -1, out.shape[-1]))

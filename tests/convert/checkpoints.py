@@ -60,6 +60,12 @@ def state_dict(kind, flat):
   return mapping.export(unflatten_dict(picked, sep="/"), KINDS[kind])
 
 
+def towers(cfg):
+  """What a checkpoint has beside the language model, under MIRAS's names."""
+  rest = {k: x for k, x in params(cfg).items() if not k.startswith("llm/")}
+  return mapping.export(unflatten_dict(rest, sep="/"), KINDS["miras"])
+
+
 def write(folder, state, *, cfg=CFG, shards=1, suffix=".safetensors", settings=None):
   """A folder as Hugging Face has it: weights in one file or several, config.json."""
   folder.mkdir(parents=True)

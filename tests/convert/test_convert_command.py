@@ -89,6 +89,21 @@ def test_in_out_in_is_bit_identical(ours, published, tmp_path):
   )
 
 
+def test_a_projector_of_one_layer_goes_in_and_out_bit_identical(tmp_path):
+  cfg = with_overrides(CFG, {"convnext": None, "projector": "linear"})
+  state = checkpoints.state_dict("miras", checkpoints.params(cfg))
+  path = checkpoints.write(tmp_path / "lisa", state, cfg=cfg)
+  fields = [field for field in SET if "convnext" not in field]
+  command.main([f"--src={path}", f"--dst={tmp_path / 'ours'}",
+                "--from=lisa", "--tokenizer=none", *fields])  # fmt: skip
+  assert config_of(tmp_path / "ours").projector == "linear"
+  command.main([f"--src={tmp_path / 'ours'}", f"--dst={tmp_path / 'out'}",
+                "--to=miras"])  # fmt: skip
+  found = read_folder(tmp_path / "out")
+  assert found["model.mm_projector.weight"].shape == (WIDTH, cfg.clip.width)
+  assert_same(found, state)
+
+
 @needs_golden
 def test_the_golden_state_dict_returns_bit_identical(tmp_path):
   ours, out = golden_source.convert(tmp_path, "none"), tmp_path / "out"

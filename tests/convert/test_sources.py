@@ -1,7 +1,6 @@
 """Published checkpoints: which kind a file is, which files a folder means, what config
 its shapes say."""
 
-import contextlib
 import dataclasses
 import json
 import pathlib
@@ -9,17 +8,15 @@ import pathlib
 import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from miras_jax.config.model import RopeScaling, with_overrides
 from miras_jax.config.variants import LLAMA_VARIANTS, SAM_VARIANTS, VARIANTS
 from miras_jax.convert import hf, infer
 from miras_jax.convert.files.tensors import TensorInfo
 from miras_jax.convert.job import expected_shapes
-from miras_jax.convert.other_sources import LinearProjector, with_linear_projector
 from miras_jax.convert.sources import Source, detect_kind
 from miras_jax.convert.tables.kinds import KINDS
-from miras_jax.convert.tree import Tree, empty_at, published_targets
+from miras_jax.convert.tree import empty_at
 from miras_jax.errors import UserError
 from tests.convert import checkpoints
 
@@ -78,6 +75,16 @@ def test_llava_of_transformers_five_has_other_beginnings(tmp_path, flat):
   source.close()
 
 
+def test_a_gemma_is_tied_though_its_settings_leave_that_out(tmp_path, flat):
+  state = checkpoints.state_dict("llama", flat)
+  for settings, kind in (({"model_type": "gemma"}, "llama-tied"),
+                         ({"model_type": "llama"}, "llama")):  # fmt: skip
+    folder = checkpoints.write(tmp_path / kind, state, settings=settings)
+    source = Source(folder)
+    source.close()
+    assert source.table is KINDS[kind]
+
+
 def test_an_unknown_key_is_named_with_its_file(tmp_path, flat):
   state = checkpoints.state_dict("sam", flat) | {"model.teacher": np.zeros(3, "f4")}
   folder = checkpoints.write(tmp_path / "sam", state)
@@ -122,65 +129,6 @@ def test_a_path_without_weights_is_named(tmp_path, path):
   (tmp_path / "empty").mkdir()
   with pytest.raises(UserError, match=f"{path}: no "):
     Source(tmp_path / path)
-
-
-# -- the linear projector -------------------------------------------------------------
-
-
-def test_a_linear_projector_becomes_two_layers_that_compute_the_same(tmp_path):
-  from scipy.special import erf
-
-  rng = np.random.default_rng(0)
-  W, b, x = (rng.normal(size=s).astype("f4") for s in ((20, 8), (20,), (5, 8)))
-  state = {"model.mm_projector.weight": W, "model.mm_projector.bias": b}
-  save_file(state, tmp_path / "a.safetensors")
-  source = Source(tmp_path / "a.safetensors", "lisa")
-  w1, b1, w2, b2 = (
-    source.read(f"{LinearProjector.NAME}.{name}")
-    for name in ("0.weight", "0.bias", "2.weight", "2.bias")
-  )
-  z = x @ w1.T + b1
-  made = (z * (1 + erf(z / np.sqrt(2))) / 2) @ w2.T + b2
-  np.testing.assert_allclose(made, x @ W.T + b, atol=1e-5)
-  source.close()
-
-
-class Leaves(Tree):
-  """A tree in memory."""
-
-  def __init__(self, leaves):
-    self.leaves = leaves
-    self.infos = {k: TensorInfo(x.shape, x.dtype) for k, x in leaves.items()}
-
-  def read(self, path, layer=None):
-    return self.leaves[path]
-
-
-@pytest.mark.parametrize("trained", [False, True])
-def test_a_linear_projector_leaves_as_it_came_unless_it_was_trained(tmp_path, trained):
-  rng = np.random.default_rng(0)
-  W, b = (rng.normal(size=s).astype("f4") for s in ((20, 8), (20,)))
-  state = {"model.mm_projector.weight": W, "model.mm_projector.bias": b}
-  save_file(state, tmp_path / "a.safetensors")
-  with contextlib.closing(Source(tmp_path / "a.safetensors", "lisa")) as source:
-    leaves = {
-      place.path: array
-      for key in source.infos
-      for place, array in source.table.read(key, source.read(key))
-    }
-  if trained:
-    leaves["projector/fc1/kernel"] = leaves["projector/fc1/kernel"] * 1.01
-  tree = Leaves(leaves)
-  targets = published_targets(tree, KINDS["miras"], sorted(leaves))
-  found = {t.name: t for t in with_linear_projector(tree, targets)}
-  if trained:
-    assert sorted(found) == sorted(t.name for t in targets)
-    return
-  assert found.keys() == state.keys()
-  for name, want in state.items():
-    (array,) = found[name].arrays()
-    np.testing.assert_array_equal(array, want)
-    assert (found[name].shape, found[name].dtype) == (want.shape, want.dtype)
 
 
 # -- configs --------------------------------------------------------------------------
@@ -239,6 +187,13 @@ def test_a_projector_without_patch_mining_needs_no_second_encoder():
   )
   found = config_of(Shapes("lisa", lisa, parts, settings=settings))
   assert found == lisa
+
+
+def test_a_projector_of_one_layer_is_known_by_its_name():
+  cfg = with_overrides(VARIANTS["7b"], {"convnext": None, "projector": "linear"})
+  llava = Shapes("llava", cfg, ["llm", "clip", "projector"])
+  assert "model.mm_projector.weight" in llava.infos
+  assert config_of(llava).projector == "linear"
 
 
 def test_adapters_give_rank_and_targets():

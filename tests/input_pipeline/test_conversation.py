@@ -371,6 +371,17 @@ def test_chat_template_gives_the_ids_of_transformers(template, tmp_path):
   np.testing.assert_array_equal(row.tokens_L, ids)
 
 
+@pytest.mark.parametrize("family", ["llama_3", "qwen2", "gemma"])
+def test_template_chat_finds_out_whether_there_is_a_system_role(family, tmp_path):
+  tokenizer = chat_tokenizer(family, tmp_path)
+  named, found = (
+    encode_conversation(TURNS, tokenizer, template=template, system="Be brief.")
+    for template in (family, "chat")
+  )
+  np.testing.assert_array_equal(found.tokens_L, named.tokens_L)
+  assert "Be brief." in tokenizer.decode(found.tokens_L)
+
+
 @pytest.mark.parametrize("template", CHAT)
 def test_chat_template_supervises_answers_and_their_end(template, tmp_path):
   tokenizer = chat_tokenizer(template, tmp_path)

@@ -103,10 +103,29 @@ def test_rle_round_trip(values):
   assert json.loads(json.dumps(rle)) == rle
 
 
-def test_rle_is_cocos_own():
-  mask = np.random.default_rng(0).integers(0, 2, (37, 53), dtype=np.uint8)
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(
+  arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40)),
+  hypothesis.strategies.integers(0, 255),
+)
+def test_an_rle_is_cocos_to_the_letter(values, threshold):
+  mask = (values > threshold).astype(np.uint8)
   theirs = coco.encode(np.asfortranarray(mask))
+  assert mask_ops.encode_rle(mask)["counts"] == theirs["counts"].decode()
   np.testing.assert_array_equal(mask_ops.decode_rle(theirs), mask)
+
+
+def test_long_runs_of_an_rle_are_cocos_too():
+  mask = np.zeros((1500, 2000), np.uint8)
+  mask[300:700, 500:1800] = 1
+  mask[-1, -1] = 1
+  theirs = coco.encode(np.asfortranarray(mask))["counts"].decode()
+  assert mask_ops.encode_rle(mask)["counts"] == theirs
+
+
+def test_the_rle_of_nothing_is_that_of_a_mask_without_a_pixel():
+  mask = np.zeros((480, 640), bool)
+  assert mask_ops.empty_rle(480, 640) == mask_ops.encode_rle(mask)
 
 
 def test_uncompressed_rle_is_read():

@@ -1,4 +1,4 @@
-"""The decoder against transformers: Llama, Mistral and Qwen2, one row padded."""
+"""The decoder against transformers: one model of each family, one row padded."""
 
 import functools
 
@@ -30,6 +30,20 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_fac
 B, T, SHORT = 2, 40, 29
 
 
+def port_inputs(width, length, mask=None):
+  """(embeddings of zero, positions, mask) of B rows."""
+  mask = np.ones((B, length), int) if mask is None else mask
+  positions_BT = jnp.broadcast_to(jnp.arange(length), (B, length))
+  x_BTD = jnp.zeros((B, length, width))
+  return x_BTD, positions_BT, segment_mask(jnp.asarray(mask))
+
+
+def ported(model, ours, kind, inputs):
+  """Our parameters of a torch model, by the table `kind`."""
+  init = functools.partial(ours.init, jax.random.key(0), *inputs)
+  return reference.ported(model, KINDS[kind], init, part="llm")
+
+
 def check(kind, *, seed=0, **fields):
   """Hidden states and logits of a random model, converted by our tables."""
   config_class = getattr(transformers, f"{kind}Config")
@@ -46,22 +60,13 @@ def check(kind, *, seed=0, **fields):
 
   cfg = hf.llama_config(config.to_dict(), path="config.json")
   tied = bool(config.tie_word_embeddings)
-  ours = Llama(cfg)
-  positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
-  mask_BTT = segment_mask(jnp.asarray(mask))
-
-  x_BTD = jnp.zeros((B, T, cfg.width))
-  params = reference.ported(
-    model,
-    KINDS["llama-tied" if tied else "llama"],
-    functools.partial(ours.init, jax.random.key(0), x_BTD, positions_BT, mask_BTT),
-    part="llm",
-  )
+  ours, inputs = Llama(cfg), port_inputs(cfg.width, T, mask)
+  params = ported(model, ours, "llama-tied" if tied else "llama", inputs)
 
   @jax.jit
   def run(params, ids):
     x_BTD = ours.apply({"params": params}, ids, method="embed")
-    hidden = ours.apply({"params": params}, x_BTD, positions_BT, mask_BTT)
+    hidden = ours.apply({"params": params}, x_BTD, *inputs[1:])
     return hidden, ours.apply({"params": params}, hidden, method="logits")
 
   hidden, logits = run(params, ids)
@@ -81,22 +86,52 @@ def check(kind, *, seed=0, **fields):
     ("Llama", {"num_key_value_heads": 2, "rope_parameters": LLAMA3}),
     ("Mistral", {"num_key_value_heads": 2, "sliding_window": None}),
     ("Qwen2", {"num_key_value_heads": 2}),
+    ("Qwen3", {"num_key_value_heads": 2, "head_dim": 6}),
+    ("Gemma", {"num_key_value_heads": 2, "head_dim": 10}),
   ],
-  ids=["mha", "gqa", "tied", "linear", "llama3", "mistral", "qwen2"],
+  ids=["mha", "gqa", "tied", "linear", "llama3", "mistral", "qwen2", "qwen3", "gemma"],
 )
 def test_the_decoder_is_that_of_transformers(kind, fields):
   cfg = check(kind, **fields)
   assert cfg.num_kv_heads == fields["num_key_value_heads"]
   assert cfg.qkv_bias == (kind == "Qwen2")
+  assert cfg.qk_norm == (kind == "Qwen3")
   scaling = fields.get("rope_parameters")
   assert (cfg.rope_scaling and cfg.rope_scaling.kind) == (
     scaling and scaling["rope_type"]
   )
 
 
+def test_the_gradient_of_qwen3_s_head_norms_is_that_of_torch():
+  config = transformers.Qwen3Config(
+    **BASE | {"num_hidden_layers": 1}, num_key_value_heads=2, head_dim=6,
+    attn_implementation="eager",
+  )  # fmt: skip
+  model = reference.randomised(transformers.Qwen3ForCausalLM(config), 0)
+  ids = np.random.default_rng(0).integers(3, config.vocab_size, (B, 9))
+  model(torch.tensor(ids)).logits.square().mean().backward()
+
+  ours, inputs = Llama(hf.llama_config(config.to_dict(), path="x")), port_inputs(32, 9)
+  params = ported(model, ours, "llama", inputs)
+
+  @jax.jit
+  @jax.grad
+  def gradient(params):
+    x_BTD = ours.apply({"params": params}, ids, method="embed")
+    hidden = ours.apply({"params": params}, x_BTD, *inputs[1:])
+    return jnp.square(ours.apply({"params": params}, hidden, method="logits")).mean()
+
+  found = gradient(params)["layers"]["attn"]
+  attn = model.model.layers[0].self_attn
+  for name in ("q_norm", "k_norm"):
+    want = getattr(attn, name).weight.grad
+    reference.close(found[name]["scale"][0], want, tolerance=1e-5)
+    assert float(want.abs().max()) > 1e-3
+
+
 @settings(max_examples=2, deadline=None, derandomize=True)
 @given(
-  kind=st.sampled_from(["Llama", "Qwen2"]),
+  kind=st.sampled_from(["Llama", "Qwen2", "Qwen3"]),
   groups=st.sampled_from([1, 2, 3]),
   kv_heads=st.sampled_from([1, 2]),
   head_dim=st.sampled_from([4, 10]),

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from miras_jax.config import file as config_file
+from miras_jax.config.model import with_overrides
 from miras_jax.config.run import RunConfig
 from miras_jax.models import flops, sam_encoder
 from miras_jax.models.miras import dummy_batch
@@ -69,3 +70,12 @@ def test_the_formula_is_within_5_percent_of_the_compiler(
   run = config(trainable, **{"llama.remat": remat})
   ours = flops.example(run, program=program).executed
   assert counted(run, program) / ours == pytest.approx(1, abs=0.05)
+
+
+def test_a_linear_projector_saves_its_second_matrix():
+  cfg = config().model.build()
+  one = with_overrides(cfg, {"projector": "linear"})
+  both, first = (
+    sum(u.flops for u in flops.forward_units(c, 64, 1)) for c in (cfg, one)
+  )
+  assert both - first == 2 * cfg.num_image_tokens * cfg.llama.width**2

@@ -199,3 +199,12 @@ def test_projector_maps_to_the_language_width():
   assert out.shape == (2, 576, 4096)
   want = (1024 * 4096 + 4096) + (4096 * 4096 + 4096)
   assert sum(x.size for x in jax.tree.leaves(variables)) == want
+
+
+def test_a_linear_projector_is_one_matrix():
+  x = jax.random.normal(jax.random.key(0), (1, 3, 8))
+  projector = Projector(12, kind="linear")
+  out, variables = projector.init_with_output(jax.random.key(1), x)
+  (layer,) = variables["params"].values()
+  assert layer["kernel"].shape == (8, 12)
+  np.testing.assert_allclose(out, x @ layer["kernel"] + layer["bias"], atol=1e-5)

@@ -30,6 +30,13 @@ TINY = LlamaConfig(
 )
 
 
+# Every feature that some family has (config/families/), at once.
+FEATURED = dataclasses.replace(
+  TINY, head_dim=6, qk_norm=True, activation="gelu_tanh", norm_offset=1.0,
+  embed_scale=True, tie_embeddings=True,
+)  # fmt: skip
+
+
 def randomised(params, seed=0):
   """Every leaf random, so that no bias, norm or adapter is left at its start value."""
   leaves, tree = jax.tree.flatten(params)
@@ -158,11 +165,12 @@ def extend(model, params, x_BTD, positions_BT, cache, index_B):
   return model.apply({"params": params}, *args, method="extend")
 
 
-def test_prefill_then_single_tokens_equal_the_full_forward():
-  model, params, (x_BTD, positions_BT, mask_BTS) = build()
+@pytest.mark.parametrize("cfg", [TINY, FEATURED], ids=["plain", "featured"])
+def test_prefill_then_single_tokens_equal_the_full_forward(cfg):
+  model, params, (x_BTD, positions_BT, mask_BTS) = build(cfg)
   full_BTD = run(model, params, (x_BTD, positions_BT, mask_BTS))
   prompt_B, T = jnp.array([4, 2]), x_BTD.shape[1]
-  cache, zero_B = init_cache(TINY, 2, T), jnp.zeros(2, jnp.int32)
+  cache, zero_B = init_cache(cfg, 2, T), jnp.zeros(2, jnp.int32)
 
   # Row 1 is right padded: its slots 2 and 3 hold rubbish until they are overwritten.
   padded = jnp.where((jnp.arange(4) < prompt_B[:, None])[..., None], x_BTD[:, :4], 9.0)
@@ -225,6 +233,37 @@ def test_tied_model_reads_logits_off_its_embedding():
   expected = hidden_BTD @ params["embed"]["embedding"].T
   assert "lm_head" not in params
   np.testing.assert_allclose(logits(model, params, hidden_BTD), expected, atol=1e-5)
+
+
+def test_normed_heads_ignore_the_size_of_their_projections():
+  cfg = dataclasses.replace(TINY, qkv_bias=False, qk_norm=True, norm_eps=1e-8)
+  model, params, inputs = build(cfg)
+  larger = jax.tree.map(lambda x: x, params)
+  for name in ("q_proj", "k_proj"):
+    larger["layers"]["attn"][name]["kernel"] *= 8
+  np.testing.assert_allclose(
+    run(model, larger, inputs), run(model, params, inputs), atol=1e-4
+  )
+
+
+def test_a_norm_with_an_offset_stores_what_is_added_to_one():
+  cfg = dataclasses.replace(TINY, norm_offset=1.0)
+  model, params, inputs = build(cfg)
+  fresh = jax.jit(model.init)(jax.random.key(0), *inputs)["params"]
+  assert not fresh["final_norm"]["scale"].any()
+  plain = jax.tree.map_with_path(
+    lambda path, x: x + 1 if "scale" in str(path[-1]) else x, params
+  )
+  np.testing.assert_allclose(
+    run(model, params, inputs), run(Llama(TINY), plain, inputs), atol=1e-5
+  )
+
+
+def test_scaled_embeddings_are_larger_by_the_root_of_the_width():
+  model, params, _ = build(dataclasses.replace(TINY, embed_scale=True))
+  x_BTD = model.apply({"params": params}, jnp.array([[3]]), method="embed")
+  want = params["embed"]["embedding"][3] * TINY.width**0.5
+  np.testing.assert_allclose(x_BTD[0, 0], want, rtol=1e-6)
 
 
 def test_half_precision_compute_keeps_float32_parameters_and_logits():
@@ -291,6 +330,7 @@ def test_remat_does_not_change_the_parameter_tree(remat):
 def count_by_formula(cfg):
   D, Q, KV = cfg.width, cfg.num_heads * cfg.head_dim, cfg.num_kv_heads * cfg.head_dim
   attn = D * Q + 2 * D * KV + Q * D + cfg.qkv_bias * (Q + 2 * KV)
+  attn += cfg.qk_norm * 2 * cfg.head_dim
   layer = attn + 3 * D * cfg.mlp_width + 2 * D
   tables = 1 if cfg.tie_embeddings else 2
   return tables * cfg.vocab_size * D + cfg.depth * layer + D
@@ -305,6 +345,12 @@ def count_by_formula(cfg):
     ("llama3-8b", 8_030_261_248),
     ("mistral-7b", 7_241_732_096),
     ("qwen2-7b", 7_615_616_512),
+    ("qwen3-0.6b", 596_049_920),
+    ("qwen3-4b", 4_022_468_096),
+    ("qwen3-8b", 8_190_735_360),
+    ("qwen3-32b", 32_762_123_264),
+    ("gemma-2b", 2_506_172_416),
+    ("gemma-7b", 8_537_680_896),
   ],
 )
 def test_full_size_parameter_counts(name, published):
@@ -353,15 +399,16 @@ def test_policies_keep_less_and_less():
   assert kept == sorted(kept, reverse=True) and len(set(kept)) == 4
 
 
-def test_fresh_adapter_changes_nothing():
-  cfg = dataclasses.replace(TINY, lora_rank=2)
+@pytest.mark.parametrize("base", [TINY, FEATURED], ids=["plain", "featured"])
+def test_fresh_adapter_changes_nothing(base):
+  cfg = dataclasses.replace(base, lora_rank=2)
   model, _, inputs = build(cfg)
   fresh = jax.jit(model.init)(jax.random.key(0), *inputs)["params"]
   flat = flatten_dict(fresh, sep="/")
   plain = unflatten_dict({k: v for k, v in flat.items() if "lora" not in k}, sep="/")
   assert len(flat) > len(flatten_dict(plain))
   np.testing.assert_array_equal(
-    run(model, fresh, inputs), run(Llama(TINY), plain, inputs)
+    run(model, fresh, inputs), run(Llama(base), plain, inputs)
   )
 
 

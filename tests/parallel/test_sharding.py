@@ -76,6 +76,15 @@ def test_the_table_covers_the_full_size_model_and_every_rule_is_used(full_size):
   sharding.check_rules(trees.paths_of(full_size))
 
 
+def test_the_norm_of_a_head_is_on_every_device():
+  assert sharding.spec_for("llm/layers/attn/q_norm/scale") == P()
+
+
+def test_a_projector_of_one_layer_is_cut_as_the_first_of_two():
+  one, two = (sharding.spec_for(f"projector/{n}/kernel") for n in ("linear", "fc1"))
+  assert one == two == P("fsdp", "tensor")
+
+
 def test_a_sixteenth_of_every_large_matrix_lies_on_each_of_sixteen(full_size):
   class Mesh:
     shape = dict.fromkeys(mesh_lib.AXES, 1) | {"fsdp": 16}

@@ -1,7 +1,8 @@
-"""Safetensors files, one tensor at a time, every number of the header checked.
+"""Safetensors files, one tensor at a time.
 
-The library maps files and answers damage with a dozen messages; a read here takes one
-tensor, or one layer of it, and damage is one line that names the file.
+The library parses and checks the header. The numbers are read here, one tensor or one
+layer of it: the library maps files, so one that shrinks (a disk that others write to)
+would end the process with SIGBUS, and every page that was read would count as ours.
 
   8 bytes    length of the header, little endian
   header     JSON: {name: {"dtype", "shape", "data_offsets": [begin, end]}}
@@ -10,11 +11,11 @@ tensor, or one layer of it, and damage is one line that names the file.
 
 import json
 import math
-import os
 import pathlib
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from miras_jax.convert.files.tensors import (
   Closing,
@@ -25,7 +26,6 @@ from miras_jax.convert.files.tensors import (
 )
 from miras_jax.errors import UserError
 
-MAX_HEADER_BYTES = 100_000_000  # the limit of the format
 MAX_DIMS = 16
 DTYPES = {
   "F64": np.float64,
@@ -45,12 +45,8 @@ DTYPES = {
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 
 
-class _Damaged(Exception):
-  """What is wrong with a file; the caller adds its name."""
-
-
 class SafetensorsFile(Closing):
-  """Tensors of one file. `infos`: {name: TensorInfo}; `metadata`: {text: text}.
+  """Tensors of one file. `infos`: {name: TensorInfo}.
 
   Raises UserError naming the file when it is truncated or damaged.
   """
@@ -60,13 +56,16 @@ class SafetensorsFile(Closing):
     self._file = None
     try:
       self._file = open(path, "rb")
-      self.infos, self._offsets, self.metadata = _read_header(self._file)
+      self.infos, self._offsets = _read_header(path, self._file)
     except OSError as error:
       self.close()
       raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except _Damaged as error:
+    except SafetensorError as error:
       self.close()
-      raise UserError(f"{path}: {error}") from None
+      raise UserError(f"{path}: truncated or damaged: {error}") from None
+    except UserError:
+      self.close()
+      raise
 
   def read(self, name, *, layer=None):
     """The tensor as an array of its own, or entry `layer` of its first axis."""
@@ -131,88 +130,32 @@ def read_index(path):
   return {name: path.parent / file for name, file in pairs}
 
 
-def _read_header(file):
-  size = os.fstat(file.fileno()).st_size
-  length = int.from_bytes(file.read(8), "little")
-  if size < 10 or length > size - 8:
-    raise _Damaged(
-      f"truncated or not a safetensors file: its header would have {length:,} bytes,"
-      f" the file has {size:,}"
-    )
-  if length > MAX_HEADER_BYTES:
-    raise _Damaged(
-      f"its header has {length:,} bytes, want at most {MAX_HEADER_BYTES:,}"
-    )
-  entries = _parse(file.read(length))
-  metadata = entries.pop("__metadata__", None) or {}
-  infos, spans = {}, []
-  for name, entry in entries.items():
-    infos[name], begin, end = _entry(name, entry)
-    spans.append((begin, end, name))
-  end = _check_cover(spans)
-  if end != size - 8 - length:
-    raise _Damaged(
-      f"truncated or damaged: its tensors have {end:,} bytes, the file holds"
-      f" {size - 8 - length:,} of them"
-    )
-  offsets = {name: begin + 8 + length for begin, _, name in spans}
-  return infos, offsets, metadata
+def _read_header(path, file):
+  """({name: TensorInfo}, {name: byte offset}) of an open file.
+
+  The library has checked that the tensors lie one behind the other and fill the file.
+  """
+  with safe_open(path, framework="numpy") as header:
+    infos = {
+      name: _info(path, name, header.get_slice(name)) for name in header.offset_keys()
+    }
+  end = 8 + int.from_bytes(file.read(8), "little")
+  offsets = {}
+  for name, info in infos.items():
+    offsets[name] = end
+    end += info.nbytes
+  return infos, offsets
 
 
-def _parse(data):
-  try:
-    entries = json.loads(data, object_pairs_hook=_no_duplicates)
-  except (ValueError, RecursionError) as error:
-    raise _Damaged(f"damaged: its header is not JSON ({error})") from None
-  if not isinstance(entries, dict):
-    raise _Damaged(f"damaged: its header is {type(entries).__name__}, want an object")
-  return entries
-
-
-def _no_duplicates(pairs):
-  found = dict(pairs)
-  if len(found) != len(pairs):
-    raise ValueError("a name occurs twice")
-  return found
-
-
-def _entry(name, entry):
-  """(TensorInfo, begin, end) of one entry of the header."""
+def _info(path, name, tensor):
+  """TensorInfo of a tensor of the library. UserError for what we cannot hold."""
   if not is_name(name):
-    raise _Damaged(f"damaged: a tensor is called {name[:60]!a}, want printable text")
-  if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(
-    entry
-  ):
-    raise _Damaged(f"damaged: no dtype, shape and data_offsets for {name}")
-  if entry["dtype"] not in list(DTYPES):
-    raise _Damaged(
-      f"{name} has dtype {entry['dtype']!r:.40}, want one of {list(DTYPES)}"
+    raise UserError(
+      f"{path}: damaged: a tensor is called {name[:60]!a}, want printable text"
     )
-  shape, span = entry["shape"], entry["data_offsets"]
-  if not _whole(shape) or len(shape) > MAX_DIMS:
-    raise _Damaged(f"damaged: {name} has shape {shape!r:.60}")
-  if not _whole(span) or len(span) != 2 or span[0] > span[1]:
-    raise _Damaged(f"damaged: {name} has data_offsets {span!r:.60}")
-  info = TensorInfo(tuple(shape), np.dtype(DTYPES[entry["dtype"]]))
-  if span[1] - span[0] != info.nbytes:
-    raise _Damaged(
-      f"damaged: {name} is {info}, that is {info.nbytes:,} bytes, but has"
-      f" {span[1] - span[0]:,}"
-    )
-  return info, *span
-
-
-def _whole(numbers):
-  return isinstance(numbers, list) and all(
-    type(n) is int and 0 <= n < 1 << 48 for n in numbers
-  )
-
-
-def _check_cover(spans):
-  """End of the last tensor; _Damaged when two overlap or bytes belong to none."""
-  end = 0
-  for begin, stop, name in sorted(spans):
-    if begin != end:
-      raise _Damaged(f"damaged: {name} begins at {begin:,}, want {end:,}")
-    end = stop
-  return end
+  dtype, shape = tensor.get_dtype(), tensor.get_shape()
+  if dtype not in DTYPES:
+    raise UserError(f"{path}: {name} has dtype {dtype}, want one of {list(DTYPES)}")
+  if len(shape) > MAX_DIMS:
+    raise UserError(f"{path}: {name} has {len(shape)} axes, want at most {MAX_DIMS}")
+  return TensorInfo(tuple(shape), np.dtype(DTYPES[dtype]))

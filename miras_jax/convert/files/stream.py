@@ -12,7 +12,6 @@ DST/manifest.json         size and SHA-256 of every file
 import concurrent.futures
 import hashlib
 import json
-import math
 import os
 import pathlib
 import shutil
@@ -205,7 +204,6 @@ class Journal:
         self._last[entry["file"]] = (int(entry["end"]), str(entry["sha256"]))
       except (ValueError, KeyError, TypeError):
         break  # the line that a killed run did not end
-    self._file = None
 
   def last(self, name):
     """(end, sha256) of what is written of a file; (0, "") for nothing."""
@@ -350,7 +348,3 @@ def _check_space(partial, shards):
     raise UserError(
       f"{partial.parent}: needs {need / 1e9:,.2f} GB and {free / 1e9:,.2f} GB is free"
     )
-
-
-def num_bytes(targets):
-  return sum(math.prod(t.shape) * np.dtype(t.dtype).itemsize for t in targets)

@@ -91,11 +91,6 @@ class TorchFile(Closing):
     return flat
 
 
-def is_torch_file(path):
-  """Whether the name or the first bytes say so."""
-  return str(path).endswith((".pth", ".pt", ".bin", ".ckpt"))
-
-
 # -- the archive ----------------------------------------------------------------------
 
 

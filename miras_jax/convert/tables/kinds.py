@@ -3,7 +3,7 @@
 from miras_jax.convert.tables import clip, convnext, llama, miras, sam
 
 KINDS = {
-  "llama": llama.HF,  # and Vicuna, Mistral, Qwen2
+  "llama": llama.HF,  # and every other family of decoders
   "llama-tied": llama.HF_TIED,
   "clip": clip.HF,
   "clip-openai": clip.OPENAI,

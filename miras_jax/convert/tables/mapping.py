@@ -236,28 +236,23 @@ def shapes_of(params):
   return {k: tuple(x.shape) for k, x in flatten_dict(params, sep="/").items()}
 
 
-def convert(source, table, expected, *, partial=False):
+def convert(source, table, expected):
   """Published {key: array} -> our nested dict.
 
-  `expected`: {path: shape}. Unknown keys, wrong shapes and, unless `partial`, missing
-  leaves are UserErrors.
+  `expected`: {path: shape}. Unknown keys, wrong shapes and missing leaves are
+  UserErrors.
   """
   items = ((None, key, w.shape, table) for key, w in source.items())
   made = plan(items, expected)
-  if made.missing and not partial:
+  if made.missing:
     first = made.missing[0]
     more = f" and {len(made.missing) - 1} more" if len(made.missing) > 1 else ""
     raise UserError(f"no key for our {str(first)!r}{more}{_wanted(table, first)}")
   flat = {
     path: assemble(pieces, lambda piece: source[piece.key])
     for path, pieces in made.pieces.items()
-    if not _gaps(path, made.missing)
   }
   return unflatten_dict(flat, sep="/")
-
-
-def _gaps(path, missing):
-  return any(place.path == path for place in missing)
 
 
 def _wanted(table, place):

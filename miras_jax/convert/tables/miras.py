@@ -14,10 +14,11 @@ from miras_jax.convert.tables.rules import (
   thirds,
 )
 
+# Two layers, or in LISA and the first LLaVA one.
 _PROJECTOR = tuple(
   rule
-  for theirs, ours in (("0", "fc1"), ("2", "fc2"))
-  for rule in linear(f"model.mm_projector.{theirs}", f"projector/{ours}")
+  for theirs, ours in ((".0", "fc1"), (".2", "fc2"), ("", "linear"))
+  for rule in linear(f"model.mm_projector{theirs}", f"projector/{ours}")
 )
 _MINING = tuple(
   rule
