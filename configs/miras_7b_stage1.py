@@ -17,6 +17,7 @@ def get_config(arg: str = ""):
   """`:size=7b|13b|34b|70b|1b|small|tiny,attention=splash|xla|cudnn`."""
   opts = common.parse(arg, size="7b", attention="splash")
   c = common.lora_config(**opts)
+  c.trainable = "lora_heads+new"  # and what `miras convert --new=...` added
   c.loss.preset = "paper"  # 1.0 tokens + 2.0 BCE + 0.5 dice
   c.data.max_len = 2048 if c.model.dtype == "bfloat16" else 0
   c.data.max_masks = 3

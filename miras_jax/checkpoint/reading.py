@@ -111,13 +111,6 @@ def read_table(folder) -> dict[str, list]:
   return read_meta(folder)["leaves"]
 
 
-def read_leaf(folder, name) -> np.ndarray:
-  """One leaf of a step folder or `frozen/` as a numpy array; Damaged if it changed."""
-  leaves = {name: read_table(folder)[name]}
-  found = read_arrays(folder, leaf_table.shapes_of(leaves, _first_device()), leaves)
-  return np.asarray(jax.tree.leaves(found)[0])
-
-
 def load_part(checkpoint, patterns, *, sharding=None) -> tuple[dict, int]:
   """(params, step): only the trained parameters whose path has one of `patterns`.
 
@@ -147,23 +140,22 @@ def verify(folder) -> None:
 
   Memory holds HOST_BYTES or one leaf, whichever is more, and a device nothing.
   """
-  leaves = read_meta(folder)["leaves"]
-  try:
-    handler = ocp.PyTreeCheckpointHandler()
-    saved = handler.metadata(epath.Path((folder / "state").absolute())).tree
-  except Exception as error:  # whatever tensorstore makes of damaged bytes
-    raise Damaged(f"{folder}/state: {_first_line(error)}") from error
+  leaves = read_table(folder)
+  saved = _saved_tree(folder)
   flat = jax.tree_util.tree_leaves_with_path(saved)
   if wrong := sorted({fingerprint.path_name(path) for path, _ in flat} ^ leaves.keys()):
     raise Damaged(f"{folder}: {wrong[0]!r} is not in both its table and its arrays")
-  for names in _groups(leaves):
-    table = _host_table(folder, saved, names)
-    if wrong := fingerprint.first_mismatch({n: leaves[n] for n in names}, table):
-      path = wrong[0]
-      raise Damaged(f"{folder}: the values of {path!r} are not those that were saved")
+  for names in groups(leaves):
+    _host_arrays(folder, saved, {name: leaves[name] for name in names})
 
 
-def _groups(leaves):
+def read_on_host(folder, names) -> dict[str, np.ndarray]:
+  """{path: array} of some leaves of a step or `frozen/`; Damaged if one changed."""
+  leaves = read_table(folder)
+  return _host_arrays(folder, _saved_tree(folder), {n: leaves[n] for n in names})
+
+
+def groups(leaves):
   """Sets of paths whose arrays take at most HOST_BYTES together, or single ones."""
   names, size = set(), 0
   for name, (shape, dtype, _) in leaves.items():
@@ -177,14 +169,23 @@ def _groups(leaves):
     yield names
 
 
-def _host_table(folder, saved, names):
-  """{path: [shape, dtype, fingerprint]} of some leaves; raises Damaged.
+def _saved_tree(folder):
+  """The tree of a checkpoint's metadata; raises Damaged."""
+  try:
+    handler = ocp.PyTreeCheckpointHandler()
+    return handler.metadata(epath.Path((folder / "state").absolute())).tree
+  except Exception as error:  # whatever tensorstore makes of damaged bytes
+    raise Damaged(f"{folder}/state: {_first_line(error)}") from error
+
+
+def _host_arrays(folder, saved, leaves):
+  """{path: array} of `leaves`, fingerprints compared; raises Damaged.
 
   saved: the metadata's tree, whose other leaves are not read.
   """
 
   def wanted(path, leaf):
-    return leaf if fingerprint.path_name(path) in names else ocp.PLACEHOLDER
+    return leaf if fingerprint.path_name(path) in leaves else ocp.PLACEHOLDER
 
   item = jax.tree.map_with_path(wanted, saved)
   as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
@@ -195,12 +196,15 @@ def _host_table(folder, saved, names):
       for path, x in jax.tree_util.tree_leaves_with_path(found)
       if x is not ocp.PLACEHOLDER
     }
-    return {
+    table = {
       path: [list(x.shape), str(x.dtype), fingerprint.on_host(x)]
       for path, x in arrays.items()
     }
   except Exception as error:  # whatever tensorstore makes of damaged bytes
     raise Damaged(f"{folder}/state: {_first_line(error)}") from error
+  if wrong := fingerprint.first_mismatch(leaves, table):
+    raise Damaged(f"{folder}: the values of {wrong[0]!r} are not those that were saved")
+  return arrays
 
 
 def read_metrics(folder) -> dict[str, float]:

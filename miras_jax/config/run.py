@@ -78,7 +78,7 @@ class RunConfig:
   )
   init_from: str = setting(
     "",
-    "folder that `miras convert` wrote: the run starts from its weights",
+    "converted folder, workdir or step whose weights the run starts from",
     is_path=True,
   )
   allow_random: bool = setting(

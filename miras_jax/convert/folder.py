@@ -19,7 +19,7 @@ from miras_jax.config.run import RunConfig
 from miras_jax.convert.files.safetensors_file import SafetensorsFile, read_index
 from miras_jax.convert.files.stream import read_manifest
 from miras_jax.convert.files.tensors import TensorInfo
-from miras_jax.convert.outputs import FORMAT, INDEX
+from miras_jax.convert.outputs import FORMAT, INDEX, is_converted
 from miras_jax.convert.sources import read_settings
 from miras_jax.convert.tree import STACKED, Tree
 from miras_jax.errors import UserError
@@ -36,6 +36,7 @@ class FolderTree(Tree):
         f"{folder}: format {self.manifest.get('format')!r}, want {FORMAT!r}; is it the"
         " result of `miras convert`?"
       )
+    self.new = self.manifest.get("new", [])  # paths of parts that are random numbers
     self.config = _read_config(self.folder / "config.json")
     self.tokenizer = self.folder / "tokenizer"
     self.settings = read_settings(self.folder, "language_model.json")
@@ -59,32 +60,28 @@ class FolderTree(Tree):
     for file in self._files.values():
       file.close()
 
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    self.close()
-
 
 class WorkdirTree(Tree):
   """The leaves of a `miras train` folder, trained ones from their moving average if
-  there is one; one leaf is in memory at a time."""
+  there is one; `reading.HOST_BYTES` of them are in memory at a time, or one leaf."""
+
+  new = ()  # parts that were never trained: a run has none
 
   def __init__(self, checkpoint):
     self.folder, self.step = workdir.locate(checkpoint)
     folder, self.settings = self.folder, {}
     self.config, self.tokenizer = reading.read_config(folder), folder.tokenizer
-    self.infos, self._where, self._last = {}, {}, (None, None)
+    self.infos, self._where, self._group_of, self._arrays = {}, {}, {}, {}
     saved = self._leaves(folder.step(self.step))
     part = "ema/" if any(k.startswith("ema/") for k in saved) else "trainable/"
     self._add(folder.step(self.step), saved, part)
     self._add(folder.frozen, self._leaves(folder.frozen), "params/")
 
   def read(self, path, layer=None):
-    if self._last[0] != path:
-      self._last = (None, None)  # freed before the next one comes
-      self._last = (path, self._read(path))
-    array = self._last[1]
+    if path not in self._arrays:
+      self._arrays = {}  # freed before the next ones come
+      self._arrays = self._read(path)
+    array = self._arrays[path]
     return array if layer is None else array[layer]
 
   def identity(self):
@@ -93,7 +90,7 @@ class WorkdirTree(Tree):
     return {"path": str(self.folder.path), "step": self.step, "leaves": leaves}
 
   def close(self):
-    self._last = (None, None)
+    self._arrays = {}
 
   def _leaves(self, folder):
     try:
@@ -102,22 +99,32 @@ class WorkdirTree(Tree):
       raise UserError(f"{folder} is damaged: {damage}") from None
 
   def _add(self, folder, leaves, part):
-    for key, entry in leaves.items():
-      if key.startswith(part):
-        path = key.removeprefix(part)
+    own = {key: entry for key, entry in leaves.items() if key.startswith(part)}
+    for group in reading.groups(own):
+      paths = {key.removeprefix(part): key for key in group}
+      for path, key in paths.items():
+        entry = own[key]
         self.infos[path] = TensorInfo(tuple(entry[0]), jax.numpy.dtype(entry[1]))
         self._where[path] = (folder, key, entry)
+        self._group_of[path] = paths
 
   def _read(self, path):
-    folder, key, _ = self._where[path]
+    """{path: array} of the leaves that are read together with `path`."""
+    folder, paths = self._where[path][0], self._group_of[path]
     try:
-      return reading.read_leaf(folder, key)
+      arrays = reading.read_on_host(folder, paths.values())
     except reading.Damaged as damage:
       raise UserError(f"{folder} is damaged: {damage}") from None
+    return {path: arrays[key] for path, key in paths.items()}
+
+
+def open_tree(path) -> Tree:
+  """The leaves of a converted folder, a workdir or one of its steps. UserError."""
+  return FolderTree(path) if is_converted(path) else WorkdirTree(path)
 
 
 def load_params(folder, shapes=None, *, optional=()):
-  """(nested dict of arrays, paths that were not there) of a converted folder.
+  """(nested dict of arrays, paths that were not there) of what `open_tree` opens.
 
   shapes    nested dict of ShapeDtypeStruct, with shardings or without: what is wanted,
             in which dtype and where; None takes all as it is, on the first device
@@ -126,7 +133,7 @@ def load_params(folder, shapes=None, *, optional=()):
   A device's part is read layer by layer: the host never holds more than one leaf's
   part. Raises UserError naming the first leaf that is missing or of another shape.
   """
-  with FolderTree(folder) as tree:
+  with open_tree(folder) as tree:
     wanted = _all(tree) if shapes is None else flatten_dict(shapes, sep="/")
     missing = _check(tree, wanted, optional, strict=shapes is not None)
     loaded = {

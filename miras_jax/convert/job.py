@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -15,6 +16,9 @@ from miras_jax.convert.outputs import OUTPUTS, is_converted
 from miras_jax.convert.sources import Source
 from miras_jax.convert.tree import NEW_PARTS, CastTree, MergedTree, SourceTree
 from miras_jax.errors import UserError
+
+# Of the new parts, what is added to features that a source was trained with.
+ADDED = re.compile(r"mining/value_proj/")
 
 
 @dataclasses.dataclass
@@ -104,13 +108,12 @@ def expected_shapes(cfg):
 def _our_tree(path):
   """FolderTree or WorkdirTree when `path` is one of ours, else None."""
   path = pathlib.Path(path)
-  converted = is_converted(path)
   trained = (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
-  if not converted and not trained and path.name != "checkpoints":
+  if not is_converted(path) and not trained and path.name != "checkpoints":
     return None
-  from miras_jax.convert.folder import FolderTree, WorkdirTree
+  from miras_jax.convert.folder import open_tree  # orbax: seconds, only needed here
 
-  return FolderTree(path) if converted else WorkdirTree(path)
+  return open_tree(path)
 
 
 def _open_published(paths, kinds, plan):
@@ -167,7 +170,11 @@ def _new_paths(shapes, parts):
 
 
 class Random:
-  """Leaves with the model's own random values, made when the first one is read."""
+  """Leaves with the model's own random values, made when the first one is read.
+
+  What mining adds to the image tokens starts at zero, so that the language model of
+  the sources goes on seeing what it was trained with.
+  """
 
   def __init__(self, cfg, paths, seed):
     self.cfg, self.paths, self.seed = cfg, paths, seed
@@ -185,7 +192,10 @@ class Random:
 
     # Compiled, so that what is not asked for is never made.
     made = jax.jit(make)(jax.random.key(self.seed))
-    return {path: np.asarray(x) for path, x in made.items()}
+    return {
+      path: np.zeros(x.shape, x.dtype) if ADDED.match(path) else np.asarray(x)
+      for path, x in made.items()
+    }
 
 
 def _merge(job, *, asked):

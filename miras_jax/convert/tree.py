@@ -35,8 +35,17 @@ class Tree:
 
   infos: dict
 
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.close()
+
   def read(self, path, layer=None):
     raise NotImplementedError
+
+  def close(self):
+    """Closes what it reads from."""
 
   def arrays(self, path):
     """The leaf in its own order: one array a layer, or as it is."""

@@ -73,6 +73,11 @@ def convnext_last_blocks(paths):
 
 
 SUFFIXES = {
+  # What published parts lack and `miras convert --new=...` adds.
+  "projector": lambda paths: (r"^projector/",),
+  "mining": lambda paths: (r"^mining/",),
+  # Those of the two that `init_from` has as random numbers: a run writes them out.
+  "new": lambda paths: (),
   "clip_top_half": clip_top_half,
   "convnext_last_blocks": convnext_last_blocks,
 }

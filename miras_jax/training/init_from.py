@@ -1,4 +1,6 @@
-"""A run that starts from a converted folder: `--config.init_from=DIR`.
+"""A run that starts from trained weights: `--config.init_from=DIR`.
+
+DIR is what `miras convert` wrote, a workdir of `miras train` or one of its steps.
 
 The model is the folder's, the tokenizer too; the run's own `model.overrides` may change
 how it is trained. Leaves that the folder lacks start from the run's seed.
@@ -14,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax import logs
 from miras_jax.config.run import ModelChoice
-from miras_jax.convert.folder import FolderTree, load_params
+from miras_jax.convert.folder import load_params, open_tree
 from miras_jax.errors import UserError
 from miras_jax.models import trees
 from miras_jax.training import step as train_step
@@ -25,6 +27,8 @@ FREE = re.compile(
   r"llama\.(lora_\w+|remat|attention|scan_unroll)|convnext\.layer_scale_init"
   r"|seg_prompt\.(alignment|seg_state|num_heads)"
 )
+# Suffix of a trainable preset, and those that it stands for.
+NEW, NEW_SUFFIXES = "new", {"projector", "mining"}
 # Leaves that published weights do not have and a run may add.
 FRESH = (r"/lora_[ab]$", r"^seg_prompt/align/")
 
@@ -33,12 +37,29 @@ def fitted(config):
   """The run with model and tokenizer of its `init_from`. Raises UserError."""
   if not config.init_from:
     return config
-  with FolderTree(config.init_from) as tree:
-    theirs, tokenizer = tree.config.model, tree.tokenizer
+  with open_tree(config.init_from) as tree:
+    theirs, tokenizer, new = tree.config.model, tree.tokenizer, tree.new
   model = _model(config.model, theirs, config.init_from)
   rows = model.overrides["llama.vocab_size"]
   data = dataclasses.replace(config.data, tokenizer=_tokenizer(config, tokenizer, rows))
-  return dataclasses.replace(config, model=model, data=data)
+  trainable = _trainable(config, {path.split("/")[0] for path in new})
+  return dataclasses.replace(config, model=model, data=data, trainable=trainable)
+
+
+def _trainable(config, new):
+  """The preset with `+new` written out. UserError for a new part that stays frozen."""
+  preset, *suffixes = config.trainable.split("+")
+  untrained = sorted(new & NEW_SUFFIXES - set(suffixes)) if preset != "full" else []
+  if NEW in suffixes:
+    rest = [name for name in suffixes if name != NEW]
+    return "+".join([preset, *rest, *untrained])
+  if untrained and not config.allow_random:
+    raise UserError(
+      f"init_from={config.init_from} has {' and '.join(untrained)} as random numbers,"
+      f" which trainable={config.trainable!r} leaves frozen; say"
+      f" --config.trainable={'+'.join([config.trainable, *untrained])}"
+    )
+  return config.trainable
 
 
 def resumed(config, saved):
@@ -47,10 +68,12 @@ def resumed(config, saved):
     return config
   overrides = saved.model.overrides | config.model.overrides
   model = dataclasses.replace(config.model, overrides=overrides)
-  found = config.data.tokenizer
-  tokenizer = saved.data.tokenizer if found == "bpe" else found
+  given, trainable = config.data.tokenizer, config.trainable
+  tokenizer = saved.data.tokenizer if given == "bpe" else given
   data = dataclasses.replace(config.data, tokenizer=tokenizer)
-  return dataclasses.replace(config, model=model, data=data)
+  if NEW in trainable.split("+"):
+    trainable = saved.trainable
+  return dataclasses.replace(config, model=model, data=data, trainable=trainable)
 
 
 def _model(ours, theirs, folder):

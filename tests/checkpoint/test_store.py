@@ -333,15 +333,15 @@ def test_the_host_counts_as_the_devices_do(dtype, monkeypatch):
 
 def test_verify_reads_one_leaf_at_a_time_and_uses_no_device(trained, monkeypatch):
   groups = []
-  host_table = reading._host_table
+  host_arrays = reading._host_arrays
 
-  def counted(folder, saved, names):
-    table = host_table(folder, saved, names)
-    groups.append(sorted(table))
-    return table
+  def counted(folder, saved, leaves):
+    arrays = host_arrays(folder, saved, leaves)
+    groups.append(sorted(arrays))
+    return arrays
 
   monkeypatch.setattr(reading, "HOST_BYTES", 1)
-  monkeypatch.setattr(reading, "_host_table", counted)
+  monkeypatch.setattr(reading, "_host_arrays", counted)
   monkeypatch.setattr(fingerprint, "_sums", lambda _: pytest.fail("on a device"))
   folder = workdir.Workdir(trained[0])
   reading.verify(folder.step(2))
