@@ -81,13 +81,16 @@ class Pipeline:
   """Iterator over Batch dicts (DESIGN section 3) of numpy arrays, rows of this host.
 
   problems: defective records met so far by index; `zero_weight` counts how often such
-  a record was due, so an epoch later the same one counts again.
+  a record was due, so an epoch later the same one counts again. needs_sound: a whole
+  pass that meets none but defective records is a UserError.
   """
 
   def __init__(self, *, examples, order, batch_size, host, num_threads):
     self.examples = examples
     self.batch_size = batch_size
     self.zero_weight = 0
+    self.needs_sound = False
+    self._any_sound, self._passed = False, 0
     self._order = order
     self._host = host
     self._num_threads = num_threads
@@ -111,10 +114,23 @@ class Pipeline:
       self._iterator = iter(self._open())
     batch = next(self._iterator)
     self._next_index += self.batch_size
-    self.zero_weight += sum(
-      record in self.problems.by_index for record in self.records(batch)
-    )
+    self._count_defective(self.records(batch))
     return batch
+
+  def _count_defective(self, records):
+    """Counts them; UserError after a whole pass without a sound record."""
+    defective = sum(record in self.problems.by_index for record in records)
+    self.zero_weight += defective
+    self._any_sound = self._any_sound or defective < len(records)
+    self._passed += self.batch_size
+    whole = self.needs_sound and self._passed >= len(self.examples)
+    if self._any_sound or not self.zero_weight or not whole:
+      return
+    first = next(iter(self.problems.by_index.values()))
+    raise UserError(
+      f"a whole pass over the data met no sound record, but {self.zero_weight} times a"
+      f" defective one, the first: {first}"
+    )
 
   def records(self, batch):
     """Indices in the data set of the records that a batch holds, fillers left out."""

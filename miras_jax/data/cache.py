@@ -31,7 +31,7 @@ from miras_jax.config import run as run_config
 from miras_jax.errors import UserError
 from miras_jax.parallel import distributed, sharding
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.training import features, init_from, task
+from miras_jax.training import features, init_from, sizes, task
 
 
 def main(args):
@@ -118,7 +118,7 @@ def prepare(folder, manifest):
 def write_parts(folder, run_task, names, params, images, sources, args):
   """Writes the parts of this process that are not there yet."""
   encoder = Encoder(run_task, names, params, args.batch_size)
-  cfg = task.pipeline_config(run_task.config, max_len=task.UNLIMITED)
+  cfg = task.pipeline_config(run_task.config, max_len=sizes.UNLIMITED)
   count = -(-len(images) // args.part_size)
   parts = range(jax.process_index(), count, jax.process_count())
   todo = [part for part in parts if not feature_cache.is_done(folder, part)]

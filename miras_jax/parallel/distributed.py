@@ -139,6 +139,21 @@ def any_of(flag) -> bool:
   return bool(np.any(multihost_utils.process_allgather(np.int32(flag))))
 
 
+def together(call, *args):
+  """`call(*args)` in every process: a UserError in one is a UserError in all.
+
+  None then waits for one that has ended.
+  """
+  result = problem = None
+  try:
+    result = call(*args)
+  except UserError as error:
+    problem = error
+  if any_of(problem is not None):
+    raise problem or UserError("another process cannot go on: it says why")
+  return result
+
+
 def require_same(what, values) -> None:
   """UserError in every process unless all of them have the same {name: value}."""
   if jax.process_count() == 1:

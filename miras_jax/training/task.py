@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,15 +22,12 @@ from miras_jax.errors import UserError
 from miras_jax.models import flops
 from miras_jax.models.miras import Miras, batch_sizes, init_params
 from miras_jax.parallel import distributed, sharding
+from miras_jax.training import sizes
 from miras_jax.training.objective import MirasObjective
 from miras_jax.training.step import Objective
 
 # Embedding rows are rounded up, so that common mesh sizes divide them.
 VOCAB_MULTIPLE = 64
-# Rows are as long as the longest conversation, rounded up to this.
-LENGTH_MULTIPLE = 8
-PACKED_WHOLE = 0.8  # of the packed rows fit as they are
-UNLIMITED = 1 << 20
 
 
 class Task(NamedTuple):
@@ -60,7 +56,7 @@ def make_task(config, folder, *, host=(0, 1)) -> Task:
   folder: workdir.Workdir. host: which share of every batch this process feeds, of how
   many (`mesh.data_host`). Raises UserError for missing or unfit data.
   """
-  train, held_out = open_splits(config.data)
+  train, held_out = distributed.together(open_splits, config.data)
   return make_task_on(train, config, folder, held_out=held_out, host=host)
 
 
@@ -71,8 +67,13 @@ def make_task_on(
   # The tokenizer of a run that never began may be of another config.
   again = not folder.has_begun()
   tokenizer = open_tokenizer(config.data, folder.tokenizer, train, again=again)
-  parts = [_measured(config, tokenizer, s) for s in (train, held_out) if s is not None]
+  parts = [
+    _measured(config, tokenizer, source, folder.path)
+    for source in (train, held_out)
+    if source is not None
+  ]
   config = fit(config, tokenizer, parts)
+  sizes.tell_cut(parts, config.data.max_len)
   features = FeatureCache(config.data.cache) if config.data.cache else None
   if features:
     for part in parts:
@@ -115,16 +116,9 @@ def model_task(config):
   )
 
 
-class _Measured(NamedTuple):
-  """A source and the Size of each of its records."""
-
-  source: Source
-  sizes: tuple
-
-
-def _measured(config, tokenizer, source):
-  options = pipeline_config(config, max_len=UNLIMITED).text_options()
-  return _Measured(source, source.sizes(tokenizer, options))
+def _measured(config, tokenizer, source, folder=None):
+  options = pipeline_config(config, max_len=sizes.UNLIMITED).text_options()
+  return sizes.measure(source, tokenizer, options, folder)
 
 
 def open_splits(data) -> tuple[Source, Source | None]:
@@ -172,8 +166,8 @@ def open_tokenizer(data, folder, source, *, again=False):
 def fit(config, tokenizer, parts):
   """The config with an embedding row for each id and room for each conversation."""
   rows = -(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-  longest = _room(parts, 1, config.data.max_masks)
-  packed = _room(parts, config.data.pack, config.data.max_masks)
+  longest = sizes.room(parts, 1, config.data.max_masks)
+  packed = sizes.room(parts, config.data.pack, config.data.max_masks)
   row = config.data.max_len or max(longest, packed)
   talk = config.data.talk_len or min(row, longest)
   config = config.fitted(vocab_size=rows, max_len=row, talk_len=talk)
@@ -184,22 +178,6 @@ def fit(config, tokenizer, parts):
       f" {tokenizer.vocab_size} ids; leave it out"
     )
   return config
-
-
-def _room(parts, pack, max_masks):
-  """Tokens a row needs, rounded up.
-
-  One conversation a row: those of the longest. Packed: at least those, and enough for
-  PACKED_WHOLE of the rows; the others are cut in two, cheaper than padding all rows.
-  """
-  limits = {"limit": pack, "max_len": UNLIMITED, "max_masks": max_masks}
-  needed = 1
-  for source, sizes in parts:
-    rows = packing.group(source.image_ids, sizes, **limits)
-    lengths = packing.lengths(rows, sizes) or [1]
-    fitting = len(lengths) if pack == 1 else math.ceil(PACKED_WHOLE * len(lengths))
-    needed = max(needed, lengths[fitting - 1])
-  return -(-needed // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
 def talk_config(config):
@@ -234,11 +212,11 @@ def open_batches(
 ) -> Pipeline:
   """Iterator of this host's batches: for ever when shuffled, else one pass."""
   cfg, limit = pipeline_config(config), config.data.pack
-  source, sizes = measured
+  source, lengths = measured
   if limit > 1:
     limits = {"limit": limit, "max_len": cfg.max_len, "max_masks": cfg.max_masks}
-    source = packing.pack(source, sizes, **limits)
-  return make_pipeline(
+    source = packing.pack(source, lengths, **limits)
+  batches = make_pipeline(
     source,
     tokenizer,
     cfg,
@@ -252,6 +230,8 @@ def open_batches(
     cache=config.data.in_memory,
     features=features,
   )
+  batches.needs_sound = shuffle  # training on nothing would end as if it were done
+  return batches
 
 
 def held_out(config, tokenizer, *, limit=0) -> Pipeline:

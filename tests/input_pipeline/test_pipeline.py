@@ -291,3 +291,17 @@ def test_real_photographs_become_examples_without_a_problem():
   assert not len(pipeline.problems)
   seg = [int(m.sum()) for b in batches for m in b["masks"][b["record"] >= 0]]
   assert len(seg) == len(dataset) and min(seg) > 0
+
+
+def test_a_pass_that_meets_no_sound_record_ends_with_their_count(tokenizer):
+  pipeline = make(Source(6, bad=range(6)), tokenizer)
+  pipeline.needs_sound = True
+  with pytest.raises(UserError, match="8 times a defective one, the first: train.json:"):
+    take(pipeline, 100)
+
+
+def test_defective_records_right_after_a_restart_are_not_all_there_are(tokenizer):
+  pipeline = make(Source(8, bad=(0, 1)), tokenizer, shuffle=False)
+  pipeline.needs_sound = True
+  pipeline.set_state(pipeline.get_state() | {"next_index": 8})
+  assert take(pipeline, 2)

@@ -16,7 +16,7 @@ from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.inference.load import load_for_inference
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.training import loop, task
+from miras_jax.training import loop, sizes, task
 from tests import prist_files
 
 # The tiny model with one block of everything: it compiles in seconds.
@@ -88,7 +88,7 @@ def test_rows_are_as_long_as_the_longest_conversation(data_dir, tmp_path):
   used = (batch["segments"] > 0).sum(1).max()
   length = batch["tokens"].shape[1]
   assert length == made.config.data.max_len
-  assert used <= length < used + task.LENGTH_MULTIPLE
+  assert used <= length < used + sizes.LENGTH_MULTIPLE
 
 
 def test_packed_rows_hold_several_conversations_and_a_talk_stays_short(
