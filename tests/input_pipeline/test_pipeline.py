@@ -296,7 +296,7 @@ def test_real_photographs_become_examples_without_a_problem():
 def test_a_pass_that_meets_no_sound_record_ends_with_their_count(tokenizer):
   pipeline = make(Source(6, bad=range(6)), tokenizer)
   pipeline.needs_sound = True
-  with pytest.raises(UserError, match="8 times a defective one, the first: train.json:"):
+  with pytest.raises(UserError, match="8 times a defective one, the first: train"):
     take(pipeline, 100)
 
 
