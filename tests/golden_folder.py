@@ -16,6 +16,13 @@ from miras_jax.convert.tables.mapping import export
 from miras_jax.models.miras import init_params
 from miras_jax.parity.folder import Folder, miras_config
 
+
+def lora(depth):
+  names = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj")
+  modules = [f"model.layers.{i}.{name}" for i in range(depth) for name in names]
+  return {"r": 3, "alpha": 6, "target_modules": modules}
+
+
 CONFIG = {
   "clip_vision": {
     "hidden_size": 24,
@@ -82,15 +89,62 @@ CONFIG = {
     "boundary_eps": 1e-6,
     "boundary_threshold": 0.4,
   },
-  "lora": {
-    "r": 3,
-    "alpha": 6,
-    "target_modules": [
-      f"model.layers.{i}.{name}"
-      for i in range(3)
-      for name in ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj")
-    ],
+  "lora": lora(depth=3),
+}
+# The sizes of the public folder, all of which a converted folder can say: no biases, no
+# rope scaling, and the tokens of the tokenizer that `golden_source` saves.
+PUBLIC_SIZES = CONFIG | {
+  "clip_vision": {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 56,
+    "patch_size": 14,
+    "select_layer": -2,
   },
+  "convnext": {
+    "dims": [8, 16, 32, 64],
+    "depths": [1, 1, 2, 1],
+    "image_size": 128,
+    "target_size": [8, 8],
+    "kernel_size": 7,
+    "mlp_ratio": 4,
+  },
+  "llm": {
+    "hidden_size": 64,
+    "intermediate_size": 112,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e4,
+    "vocab_size": 133,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+  },
+  "tokens": {"SEG": 128, "IM_START": 129, "IM_END": 130, "IM_PATCH": 131, "OBJ": 132},
+  "sam": {
+    "img_size": 128,
+    "patch_size": 16,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "global_attn_indexes": [1],
+    "window_size": 3,
+    "out_chans": 32,
+    "mask_in_chans": 16,
+    "dec_depth": 2,
+    "dec_mlp_dim": 48,
+    "dec_num_heads": 4,
+    "iou_head_hidden_dim": 24,
+    "mlp_ratio": 4,
+  },
+  "text_hidden_fcs": {"in_dim": 64, "out_dim": 32},
+  "obj_cross_attention": {"embed_dim": 32, "num_heads": 4},
+  "lora": lora(depth=2),
 }
 # Conversation ids: 3 conversations on 2 images; the first image has two masks.
 SIZES = ((50, 70), (64, 40))
