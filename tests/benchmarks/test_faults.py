@@ -18,8 +18,8 @@ def test_every_harmful_flip_is_named_and_the_step_before_it_used(tmp_path):
 
 @pytest.mark.slow
 def test_killed_runs_go_on_bit_identically(tmp_path):
-  # Narrower than by default: a save is shorter, and still hit (with no optimisation, the
-  # steps of the wide model take most of a minute).
+  # Narrower than by default, where the steps take most of a minute without XLA's
+  # optimisation: a save is shorter, and still hit.
   out = tmp_path / "result.json"
   argv = ["bench", "faults", "--only=kills", "--kills=4", "--width=384", f"--out={out}"]
   assert cli.main(argv) == 0

@@ -12,7 +12,7 @@ from input_pipeline.examples import DataConfig, Examples
 from input_pipeline.packing import Size
 from input_pipeline.pipeline import make_pipeline, mix
 from input_pipeline.tokenizer import train_bpe
-from tests.input_pipeline.test_pipeline import Source, turns
+from tests.input_pipeline.fake_records import Source, turns
 
 CFG = DataConfig(max_len=192, max_masks=4, sam_size=16, aux_size=8, num_image_tokens=4)
 FREE = {"limit": 9, "max_len": 999, "max_masks": 99}

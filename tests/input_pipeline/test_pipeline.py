@@ -1,24 +1,30 @@
-"""Batches: the same for any hosts and threads, nothing lost, defects named."""
+"""Batches: the same for any hosts and threads, nothing lost."""
 
 import ast
 import dataclasses
 
-import cv2
 import numpy as np
 import pytest
 
 from input_pipeline.conversation import encode_conversation, plain_texts
-from input_pipeline.examples import Examples, empty_example, make_masks
-from input_pipeline.mask_ops import encode_rle
-from input_pipeline.pipeline import DataConfig, make_pipeline, mix, shuffled
+from input_pipeline.examples import Examples
+from input_pipeline.pipeline import DataConfig, mix, shuffled
 from input_pipeline.prist import read_dataset
-from input_pipeline.records import RecordError, SegConversation
 from input_pipeline.tokenizer import train_bpe
 from miras_jax.errors import UserError
+from tests.input_pipeline.fake_records import (
+  CFG,
+  HEIGHT,
+  WIDTH,
+  Source,
+  assert_equal,
+  make,
+  records,
+  take,
+  turns,
+)
 from tests.shared_data import DATA, ROOT, needs_data
 
-HEIGHT, WIDTH = 12, 16
-CFG = DataConfig(max_len=96, max_masks=2, sam_size=16, aux_size=8, num_image_tokens=4)
 SHAPES = {
   "image_sam": (16, 16, 3),
   "image_aux": (8, 8, 3),
@@ -35,63 +41,6 @@ SHAPES = {
   "original_hw": (2,),
   "record": (),
 }
-
-
-def turns(i, answer="It is [SEG]."):
-  return (("user", f"Where is thing {i}?"), ("assistant", answer))
-
-
-class Source:
-  """`size` records, each with its own image and mask; those in `bad` are defective."""
-
-  file = "train.json"
-
-  def __init__(self, size, *, bad=(), answer="It is [SEG].", targets=1):
-    self.size, self.bad, self.answer, self.targets = size, bad, answer, targets
-    self.loads = []
-
-  def __len__(self):
-    return self.size
-
-  def load(self, i):
-    self.loads.append(i)
-    if i in self.bad:
-      return RecordError(self.file, i, "no such file")
-    image_HWC = np.full((HEIGHT, WIDTH, 3), i % 256, np.uint8)
-    mask_HW = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask_HW[: 1 + i % HEIGHT] = 1
-    return SegConversation(
-      id=f"train/{i}",
-      source="fake",
-      image=cv2.imencode(".png", image_HWC)[1].tobytes(),
-      turns=turns(i, self.answer),
-      targets=(("thing", encode_rle(mask_HW)),) * self.targets,
-      image_id=f"{i}.png",
-    )
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-  return train_bpe([t for i in range(3) for t in plain_texts(turns(i))], 400)
-
-
-def make(source, tokenizer, cfg=CFG, **options):
-  options = {"batch_size": 4, "seed": 3, "report": lambda line: None} | options
-  return make_pipeline(source, tokenizer, cfg, **options)
-
-
-def take(pipeline, count):
-  return [next(pipeline) for _ in range(count)]
-
-
-def records(batches):
-  return [int(r) for batch in batches for r in batch["record"]]
-
-
-def assert_equal(batches, others):
-  for batch, other in zip(batches, others, strict=True):
-    for key in batch:
-      np.testing.assert_array_equal(batch[key], other[key], err_msg=key)
 
 
 def test_batch_has_the_contract_names_shapes_and_types(tokenizer):
@@ -267,93 +216,6 @@ def test_one_pass_on_threads_is_the_same(tokenizer):
   assert_equal(plain, list(make(Source(7), tokenizer, num_threads=2, **options)))
 
 
-@pytest.mark.parametrize("cache", [False, True])
-@pytest.mark.parametrize("threads", [0, 2])
-def test_a_defective_record_is_named_once_and_weighs_nothing(tokenizer, cache, threads):
-  lines = []
-  pipeline = make(
-    Source(8, bad=(5,)),
-    tokenizer,
-    cache=cache,
-    num_threads=threads,
-    report=lines.append,
-  )
-  batches = take(pipeline, 6)
-  pipeline.close()
-  assert lines == ["train.json:5: no such file (trains with weight zero)"]
-  assert pipeline.zero_weight == 3 and list(pipeline.problems.by_index) == [5]
-  for batch in batches:
-    weightless_B = ~batch["loss_mask"].any(1) & ~batch["seg_valid"].any(1)
-    np.testing.assert_array_equal(weightless_B, batch["record"] == 5)
-
-
-def test_defective_records_do_not_change_the_order_of_the_others(tokenizer):
-  good = records(take(make(Source(8), tokenizer), 6))
-  assert records(take(make(Source(8, bad=(1, 5)), tokenizer), 6)) == good
-
-
-def test_defects_go_to_the_log_when_nobody_asks(tokenizer, caplog):
-  pipeline = make(Source(4, bad=(1,)), tokenizer, report=None)
-  next(pipeline)
-  assert [r.getMessage() for r in caplog.records] == [
-    "train.json:1: no such file (trains with weight zero)"
-  ]
-
-
-@pytest.mark.parametrize(
-  "source, reason",
-  [
-    (Source(1, answer="[SEG] [SEG] [SEG]", targets=3), "holds 3 [SEG], the limit is"),
-    (Source(1, targets=2), "1 [SEG] in the answers but 2 targets"),
-    (Source(1, answer="long " * 200 + "[SEG]"), "the limit is max_len=96"),
-  ],
-)
-def test_record_past_a_limit_is_named(tokenizer, source, reason):
-  lines = []
-  next(make(source, tokenizer, report=lines.append))
-  assert len(lines) == 1 and lines[0].startswith("train.json:0: ")
-  assert reason in lines[0]
-
-
-def test_image_that_does_not_decode_is_named(tokenizer):
-  class Broken(Source):
-    def load(self, i):
-      return dataclasses.replace(super().load(i), image=b"not an image")
-
-  lines = []
-  next(make(Broken(1), tokenizer, report=lines.append))
-  assert lines[0].startswith("train.json:0: not an image")
-
-
-def test_mask_of_another_size_than_the_image_is_refused():
-  targets = [("cup", encode_rle(np.ones((4, 4), np.uint8)))]
-  with pytest.raises(UserError, match=r"mask of 'cup' is \(4, 4\)"):
-    make_masks(targets, (8, 8), CFG)
-
-
-def test_dropped_rounds_take_their_masks_along(tokenizer):
-  class TwoRounds(Source):
-    def load(self, i):
-      record = super().load(i)
-      first, last = np.zeros((2, HEIGHT, WIDTH), np.uint8)
-      first[0], last[-1] = 1, 1
-      return dataclasses.replace(
-        record,
-        turns=(*turns(0, "word " * 60 + "[SEG]"), *turns(1)),
-        targets=(("first", encode_rle(first)), ("last", encode_rle(last))),
-      )
-
-  example = Examples(TwoRounds(1), tokenizer, CFG)[0]
-  assert list(example["seg_valid"]) == [1, 0]
-  assert example["masks"][0, HEIGHT - 1].all() and not example["masks"][0, 0].any()
-
-
-def test_empty_example_keeps_one_token_visible(tokenizer):
-  example = empty_example(tokenizer, CFG, record=7)
-  assert example["segments"].sum() == 1 and example["record"] == 7
-  assert example["valid_hw"].all() and example["original_hw"].all()
-
-
 def test_mixture_draws_by_weight_and_repeats_small_sources(tokenizer):
   source = mix([Source(50), Source(3)], [3.0, 1.0])
   seen = records(take(make(source, tokenizer), 50))
@@ -408,28 +270,6 @@ def test_input_pipeline_imports_neither_jax_nor_a_model():
       for name in names:
         assert name.split(".")[0] not in ("jax", "flax", "optax", "torch"), file
         assert not name.startswith("miras_jax.models"), file
-
-
-@needs_data
-def test_each_record_of_the_malformed_folders_is_an_example_or_named():
-  tokenizer = train_bpe(plain_texts(turns(0)), 400)
-  cfg = DataConfig(
-    max_len=512, max_masks=2, sam_size=16, aux_size=16, num_image_tokens=4
-  )
-  usable = 0
-  for folder in sorted((DATA / "malformed").iterdir()):
-    if not folder.is_dir():
-      continue
-    try:
-      dataset = read_dataset(folder, "test")
-    except UserError:
-      continue  # the list itself is refused; the reader's own tests say how
-    examples = Examples(dataset, tokenizer, cfg, report=lambda line: None)
-    for i in range(len(dataset)):
-      weighs = bool(examples[i]["loss_mask"].any())
-      assert weighs == (i not in examples.problems.by_index), folder.name
-      usable += weighs
-  assert usable > 20
 
 
 @pytest.mark.parametrize(
