@@ -168,7 +168,7 @@ def make(path, config=CONFIG, *, seed=0):
     part = {k: flat.pop(k) for k in list(flat) if mark in k}
     save(path / f"{file}.safetensors", export(unflatten(part), tables[file]))
   save(path / "state_dict.safetensors", export(unflatten(flat), miras.MIRAS))
-  np.savez(path / "inputs.npz", **inputs(cfg, seed))
+  np.savez(path / "inputs.npz", **inputs(cfg, config["tokens"], seed))
   return folder
 
 
@@ -195,7 +195,7 @@ def random_params(cfg, seed):
   return {k: draw(k, x.shape) for k, x in flatten_dict(tree, sep="/").items()}
 
 
-def inputs(cfg, seed):
+def inputs(cfg, tokens, seed):
   """The batch, under the names of inputs.npz."""
   rng = np.random.default_rng(seed + 1)
   sam, grid = cfg.sam_encoder.image_size, cfg.sam_encoder.grid
@@ -205,7 +205,9 @@ def inputs(cfg, seed):
 
   width = max(map(len, CONVERSATIONS))
   ids = np.array([row + [0] * (width - len(row)) for row in CONVERSATIONS])
-  plain = np.where(ids == CONFIG["tokens"]["OBJ"], 10, ids)
+  first = CONFIG["tokens"]["SEG"]  # of the five control tokens, which are last
+  ids = np.where(ids < first, ids, ids - first + tokens["SEG"])
+  plain = np.where(ids == tokens["OBJ"], 10, ids)
   answers = np.arange(width) >= np.array([[6], [4], [8]])
   resize = [[int(side * sam / max(hw) + 0.5) for side in hw] for hw in SIZES]
   masks = [(rng.random((n, *hw)) < 0.4) for n, hw in zip((2, 1), SIZES, strict=True)]
