@@ -28,7 +28,8 @@ wanted="$(cat setup.py pyproject.toml | sha256sum | cut -c1-16) $PWD"
 stamp="$VENV/.miras-installed-${extra:-base}"
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
   echo "installing miras_jax${extra:+[$extra]} into $VENV" >&2
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
+  # Modules are compiled when they are first imported, which most never are.
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
     --editable ".${extra:+[$extra]}"
   echo "$wanted" >"$stamp"
 fi

@@ -16,6 +16,13 @@ from miras_jax.convert.tables.mapping import export
 from miras_jax.models.miras import init_params
 from miras_jax.parity.folder import Folder, miras_config
 
+
+def lora(depth):
+  names = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj")
+  modules = [f"model.layers.{i}.{name}" for i in range(depth) for name in names]
+  return {"r": 3, "alpha": 6, "target_modules": modules}
+
+
 CONFIG = {
   "clip_vision": {
     "hidden_size": 24,
@@ -82,15 +89,62 @@ CONFIG = {
     "boundary_eps": 1e-6,
     "boundary_threshold": 0.4,
   },
-  "lora": {
-    "r": 3,
-    "alpha": 6,
-    "target_modules": [
-      f"model.layers.{i}.{name}"
-      for i in range(3)
-      for name in ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj")
-    ],
+  "lora": lora(depth=3),
+}
+# The sizes of the public folder, all of which a converted folder can say: no biases, no
+# rope scaling, and the tokens of the tokenizer that `golden_source` saves.
+PUBLIC_SIZES = CONFIG | {
+  "clip_vision": {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 56,
+    "patch_size": 14,
+    "select_layer": -2,
   },
+  "convnext": {
+    "dims": [8, 16, 32, 64],
+    "depths": [1, 1, 2, 1],
+    "image_size": 128,
+    "target_size": [8, 8],
+    "kernel_size": 7,
+    "mlp_ratio": 4,
+  },
+  "llm": {
+    "hidden_size": 64,
+    "intermediate_size": 112,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e4,
+    "vocab_size": 133,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+  },
+  "tokens": {"SEG": 128, "IM_START": 129, "IM_END": 130, "IM_PATCH": 131, "OBJ": 132},
+  "sam": {
+    "img_size": 128,
+    "patch_size": 16,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "global_attn_indexes": [1],
+    "window_size": 3,
+    "out_chans": 32,
+    "mask_in_chans": 16,
+    "dec_depth": 2,
+    "dec_mlp_dim": 48,
+    "dec_num_heads": 4,
+    "iou_head_hidden_dim": 24,
+    "mlp_ratio": 4,
+  },
+  "text_hidden_fcs": {"in_dim": 64, "out_dim": 32},
+  "obj_cross_attention": {"embed_dim": 32, "num_heads": 4},
+  "lora": lora(depth=2),
 }
 # Conversation ids: 3 conversations on 2 images; the first image has two masks.
 SIZES = ((50, 70), (64, 40))
@@ -114,7 +168,7 @@ def make(path, config=CONFIG, *, seed=0):
     part = {k: flat.pop(k) for k in list(flat) if mark in k}
     save(path / f"{file}.safetensors", export(unflatten(part), tables[file]))
   save(path / "state_dict.safetensors", export(unflatten(flat), miras.MIRAS))
-  np.savez(path / "inputs.npz", **inputs(cfg, seed))
+  np.savez(path / "inputs.npz", **inputs(cfg, config["tokens"], seed))
   return folder
 
 
@@ -141,7 +195,7 @@ def random_params(cfg, seed):
   return {k: draw(k, x.shape) for k, x in flatten_dict(tree, sep="/").items()}
 
 
-def inputs(cfg, seed):
+def inputs(cfg, tokens, seed):
   """The batch, under the names of inputs.npz."""
   rng = np.random.default_rng(seed + 1)
   sam, grid = cfg.sam_encoder.image_size, cfg.sam_encoder.grid
@@ -151,7 +205,9 @@ def inputs(cfg, seed):
 
   width = max(map(len, CONVERSATIONS))
   ids = np.array([row + [0] * (width - len(row)) for row in CONVERSATIONS])
-  plain = np.where(ids == CONFIG["tokens"]["OBJ"], 10, ids)
+  first = CONFIG["tokens"]["SEG"]  # of the five control tokens, which are last
+  ids = np.where(ids < first, ids, ids - first + tokens["SEG"])
+  plain = np.where(ids == tokens["OBJ"], 10, ids)
   answers = np.arange(width) >= np.array([[6], [4], [8]])
   resize = [[int(side * sam / max(hw) + 0.5) for side in hw] for hw in SIZES]
   masks = [(rng.random((n, *hw)) < 0.4) for n, hw in zip((2, 1), SIZES, strict=True)]

@@ -39,7 +39,8 @@ from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.training import loop, meters, plan
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["miras_jax.benchmarks.toy_run"])
+# tensorboardX brings torch, where that is installed: seconds, once and not once a life.
+_PROCESSES.set_forkserver_preload(["miras_jax.benchmarks.toy_run", "tensorboardX"])
 EVERY = 2  # steps between checkpoints
 LOST = 2  # intervals that a kill may cost
 IN_SAVE = 0.6  # share of the kills that must hit a save,
@@ -51,6 +52,9 @@ def main(argv):
   parser = Parser(prog="miras bench faults", description=__doc__)
   parser.add_argument("--kills", type=int, default=50)
   parser.add_argument("--flips", type=int, default=200)
+  parser.add_argument(
+    "--width", type=int, default=1024, help="of the killed model: how long a save takes"
+  )
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--only", choices=tuple(FAULTS), help="one group of faults")
   parser.add_argument("--out", help="JSON file for the numbers")
@@ -76,7 +80,8 @@ def _print(name, result):
 def kills(folder, args):
   """Numbers of `args.kills` kills; "missed" lists what was not survived."""
   rng, number = random.Random(args.seed), args.kills
-  options = (f"--steps={2 * EVERY * number + 20}", f"--every={EVERY}", "--width=1024")
+  steps = f"--steps={2 * EVERY * number + 20}"
+  options = (steps, f"--every={EVERY}", f"--width={args.width}")
   whole, victim = folder / "undisturbed", workdir.Workdir(folder / "killed")
   missed, lost, in_save = [], [], 0
   if (end := _run(whole, *options)).returncode:

@@ -4,6 +4,7 @@ B batch, T tokens, N image tokens, D decoder width, M masks, H W image rows and 
 C SAM width. The batch contract is `input_pipeline.batch_table`.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -167,6 +168,10 @@ def dummy_batch(cfg, *, batch_size=1, length=8, max_masks=1) -> dict[str, jax.Ar
   }
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2))
 def init_params(cfg, rng, dtype=jnp.float32):
-  """Random parameters of `Miras(cfg)`, a nested dict; for jit or eval_shape."""
+  """Random parameters of `Miras(cfg)`, a nested dict; for jit or eval_shape.
+
+  Jitted to be traced once: a command asks for these shapes several times.
+  """
   return Miras(cfg, dtype).init(rng, dummy_batch(cfg))["params"]

@@ -1,11 +1,12 @@
 """[OBJ]..[SEG] cross-attention in its published form, with gradients."""
 
+import jax
 import numpy as np
 
 from miras_jax.convert.tables import miras
 from miras_jax.convert.tables.mapping import export
 from miras_jax.models.seg_prompt import select_states, span_mask
-from miras_jax.parity.port import run
+from miras_jax.parity.port import on_host, run
 from miras_jax.parity.training import by_image, report_losses, with_gradients
 
 GRADS = "grads_obj_cross_attention.safetensors"
@@ -18,7 +19,8 @@ def compare(port, table):
   cfg, params = port.aligned_params()
   rows = port.spliced("input_ids_obj")
   segs = port.located(rows, "input_ids_obj")
-  out, terms, grads = with_gradients(port, rows, segs, "stage1", cfg=cfg, params=params)
+  out, both = with_gradients(port, rows, segs, "stage1", cfg=cfg, params=params)
+  terms, grads = both["stage1"]
   spans(port, table, out["hidden"], segs, out["prompt"])
   table.tensor("obj/prompt_sparse", out["prompt"][:, None])
   table.tensor("obj/logits", out["logits"])
@@ -38,11 +40,14 @@ def spans(port, table, hidden_BTD, segs, prompt_KC):
   """What the attention of each [SEG] with an [OBJ] reads, and what it makes of it."""
   module, params = port.seg_prompt(), port.params["seg_prompt"]
   projected_BTC = run(module, params, hidden_BTD, method="project")
-  state = {"seg_state": port.cfg.seg_prompt.seg_state}
-  span_BMT = np.asarray(
-    span_mask(segs.seg_BM, segs.obj_BM, hidden_BTD.shape[1], **state)
-  )
-  seg_BMC = select_states(projected_BTC, segs.seg_BM, segs.valid_BM, **state)
+  state, length = {"seg_state": port.cfg.seg_prompt.seg_state}, hidden_BTD.shape[1]
+
+  @jax.jit
+  def selected(projected_BTC):
+    span_BMT = span_mask(segs.seg_BM, segs.obj_BM, length, **state)
+    return span_BMT, select_states(projected_BTC, segs.seg_BM, segs.valid_BM, **state)
+
+  span_BMT, seg_BMC = on_host(selected(projected_BTC))
   n = 0
   for k, (b, m) in enumerate(np.argwhere(segs.valid_BM)):
     if span_BMT[b, m].any():

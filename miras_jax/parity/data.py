@@ -12,6 +12,7 @@ from input_pipeline.conversation import encode_conversation, encode_prompt
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax.errors import UserError
 from miras_jax.evaluation import metrics
+from miras_jax.parity.port import on_host
 from miras_jax.parity.table import EXACT, LOSS
 from miras_jax.parity.training import TERMS, raw_loss
 from miras_jax.training import losses
@@ -195,20 +196,32 @@ def mask_losses(folder, table):
   file = "losses.npz"
   golden = folder.npz(file)
   threshold = folder.get("loss.boundary_threshold")
-  both = {
-    name: jax.jit(jax.value_and_grad(functools.partial(raw_loss, name, folder.get)))
-    for name in TERMS.values()
-  }
+
+  @jax.jit
+  def every(logits, targets):
+    """One program a case: {loss: (value, gradient)}, {mask: its edges}."""
+    both = {
+      name: jax.value_and_grad(functools.partial(raw_loss, name, folder.get))(
+        logits, targets
+      )
+      for name in TERMS.values()
+    }
+    masks = {"pred": jax.nn.sigmoid(logits) > threshold, "gt": targets}
+    edges = {
+      key: losses.sobel_edges(mask.astype(jnp.float32)[:, None])
+      for key, mask in masks.items()
+    }
+    return both, edges
+
   for case in _cases(golden):
     logits, targets = golden[f"{case}/logits"], golden[f"{case}/targets"]
+    both, edges = on_host(every(logits, targets))
     for name in TERMS.values():
-      value, grad = both[name](logits, targets)
+      value, grad = both[name]
       table.tensor(f"{case}/{name}", value, LOSS, file=file)
       table.tensor(f"{case}/grad_{name}", grad, file=file)
-    hard = (jax.nn.sigmoid(logits) > threshold).astype(np.float32)
-    for key, mask in (("pred", hard), ("gt", targets)):
-      edges = losses.sobel_edges(jnp.asarray(mask)[:, None])
-      table.tensor(f"{case}/sobel_edges_{key}", edges, file=file)
+    for key in ("pred", "gt"):
+      table.tensor(f"{case}/sobel_edges_{key}", edges[key], file=file)
 
 
 def numbers(folder, table):

@@ -6,14 +6,13 @@ The prompt is conversation 0 before its first [SEG], its image is image 0.
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.tokenizer import TokenIds
 from miras_jax.inference import generate as generation
 from miras_jax.models.miras import Miras
 from miras_jax.parity.masks import full_size
-from miras_jax.parity.port import run
+from miras_jax.parity.port import on_host, run
 from miras_jax.parity.table import EXACT
 
 NEW_TOKENS = 10  # where outputs.npz does not say
@@ -27,7 +26,7 @@ def compare(port, table):
   wanted = port.folder.golden("generate/sequences")
   count = NEW_TOKENS if wanted is None else wanted.shape[1]
   out = generate(port, rows, count, seg=port.folder.get("tokens.SEG"))
-  tokens, states = np.asarray(out["tokens"]), out["states"]
+  tokens, states = out["tokens"], out["states"]
   length = int(out["num_tokens"][0])
   hidden, logits = prompt_states(port, rows), step_logits(port, states[:, :length])
   table.tensor("generate/sequences", tokens[:, :length], EXACT)
@@ -71,22 +70,27 @@ def generate(port, rows, count, *, seg):
   }
   encoded = {
     "image_tokens": port.main["image_tokens"][:1],
-    "sam": jnp.asarray(port.encoded["sam"][:1]),
+    "sam": port.encoded["sam"][:1],
   }
   model = Miras(port.cfg, port.dtype)
-  generate = jax.jit(
-    functools.partial(generation.generate, model, max_new_tokens=count, max_masks=1)
+  return on_host(_generate(model, port.params, batch, encoded, ids, count))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _generate(model, params, batch, encoded, ids, count):
+  """One program for both [SEG] ids: they are numbers in it."""
+  return generation.generate(
+    model, params, batch, encoded, ids, max_new_tokens=count, max_masks=1
   )
-  return generate(port.params, batch, encoded, ids)
 
 
 def prompt_states(port, rows):
-  x_BTD = port.embed(port.params, rows, port.main["image_tokens"][:1])
+  x_BTD = port.embedded(rows, port.main["image_tokens"][:1])
   return run(port.llama(), port.params["llm"], x_BTD, *port.llama_inputs(rows))
 
 
 def step_logits(port, states):
-  return np.asarray(run(port.llama(), port.params["llm"], states, method="logits"))
+  return run(port.llama(), port.params["llm"], states, method="logits")
 
 
 def top_gap(logits):
@@ -101,15 +105,14 @@ def evaluate(port, table, rows, tokens, states):
   quirk 4, the state of the last step whatever it generated.
   """
   table.tensor("evaluate/output_ids", tokens, EXACT)
-  projected = np.asarray(
-    run(port.seg_prompt(), port.params["seg_prompt"], states, method="project")
-  )
+  module, params = port.seg_prompt(), port.params["seg_prompt"]
+  projected = run(module, params, states, method="project")
   table.tensor("evaluate/projected_hidden_per_step", projected)
-  used = jnp.asarray(projected[:, -1])
-  low_res, _ = port.decode(port.params, used, np.zeros(1, int))
+  used = projected[:, -1]
+  low_res, _ = port.decoded(used, np.zeros(1, int))
   table.tensor("evaluate/embedding_used", used)
   table.tensor("evaluate/pred_masks", full_size(port, low_res[:, 0], 0))
-  empty, _ = port.decode(port.params, used[:0], np.zeros(0, int))
+  empty, _ = port.decoded(used[:0], np.zeros(0, int))
   shape = full_size(port, empty[:, 0], 0).shape
   table.tensor("evaluate/no_seg_mask_shape", np.array(shape), EXACT)
   if tokens.shape[1] < 2:

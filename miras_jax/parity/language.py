@@ -1,9 +1,8 @@
 """Splicing, every decoder layer, logits, [SEG] embeddings."""
 
-import jax.numpy as jnp
 import numpy as np
 
-from miras_jax.parity.port import run
+from miras_jax.parity.port import on_host, run
 from miras_jax.parity.rows import Segs
 from miras_jax.parity.table import EXACT
 
@@ -43,7 +42,7 @@ def segs(port, table, hidden_BTD):
   projected = run(module, params, hidden_BTD, method="project")
   table.tensor("seg/projected_all", projected)
   table.tensor("seg/positions", port.segs.positions_K2, EXACT)
-  prompt_BMC = np.asarray(run(module, params, hidden_BTD, *port.segs))
+  prompt_BMC = run(module, params, hidden_BTD, *port.segs)
   table.tensor("seg/embeddings", prompt_BMC[port.segs.valid_BM > 0])
 
 
@@ -64,7 +63,7 @@ def splice_variants(port, table, tokens_BND):
         continue
       options["max_length"] = length
     rows = port.splice(ids_BT, *others, **options)
-    x_BTD = port.embed(port.params, rows, tokens_BND[:count])
+    x_BTD = port.embedded(rows, tokens_BND[:count])
     table.tensor(f"splice_{name}/inputs_embeds", x_BTD)
     table.tensor(f"splice_{name}/attention_mask", rows.mask_BT, EXACT)
     table.tensor(f"splice_{name}/labels", rows.labels_BT, EXACT)
@@ -86,9 +85,9 @@ def inference_branch(port, table, x_BTD):
   length = int(port.rows.mask_BT[rows_B].sum(1).max())
   params = port.params
   prompt_BMC = run(port.seg_prompt(), params["seg_prompt"], x_BTD[rows_B], *segs_B)
-  prompt_KC = jnp.asarray(np.asarray(prompt_BMC)[segs_B.valid_BM > 0])
-  low_res, _ = port.decode(params, prompt_KC, np.zeros(len(prompt_KC), int))
-  positions, mask_BTS = port.llama_inputs(port.rows)
+  prompt_KC = prompt_BMC[segs_B.valid_BM > 0]
+  low_res, _ = port.decoded(prompt_KC, np.zeros(len(prompt_KC), int))
+  positions, mask_BTS = on_host(port.llama_inputs(port.rows))
   hidden = run(
     port.llama(),
     params["llm"],

@@ -1,6 +1,5 @@
 """LoRA: results and gradients with the adapters, and with the adapters merged."""
 
-import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from miras_jax.convert.tables import miras
@@ -14,9 +13,10 @@ FILE = "lora_outputs.npz"
 
 def compare(port, table):
   cfg, params = port.lora_params()
-  out, terms, grads = with_gradients(
+  out, both = with_gradients(
     port, port.rows, port.segs, "stage2", cfg=cfg, params=params
   )
+  terms, grads = both["stage2"]
   for name, key in (
     ("logits", "logits"),
     ("last_hidden", "hidden"),
@@ -26,7 +26,7 @@ def compare(port, table):
   report_losses(table, "loss_stage2", terms, file=FILE)
   full = by_image(port, out["low_res"], port.image_K, port.gt)
   if full and not table.too_coarse("min_margin_to_boundary_threshold with adapters"):
-    value = margin(port, [np.asarray(logits) for logits, _ in full])
+    value = margin(port, [logits for logits, _ in full])
     table.tensor("min_margin_to_boundary_threshold", value, file=FILE)
   if not table.too_coarse("gradients of the adapters"):
     for name, grad in export(adapters(grads), miras.TRAINING).items():

@@ -43,9 +43,18 @@ def nchw(x):
   return np.moveaxis(np.asarray(x), -1, -3)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("method", "capture"))
-def run(module, params, *args, method=None, capture=False, **kwargs):
+def on_host(tree):
+  """numpy arrays: each small operation on a jax array would be its own program."""
+  return jax.tree.map(np.asarray, tree)
+
+
+def run(module, params, *args, **options):
   """`module.apply` compiled; with `capture` also the outputs of all submodules."""
+  return on_host(_apply(module, params, *args, **options))
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("method", "capture"))
+def _apply(module, params, *args, method=None, capture=False, **kwargs):
   options = {"capture_intermediates": True} if capture else {}
   return module.apply({"params": params}, *args, method=method, **kwargs, **options)
 
@@ -183,15 +192,18 @@ class Port:
     if self.cfg.convnext:
       out["aux"] = self.convnext(self.aux_images)
     out["sam"] = self.sam("encode", self.sam_images)
-    return jax.tree.map(np.asarray, out)
+    return out
 
   @functools.cached_property
   def main(self):
     """`forward` of the main batch; `forward_main` is the same for other parameters."""
     return self.forward_main(self.params)
 
+  def forward_main(self, params):
+    return on_host(self._forward_main(params))
+
   @functools.cached_property
-  def forward_main(self):
+  def _forward_main(self):
     return jax.jit(lambda params: self.forward(params, self.rows, self.segs))
 
   def image_tokens(self, params, clip_BND, aux_BHWC=None):
@@ -205,17 +217,21 @@ class Port:
   def embed(self, params, rows, image_tokens_BND):
     """Embeddings of spliced rows, zeros at padding; differentiable."""
     x_BTD = params["llm"]["embed"]["embedding"].astype(self.dtype)[rows.tokens_BT]
-    slot_BT1 = np.maximum(rows.image_slot_BT, 0)[..., None]
+    slot_BT1 = jnp.maximum(rows.image_slot_BT, 0)[..., None]
     image_BTD = jnp.take_along_axis(image_tokens_BND, slot_BT1, axis=1)
     x_BTD = jnp.where(rows.image_slot_BT[..., None] >= 0, image_BTD, x_BTD)
     return jnp.where(rows.mask_BT[..., None], x_BTD, 0)
+
+  def embedded(self, rows, image_tokens_BND):
+    """`embed` compiled, with the folder's own parameters."""
+    return on_host(jax.jit(self.embed)(self.params, rows, image_tokens_BND))
 
   def llama(self, cfg=None):
     return Llama((cfg or self.cfg).llama, self.dtype)
 
   def llama_inputs(self, rows):
     """(positions, attention mask) of spliced rows."""
-    return rows.positions_BT, segment_mask(jnp.asarray(rows.mask_BT, jnp.int32))
+    return rows.positions_BT, _segment_mask(rows.mask_BT.astype(np.int32))
 
   def seg_prompt(self, cfg=None):
     cfg = cfg or self.cfg
@@ -270,6 +286,11 @@ class Port:
     )
     return logits[:, 0], iou[:, 0]
 
+  def decoded(self, prompt_KC, image_K):
+    """`decode` compiled, with the folder's own parameters."""
+    decode = jax.jit(functools.partial(self.decode, image_K=image_K))
+    return on_host(decode(self.params, prompt_KC))
+
   def full_size(self, low_res, image):
     """Mask logits [..., h, w] at the original size of an image; differentiable."""
     valid, original = self.inputs["resize_list"], self.inputs["original_sizes"]
@@ -285,6 +306,9 @@ class Port:
     canvas = self.cfg.sam_encoder.image_size
     upsample = bilinear_matrix(low, canvas)[: int(valid)]
     return (bilinear_matrix(int(valid), int(original)) @ upsample).astype(np.float32)
+
+
+_segment_mask = jax.jit(segment_mask)
 
 
 def joined(*trees):

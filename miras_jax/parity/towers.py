@@ -16,7 +16,7 @@ from miras_jax.models.fusion import (
   grid_views,
   mining_tensors,
 )
-from miras_jax.parity.port import flat_captures, nchw, nhwc, run
+from miras_jax.parity.port import flat_captures, nchw, nhwc, on_host, run
 
 
 def compare(port, table):
@@ -52,10 +52,10 @@ def mining(port, table):
   module = PatchMining(cfg.width, cfg.grid, port.dtype)
   fused, state = run(module, params, *inputs, capture=True)
   seen = flat_captures(state)
-  plain = jax.jit(functools.partial(mining_tensors, grid=cfg.grid))(params, *inputs)
-  weights_BNP = cell_weights(
-    seen["key_proj"], seen["key_norm"], scale=module.width**-0.5
-  )
+  every = jax.jit(functools.partial(mining_tensors, grid=cfg.grid))
+  plain = on_host(every(params, *inputs))
+  weights = jax.jit(functools.partial(cell_weights, scale=module.width**-0.5))
+  weights_BNP = on_host(weights(seen["key_proj"], seen["key_norm"]))
   tensors = {
     "query": seen["query_proj"],
     "key": plain["key"],
@@ -65,7 +65,7 @@ def mining(port, table):
     "fused_features": fused,
   }
   for name, value in tensors.items():
-    table.tensor(f"mining/{name}", np.asarray(value)[port.image_B])
+    table.tensor(f"mining/{name}", value[port.image_B])
 
 
 def grid(port, table):
@@ -78,7 +78,7 @@ def grid(port, table):
   size = port.folder.golden("grid/target_size")
   target = None if size is None else int(size[0])
   features = port.convnext(port.aux_images, target_grid=target)[: len(views)]
-  cells = grid_views(features, math.isqrt(V - 1))
+  cells = on_host(jax.jit(grid_views, static_argnums=1)(features, math.isqrt(V - 1)))
   cfg = port.cfg
   fused = run(
     PatchMining(cfg.clip.width, cfg.clip.grid, port.dtype),

@@ -3,14 +3,13 @@
 K masks, M masks of one image, H W its rows and columns.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from miras_jax.convert.tables import miras
 from miras_jax.convert.tables.mapping import export
+from miras_jax.parity.port import on_host
 from miras_jax.parity.rows import IGNORE
 from miras_jax.parity.table import LOSS
 from miras_jax.training import losses
@@ -27,8 +26,8 @@ ENCODERS = ("clip", "convnext")  # run without gradient, as SAM's encoder
 
 def compare(port, table):
   raw_losses(port, table)
-  for stage in ("stage1", "stage2"):
-    _, terms, grads = with_gradients(port, port.rows, port.segs, stage)
+  _, both = with_gradients(port, port.rows, port.segs, "stage1", "stage2")
+  for stage, (terms, grads) in both.items():
     report_losses(table, f"loss_{stage}", terms)
     file = f"grads_{stage}.safetensors"
     if port.folder.has(file):
@@ -92,10 +91,14 @@ def raw_loss(name, get, logits_MHW, targets_MHW):
 def raw_losses(port, table):
   """Unweighted losses of each image that has masks."""
   groups = by_image(port, port.main["low_res"], port.image_K, port.gt)
-  for name in TERMS.values():
-    loss = jax.jit(functools.partial(raw_loss, name, port.folder.get))
-    for n, (logits_MHW, targets_MHW) in enumerate(groups):
-      table.tensor(f"loss_raw/{name}_image{n}", loss(logits_MHW, targets_MHW), LOSS)
+
+  @jax.jit
+  def every(groups):
+    return [[raw_loss(k, port.folder.get, *g) for g in groups] for k in TERMS.values()]
+
+  for name, values in zip(TERMS.values(), every(groups), strict=True):
+    for n, value in enumerate(values):
+      table.tensor(f"loss_raw/{name}_image{n}", value, LOSS)
 
 
 def by_image(port, low_res_K1hw, image_K, targets):
@@ -147,18 +150,23 @@ def trainable(params):
   return kept | {"sam": sam}
 
 
-def with_gradients(port, rows, segs, stage, *, cfg=None, params=None):
-  """(`forward`'s result, terms, gradients of the trainable parameters)."""
+def with_gradients(port, rows, segs, *stages, cfg=None, params=None):
+  """(`forward`'s result, {stage: (terms, gradients of the trainable parameters)}).
 
-  def loss(params):
+  One program: the stages share their forward pass and differ in its cotangents.
+  """
+
+  def losses_S(params):
     out = port.forward(params, rows, segs, cfg=cfg)
     image_K = port.image_B[segs.rows_K]
-    terms = total(port, out, rows.labels_BT, image_K, stage, port.gt)
-    return terms["loss"], (out, terms)
+    terms = {s: total(port, out, rows.labels_BT, image_K, s, port.gt) for s in stages}
+    return jnp.stack([terms[stage]["loss"] for stage in stages]), (out, terms)
 
   params = trainable(port.params if params is None else params)
-  (_, (out, terms)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-  return out, terms, grads
+  grads_S, (out, terms) = on_host(jax.jit(jax.jacrev(losses_S, has_aux=True))(params))
+  grads = [jax.tree.map(lambda x, i=i: x[i], grads_S) for i in range(len(stages))]
+  both = zip(stages, grads, strict=True)
+  return out, {stage: (terms[stage], grad) for stage, grad in both}
 
 
 # -- the constant in place of N - 1 ---------------------------------------------------
@@ -183,11 +191,13 @@ def wrong_offsets(port, table):
 
 
 def _offset_case(port, table, name, rows, segs, images, targets):
-  # `segs` and `rows` are constants of the program: plain numpy.
-  out = jax.jit(functools.partial(port.forward, rows=rows, segs=segs, images=images))(
-    port.params
-  )
+  @jax.jit
+  def both(params):
+    out = port.forward(params, rows, segs, images=images)
+    image_K = images[segs.rows_K]
+    return out, total(port, out, rows.labels_BT, image_K, "stage2", targets)
+
+  out, terms = on_host(both(port.params))
   table.tensor(f"{name}/embeddings", out["prompt"])
   table.tensor(f"{name}/low_res_masks", out["low_res"])
-  terms = total(port, out, rows.labels_BT, images[segs.rows_K], "stage2", targets)
   report_losses(table, name, terms)

@@ -1,19 +1,24 @@
-"""The golden PyTorch checkpoint as a person would have it: weights beside settings."""
+"""A golden PyTorch checkpoint as a person would have it: weights beside settings.
+
+`golden` is the public golden folder or one of `golden_folder.make`, which every clone
+can.
+"""
 
 import json
 import shutil
 
 from miras_jax.convert import command
+from tests import golden_folder
 from tests.shared_data import GOLDEN
 
 CONTROL = ("[SEG]", "<im_start>", "<im_end>", "<im_patch>", "[OBJ]")
 
 
-def write(folder):
-  """Weights and config.json of the golden folder; returns what `--set` must say."""
-  config = json.loads((GOLDEN / "config.json").read_text())
+def write(folder, golden=GOLDEN):
+  """Weights and config.json of a golden folder; returns what `--set` must say."""
+  config = json.loads((golden / "config.json").read_text())
   folder.mkdir()
-  shutil.copyfile(GOLDEN / "state_dict.safetensors", folder / "model.safetensors")
+  shutil.copyfile(golden / "state_dict.safetensors", folder / "model.safetensors")
   settings = config["llm"] | {"model_type": "llama"}
   settings["image_size_aux"] = config["convnext"]["image_size"]
   (folder / "config.json").write_text(json.dumps(settings))
@@ -25,9 +30,9 @@ def write(folder):
   ]
 
 
-def convert(folder, tokenizer):
+def convert(folder, tokenizer, golden=GOLDEN):
   """Our folder of the golden checkpoint, made in `folder` -> its path."""
-  fields = write(folder / "source")
+  fields = write(folder / "source", golden)
   command.main(
     [f"--src={folder / 'source'}", f"--dst={folder / 'ours'}", *fields]
     + [f"--tokenizer={tokenizer}"]
@@ -36,12 +41,12 @@ def convert(folder, tokenizer):
 
 
 def save_tokenizer(folder):
-  """A tokenizer of single ASCII letters with the golden control ids, 133 in all."""
+  """A tokenizer of single ASCII letters with the public control ids, 133 in all."""
   from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
   from input_pipeline.codecs import fast_class
 
-  tokens = json.loads((GOLDEN / "config.json").read_text())["tokens"]
+  tokens = golden_folder.PUBLIC_SIZES["tokens"]
   split = pre_tokenizers.ByteLevel(add_prefix_space=False)
   ascii_letters = "\n" + "".join(map(chr, range(32, 127)))
   letters = [split.pre_tokenize_str(c)[0][0] for c in ascii_letters]

@@ -1,14 +1,13 @@
-"""`miras convert` at tiny size: in, out, merged, stopped, damaged."""
+"""`miras convert` at tiny size: in, out, of parts, stopped, verified."""
 
 import json
 import shutil
 
 import jax
-import ml_dtypes
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from miras_jax.config.model import with_overrides
 from miras_jax.convert import command
@@ -19,56 +18,16 @@ from miras_jax.convert.sources import Source
 from miras_jax.errors import UserError
 from tests.convert import checkpoints, golden_source
 from tests.convert.checkpoints import CFG, SET
-from tests.convert.files import torch_files
+from tests.convert.folders import (
+  WIDTH,
+  assert_same,
+  config_of,
+  convert,
+  listing,
+  read_folder,
+  union,
+)
 from tests.shared_data import GOLDEN, needs_golden
-
-WIDTH, MLP_WIDTH = CFG.llama.width, CFG.llama.mlp_width
-LORA = {"llama.lora_rank": 2, "llama.lora_targets": ("q_proj", "v_proj")}
-
-
-def convert(*args):
-  return command.main([*map(str, args), *SET])
-
-
-@pytest.fixture(scope="module")
-def flat():
-  return checkpoints.params(dtype=ml_dtypes.bfloat16)
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory, flat):
-  """A MIRAS checkpoint in two files with its tokenizer."""
-  folder = tmp_path_factory.mktemp("published") / "miras"
-  checkpoints.write(folder, checkpoints.state_dict("miras", flat), shards=2)
-  control = ("[SEG]", "<im_start>", "<im_end>", "<im_patch>", "[OBJ]")
-  return checkpoints.tokenizer(folder, control=control, size=300)
-
-
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory, published):
-  folder = tmp_path_factory.mktemp("converted") / "ours"
-  convert("--from=miras", f"--src={published}", f"--dst={folder}")
-  return folder
-
-
-def read_folder(folder):
-  state = {}
-  for path in sorted(folder.glob("*.safetensors")):
-    state |= load_file(path)
-  return state
-
-
-def config_of(folder):
-  with converted.FolderTree(folder) as tree:
-    return tree.config.model.build()
-
-
-def assert_same(found, expected):
-  assert found.keys() == expected.keys()
-  for key, array in expected.items():
-    assert (found[key].dtype, found[key].shape) == (array.dtype, array.shape), key
-    assert np.asarray(found[key]).tobytes() == array.tobytes(), key
-
 
 # -- in and out -----------------------------------------------------------------------
 
@@ -182,31 +141,6 @@ def test_a_training_folder_becomes_published_names(tmp_path, ours, published, fl
   assert_same(read_folder(tmp_path / "out"), read_folder(published))
 
 
-# -- a union of parts -----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory, flat):
-  """Vicuna with 295 rows and no control token, CLIP as .bin, ConvNeXt, SAM as .pth."""
-  root = tmp_path_factory.mktemp("parts")
-  llm = checkpoints.state_dict("llama", flat)
-  for key in ("model.embed_tokens.weight", "lm_head.weight"):
-    llm[key] = llm[key][:295]
-  cfg = with_overrides(CFG, {"llama.vocab_size": 295})
-  checkpoints.write(root / "vicuna", llm, cfg=cfg, shards=2)
-  checkpoints.tokenizer(root / "vicuna", size=295)
-  towers = {"clip": ".bin", "convnext": ".safetensors"}
-  for kind, suffix in towers.items():
-    state = checkpoints.state_dict(kind, flat)
-    checkpoints.write(root / kind, state, suffix=suffix, settings={})
-  torch_files.save(root / "sam.pth", checkpoints.state_dict("sam", flat))
-  return [root / "vicuna", root / "clip", root / "convnext", root / "sam.pth"]
-
-
-def union(parts):
-  return "--src=" + ",".join(map(str, parts))
-
-
 @pytest.fixture(scope="module")
 def start(tmp_path_factory, parts):
   folder = tmp_path_factory.mktemp("start") / "start"
@@ -247,213 +181,6 @@ def test_one_part_twice_is_an_error(parts, tmp_path):
   with pytest.raises(UserError, match="sam.pth: .* are both our"):
     convert(union([*parts, parts[3]]), f"--dst={tmp_path / 'x'}",
             "--new=projector,mining,seg_prompt")  # fmt: skip
-
-
-# -- adapters -------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory):
-  """A PEFT folder for the published checkpoint, and its numbers."""
-  flat = checkpoints.params(with_overrides(CFG, LORA), seed=1)
-  folder = tmp_path_factory.mktemp("adapter")
-  state, arrays = {}, {k: x for k, x in flat.items() if "lora_" in k}
-  for path, array in arrays.items():
-    name, letter = path.split("/")[-2], path[-1].upper()
-    for i, layer in enumerate(array):
-      key = f"base_model.model.model.layers.{i}.self_attn.{name}.lora_{letter}.weight"
-      state[key] = np.ascontiguousarray(layer.T)
-  save_file(state, folder / "adapter_model.safetensors")
-  settings = {"r": 2, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"]}
-  (folder / "adapter_config.json").write_text(json.dumps(settings))
-  return folder, arrays, state
-
-
-@pytest.fixture(scope="module")
-def adapted(tmp_path_factory, published, adapter):
-  folder = tmp_path_factory.mktemp("adapted") / "adapted"
-  convert(f"--src={published},{adapter[0]}", f"--dst={folder}")
-  return folder
-
-
-def test_adapters_are_kept_beside_their_kernels(adapted, adapter, flat):
-  found = flatten_dict(converted.load_params(adapted)[0], sep="/")
-  assert_same(found, flat | adapter[1])
-  cfg = config_of(adapted)
-  assert (cfg.llama.lora_rank, cfg.llama.lora_alpha) == (2, 6.0)
-
-
-def test_adapters_return_as_peft_wrote_them(adapted, adapter, tmp_path):
-  convert(f"--src={adapted}", f"--dst={tmp_path / 'peft'}", "--to=peft")
-  assert_same(read_folder(tmp_path / "peft"), adapter[2])
-  settings = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
-  assert (settings["r"], settings["lora_alpha"]) == (2, 6.0)
-  assert settings["target_modules"] == ["q_proj", "v_proj"]
-
-
-def test_a_checkpoint_with_adapters_keeps_its_training_names(adapted, tmp_path):
-  convert(f"--src={adapted}", f"--dst={tmp_path / 'training'}", "--to=miras")
-  state = read_folder(tmp_path / "training")
-  key = "base_model.model.model.layers.1.self_attn.v_proj.lora_B.default.weight"
-  assert key in state and all(k.startswith("base_model.model.") for k in state)
-  convert(f"--src={tmp_path / 'training'}", f"--dst={tmp_path / 'in'}",
-          "--tokenizer=none")  # fmt: skip
-  first, again = (converted.load_params(f)[0] for f in (adapted, tmp_path / "in"))
-  assert_same(
-    flatten_dict(again, sep="/"), jax.device_get(flatten_dict(first, sep="/"))
-  )
-
-
-def test_merged_adapters_are_in_the_kernels(adapted, adapter, flat, tmp_path):
-  convert(f"--src={adapted}", f"--dst={tmp_path / 'merged'}", "--merge-lora")
-  found = flatten_dict(converted.load_params(tmp_path / "merged")[0], sep="/")
-  expected = dict(flat)
-  for name in ("q_proj", "v_proj"):
-    path = f"llm/layers/attn/{name}"
-    a, b = adapter[1][f"{path}/lora_a"], adapter[1][f"{path}/lora_b"]
-    kernel = flat[f"{path}/kernel"]
-    merged = kernel.astype(np.float32) + 6 / 2 * (a @ b)
-    expected[f"{path}/kernel"] = merged.astype(kernel.dtype)
-  assert found.keys() == expected.keys()
-  for key, array in expected.items():
-    np.testing.assert_allclose(
-      np.asarray(found[key], np.float32),
-      array.astype(np.float32),
-      rtol=0.01,
-      err_msg=key,
-    )
-  assert config_of(tmp_path / "merged").llama.lora_rank == 0
-
-
-def test_merging_without_adapters_is_an_error(ours, tmp_path):
-  with pytest.raises(UserError, match="no adapters"):
-    convert(f"--src={ours}", f"--dst={tmp_path / 'x'}", "--merge-lora")
-
-
-def test_adapters_of_another_rank_name_both(published, adapter, tmp_path):
-  message = rf"lora_A\.weight' has shape \(2, {WIDTH}\).*\({WIDTH}, 4\)"
-  with pytest.raises(UserError, match=message):
-    convert(f"--src={published},{adapter[0]}", f"--dst={tmp_path / 'x'}",
-            "--set=llama.lora_rank=4")  # fmt: skip
-
-
-def test_the_language_model_alone_is_a_llama_with_its_adapters_merged(
-  adapted, published, tmp_path
-):
-  convert(
-    f"--src={adapted}", f"--dst={tmp_path / 'hf'}", "--to=hf", "--shard-gb=0.0001"
-  )
-  state = {}
-  index = json.loads((tmp_path / "hf" / "model.safetensors.index.json").read_text())
-  for name in set(index["weight_map"].values()):
-    state |= load_file(tmp_path / "hf" / name)
-  llm = {k for k in read_folder(published) if k.startswith(("model.layers", "lm_head"))}
-  assert state.keys() == llm | {"model.embed_tokens.weight", "model.norm.weight"}
-  settings = json.loads((tmp_path / "hf" / "config.json").read_text())
-  assert settings["architectures"] == ["LlamaForCausalLM"]
-  assert (settings["hidden_size"], settings["rms_norm_eps"]) == (WIDTH, 1e-6)
-  assert (tmp_path / "hf" / "tokenizer.json").is_file()
-
-
-# -- what does not fit ----------------------------------------------------------------
-
-
-def listing(folder):
-  return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
-
-
-def assert_refused(tmp_path, message, *args):
-  """One UserError and not a file of it left."""
-  before = listing(tmp_path)
-  with pytest.raises(UserError, match=message) as caught:
-    convert(*args, f"--dst={tmp_path / 'dst'}")
-  assert "\n" not in str(caught.value)
-  assert listing(tmp_path) == before
-
-
-def copy(published, tmp_path):
-  return shutil.copytree(published, tmp_path / "copy")
-
-
-def test_a_checkpoint_of_another_width_names_both_shapes(published, tmp_path):
-  folder = copy(published, tmp_path)
-  settings = json.loads((folder / "config.json").read_text())
-  (folder / "config.json").write_text(json.dumps(settings | {"intermediate_size": 24}))
-  message = rf"copy/model-0000.*'model\.layers\.\d\.mlp\..*{MLP_WIDTH}.*24"
-  assert_refused(tmp_path, message,
-                 f"--src={folder}")  # fmt: skip
-
-
-def test_a_missing_key_is_named(published, tmp_path):
-  folder = copy(published, tmp_path)
-  state = read_folder(folder)
-  for path in folder.glob("model*"):
-    path.unlink()
-  del state["model.layers.1.mlp.up_proj.weight"]
-  save_file(state, folder / "model.safetensors")
-  assert_refused(tmp_path, r"no source has our llm/layers/mlp/up_proj/kernel\[1\]",
-                 f"--src={folder}")  # fmt: skip
-
-
-def test_a_truncated_file_leaves_nothing(published, tmp_path):
-  folder = copy(published, tmp_path)
-  path = folder / "model-00002-of-00002.safetensors"
-  path.write_bytes(path.read_bytes()[:-1000])
-  assert_refused(tmp_path, "00002-of-00002.safetensors: truncated", f"--src={folder}")
-
-
-def test_damage_that_shows_late_leaves_nothing(parts, flat, tmp_path):
-  sam = tmp_path / "sam.pth"
-  data = bytearray(parts[3].read_bytes())
-  weight = flat["sam/decoder/mask_tokens"].tobytes()
-  data[data.index(weight) + 5] ^= 1
-  sam.write_bytes(data)
-  assert_refused(tmp_path, r"sam.pth: mask_decoder.mask_tokens.weight: .*CRC-32",
-                 union([*parts[:3], sam]),
-                 "--new=projector,mining,seg_prompt")  # fmt: skip
-
-
-def test_a_tokenizer_that_splits_seg_is_an_error(published, tmp_path):
-  checkpoints.tokenizer(tmp_path / "plain", size=295)
-  assert_refused(tmp_path, r"plain: the tokenizer splits '\[SEG\]' into the 5 ids",
-                 f"--src={published}", f"--tokenizer={tmp_path / 'plain'}")  # fmt: skip
-
-
-def test_a_tokenizer_of_another_model_is_an_error(parts, tmp_path):
-  checkpoints.tokenizer(tmp_path / "big", size=500)
-  assert_refused(tmp_path, "big: the tokenizer has 500 ids, the embedding 295 rows",
-                 union(parts), f"--tokenizer={tmp_path / 'big'}",
-                 "--new=projector,mining,seg_prompt")  # fmt: skip
-
-
-def test_whole_numbers_are_no_weights(published, tmp_path):
-  folder = copy(published, tmp_path)
-  path = folder / "model-00001-of-00002.safetensors"
-  state = load_file(path)
-  key = next(iter(state))
-  save_file(state | {key: np.zeros(state[key].shape, np.int8)}, path)
-  assert_refused(tmp_path, f"{key}' has dtype int8, want floating", f"--src={folder}")
-
-
-def test_a_destination_that_exists_is_kept(ours, published):
-  with pytest.raises(UserError, match="ours exists already"):
-    convert(f"--src={published}", f"--dst={ours}")
-
-
-@pytest.mark.parametrize(
-  "args, message",
-  [
-    ([], "--src=PATH"),
-    (["--src=nowhere"], "--dst=DIR is missing"),
-    (["--src=nowhere", "--dst=x"], "nowhere: no such file"),
-    (["--src=a,b,c", "--dst=x", "--from=clip,sam"], "names 2 kinds for 3 sources"),
-    (["--srk=nowhere"], "did you mean '--src'"),
-    (["--dry-run", "--set=clip.wdith=4"], "no field 'clip.wdith'"),
-  ],
-)
-def test_a_wrong_command_line_is_one_line(args, message):
-  with pytest.raises(UserError, match=message):
-    command.main(args)
 
 
 # -- stopped, verified, dry -----------------------------------------------------------

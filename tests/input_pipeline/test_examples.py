@@ -22,11 +22,6 @@ from tests.input_pipeline.fakes import (
 from tests.shared_data import DATA, needs_data
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-  return train_bpe([t for i in range(3) for t in plain_texts(turns(i))], 400)
-
-
 def test_example_is_padded_around_its_conversation(tokenizer):
   example = Examples(Source(5), tokenizer, CFG)[2]
   row = encode_conversation(turns(2), tokenizer, num_image_tokens=4)

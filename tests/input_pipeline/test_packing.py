@@ -7,21 +7,15 @@ import numpy as np
 import pytest
 
 from input_pipeline import packing
-from input_pipeline.conversation import encode_conversation, plain_texts
+from input_pipeline.conversation import encode_conversation
 from input_pipeline.examples import DataConfig, Examples
 from input_pipeline.mixture import mix
 from input_pipeline.pipeline import make_pipeline
 from input_pipeline.source import Size
-from input_pipeline.tokenizer import train_bpe
 from tests.input_pipeline.fakes import Source, turns
 
 CFG = DataConfig(max_len=192, max_masks=4, sam_size=16, aux_size=8, num_image_tokens=4)
 FREE = {"limit": 9, "max_len": 999, "max_masks": 99}
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-  return train_bpe([t for i in range(3) for t in plain_texts(turns(i))], 400)
 
 
 def sizes(count, **changes):

@@ -18,7 +18,6 @@ from tests.input_pipeline.fakes import (
   make,
   records,
   take,
-  turns,
 )
 from tests.shared_data import DATA, ROOT, needs_data
 
@@ -38,11 +37,6 @@ SHAPES = {
   "original_hw": (2,),
   "record": (),
 }
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-  return train_bpe([t for i in range(3) for t in plain_texts(turns(i))], 400)
 
 
 def test_batch_has_the_contract_names_shapes_and_types(tokenizer):

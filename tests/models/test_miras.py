@@ -36,6 +36,7 @@ def _batch():
   return batch
 
 
+@jax.jit
 def _masks(params, batch):
   return miras.Miras(TINY).apply({"params": params}, batch)["mask_logits"]
 

@@ -24,18 +24,22 @@ from miras_jax.training import init_from, loop, task
 from miras_jax.training import step as train_step
 from miras_jax.training.objective import MirasObjective
 from miras_jax.training.plan import make_plan
-from tests import prist_files
+from tests import golden_folder, prist_files
 from tests.convert import golden_source
-from tests.shared_data import needs_golden
-
-pytestmark = needs_golden
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("golden")
+def golden(tmp_path_factory):
+  """A checkpoint under its published names, of random numbers."""
+  folder = tmp_path_factory.mktemp("golden") / "golden"
+  return golden_folder.make(folder, golden_folder.PUBLIC_SIZES).path
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory, golden):
+  folder = tmp_path_factory.mktemp("converted")
   tokenizer = golden_source.save_tokenizer(folder / "tokenizer")
-  return golden_source.convert(folder, tokenizer)
+  return golden_source.convert(folder, tokenizer, golden)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,7 @@ def plan(config, folder, **axes):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, data_dir, converted):
-  """A folder trained for two steps from the golden weights."""
+  """A folder trained for two steps from the published weights."""
   folder = tmp_path_factory.mktemp("run")
   made, _, _, devices = plan(config_for(data_dir, converted), folder)
   assert loop.train(made, workdir.Workdir(folder), devices) == 0
@@ -190,8 +194,8 @@ def test_a_part_that_the_folder_lacks_is_named(data_dir, converted, tmp_path):
     init_from.load_state(made, shapes, parts.tx)
 
 
-def test_a_folder_without_a_tokenizer_wants_one_that_fits(data_dir, tmp_path):
-  bare = golden_source.convert(tmp_path, "none")
+def test_a_folder_without_a_tokenizer_wants_one_that_fits(data_dir, golden, tmp_path):
+  bare = golden_source.convert(tmp_path, "none", golden)
   with pytest.raises(UserError, match="no tokenizer/; name the one of its weights"):
     init_from.fitted(config_for(data_dir, bare))
   with pytest.raises(UserError, match="convert the weights with --tokenizer=PATH"):

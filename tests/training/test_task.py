@@ -18,6 +18,7 @@ from miras_jax.inference.load import load_for_inference
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.training import loop, sizes, task
 from tests import prist_files
+from tests.host_params import host_params
 
 # The tiny model with one block of everything: it compiles in seconds.
 MICRO = {
@@ -150,18 +151,6 @@ def test_an_unfit_value_is_one_line(data_dir, tmp_path, field, value, words):
       config = dataclasses.replace(config, model=model)
     make(config, tmp_path)
   assert all(word in str(error.value) for word in words), error.value
-
-
-def host_params(init):
-  """Parameters without compiling the many random generators of an init."""
-  rng = np.random.default_rng(0)
-
-  def value(path, leaf):
-    if path[-1].key in ("scale", "gamma"):
-      return np.ones(leaf.shape, np.float32)
-    return rng.normal(scale=0.1, size=leaf.shape).astype(np.float32)
-
-  return jax.tree.map_with_path(value, jax.eval_shape(init, jax.random.key(0)))
 
 
 @pytest.mark.slow
