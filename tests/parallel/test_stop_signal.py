@@ -19,10 +19,12 @@ def test_a_signal_stops_after_the_step_and_is_named(number):
 
 
 def test_a_second_interrupt_ends_at_once():
-  with distributed.StopSignal() as stop, pytest.raises(KeyboardInterrupt):
+  with distributed.StopSignal() as stop:
     os.kill(os.getpid(), signal.SIGINT)
     assert stop(1)
-    os.kill(os.getpid(), signal.SIGINT)
+    # Called, not sent: an interrupt may arrive inside a destructor, which swallows it.
+    with pytest.raises(KeyboardInterrupt):
+      signal.getsignal(signal.SIGINT)(signal.SIGINT, None)
 
 
 def test_a_signal_that_is_ignored_stays_so():
