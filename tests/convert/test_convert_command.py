@@ -13,13 +13,12 @@ from safetensors.numpy import load_file, save_file
 from miras_jax.config.model import with_overrides
 from miras_jax.convert import command
 from miras_jax.convert import folder as converted
-from miras_jax.convert.files import stream
+from miras_jax.convert.files import stream, torch_write
 from miras_jax.convert.job import expected_shapes
 from miras_jax.convert.sources import Source
 from miras_jax.errors import UserError
 from tests.convert import checkpoints, golden_source
 from tests.convert.checkpoints import CFG, SET
-from tests.convert.files import torch_files
 from tests.shared_data import GOLDEN, needs_golden
 
 WIDTH, MLP_WIDTH = CFG.llama.width, CFG.llama.mlp_width
@@ -199,7 +198,7 @@ def parts(tmp_path_factory, flat):
   for kind, suffix in towers.items():
     state = checkpoints.state_dict(kind, flat)
     checkpoints.write(root / kind, state, suffix=suffix, settings={})
-  torch_files.save(root / "sam.pth", checkpoints.state_dict("sam", flat))
+  torch_write.save(root / "sam.pth", checkpoints.state_dict("sam", flat))
   return [root / "vicuna", root / "clip", root / "convnext", root / "sam.pth"]
 
 
