@@ -1,6 +1,7 @@
 """Random published parts: files that our readers, and torch, take for the real ones."""
 
 import json
+import shutil
 
 import pytest
 
@@ -71,6 +72,18 @@ def test_a_field_that_is_set_wins_over_the_named_size(parts, tmp_path):
   ])  # fmt: skip
   text = (tmp_path / "start" / "config.json").read_text()
   assert json.loads(text)["model"]["overrides"]["sam_decoder.num_heads"] == 2
+
+
+def test_the_tokenizer_is_the_language_models_wherever_that_stands(parts, tmp_path):
+  clip = shutil.copytree(parts / "clip", tmp_path / "clip")
+  (clip / "tokenizer.json").write_text("{}")  # published CLIP has one of its own
+  src = f"{clip},{parts / 'convnext'},{parts / 'sam.pth'},{parts / 'vicuna'}"
+  command.main([
+    f"--src={src}", "--new=projector,mining,seg_prompt", "--model=tiny",
+    f"--dst={tmp_path / 'start'}",
+  ])  # fmt: skip
+  saved = tmp_path / "start" / "tokenizer" / "tokenizer.model"
+  assert saved.read_bytes() == (parts / "vicuna" / "tokenizer.model").read_bytes()
 
 
 def test_a_folder_that_holds_something_is_left_alone(parts):
