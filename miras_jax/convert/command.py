@@ -6,6 +6,8 @@
   miras convert --src=ours --dst=out --to=miras              and back
   miras convert --src=runs/7b --dst=out --to=hf              a Llama for transformers
   miras convert --dry-run --model=13b                        names and sizes, no weights
+  miras convert --compare=runs/stage2,back                   are all numbers the same?
+  miras convert --stand-in=tiny --dst=parts                  random published parts
 
 The result appears when it is whole. A run that was stopped goes on where it was.
 """
@@ -19,6 +21,7 @@ import numpy as np
 
 from miras_jax.config.model import with_overrides
 from miras_jax.config.variants import VARIANTS
+from miras_jax.convert import infer, stand_in
 from miras_jax.convert.files import stream
 from miras_jax.convert.job import expected_shapes, open_job
 from miras_jax.convert.outputs import OUTPUTS
@@ -38,6 +41,10 @@ def main(argv):
   if args.verify:
     stream.verify(args.verify)
     print(f"{args.verify}: whole")
+  elif args.compare:
+    _compare(args)
+  elif args.stand_in:
+    _stand_in(args)
   elif args.dry_run and not args.src:
     _print_variant(args)
   else:
@@ -68,8 +75,15 @@ def _parser():
   add("--shard-gb", type=float, default=stream.SHARD_BYTES / 1e9,
       help="largest file in GB")
   add("--dry-run", action="store_true", help="print the mapping, write nothing")
-  add("--model", default="7b", choices=VARIANTS, help="for --dry-run without --src")
+  add("--model", default="", choices=VARIANTS,
+      help="a size of ours, for what no weight shows (heads, picture sizes); for"
+      " --dry-run without --src")
   add("--verify", default="", metavar="DIR", help="compare a result with its manifest")
+  add("--compare", default="", metavar="DIR,DIR",
+      help="two folders, of training or converted: are they equal, bit for bit?")
+  add("--leaves", default="", metavar="REGEX", help="only these paths, of --compare")
+  add("--stand-in", choices=stand_in.SIZES,
+      help="write random Vicuna, CLIP, ConvNeXt and SAM in their published layouts")
   # fmt: on
   return parser
 
@@ -86,7 +100,7 @@ def _convert(args):
     "kinds": args.kinds,
     "to": args.to,
     "tokenizer": args.tokenizer,
-    "overrides": _settings(args.set),
+    "overrides": infer.unseen(args.model) | _settings(args.set),
     "new": [p for p in args.new.split(",") if p],
     "seed": args.seed,
     "merge_lora": args.merge_lora,
@@ -113,6 +127,24 @@ def _write(job, args, options):
   )
   size = sum(shard.size for shard in shards)
   print(f"{args.dst}: {len(shards)} files, {size / 1e9:,.2f} GB, --to={args.to}")
+
+
+def _compare(args):
+  from miras_jax.convert.compare import compare  # orbax: seconds, only needed here
+
+  paths = [p for p in args.compare.split(",") if p]
+  if len(paths) != 2:
+    raise UserError(f"--compare={args.compare}: want two folders, DIR,DIR")
+  print(f"{' and '.join(paths)}: {compare(paths, leaves=args.leaves)} leaves are equal")
+
+
+def _stand_in(args):
+  if not args.dst:
+    raise UserError("--dst=DIR is missing: the new folder to write")
+  stand_in.write(args.dst, args.stand_in, seed=args.seed)
+  print(
+    f"{args.dst}: {args.stand_in} vicuna, clip, convnext, sam.pth of random numbers"
+  )
 
 
 def _settings(items):
@@ -150,10 +182,11 @@ def _print_variant(args):
   kind = "miras" if kind == "auto" else kind
   if kind not in KINDS:
     raise UserError(f"unknown --from={kind}; there are {', '.join(KINDS)}")
+  model = args.model or "7b"
   # The published model never saved its alignment.
   overrides = {"seg_prompt.alignment": "none"} | _settings(args.set)
   try:
-    cfg = with_overrides(VARIANTS[args.model], overrides)
+    cfg = with_overrides(VARIANTS[model], overrides)
   except (ValueError, TypeError) as error:
     raise UserError(f"--set: {error}") from None
   shapes = expected_shapes(cfg)
@@ -165,7 +198,7 @@ def _print_variant(args):
   count = sum(math.prod(s) for s in shapes.values())
   dtype = np.dtype("bfloat16" if args.dtype == "keep" else args.dtype)
   print(
-    f"{args.model}: {len(shapes)} leaves, {count:,} parameters,"
+    f"{model}: {len(shapes)} leaves, {count:,} parameters,"
     f" {count * dtype.itemsize / 1e9:,.2f} GB in {dtype.name}"
   )
 

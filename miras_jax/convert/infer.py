@@ -6,6 +6,7 @@ models, or from `--set=FIELD=VALUE`.
 """
 
 import dataclasses
+import functools
 import math
 import re
 
@@ -27,6 +28,13 @@ from miras_jax.errors import UserError
 PUBLISHED_HEAD_DIM = 64  # of every CLIP ViT
 PUBLISHED_LORA_ALPHA = 16.0
 LOOPED = 12  # blocks from which an encoder runs as a loop, as every full-size one does
+# What neither the weights nor the settings of published parts show.
+UNSEEN = (
+  "convnext.image_size",
+  "convnext.target_grid",
+  "sam_decoder.num_heads",
+  "seg_prompt.num_heads",
+)
 _PROJECTION = re.compile(r"llm/layers/\w+/(\w+_proj)/lora_a$")
 
 
@@ -89,6 +97,17 @@ def miras_config(sources, shapes, overrides):
     ) from None
   except (ValueError, TypeError) as error:
     raise UserError(f"the sources do not fit together: {error}") from None
+
+
+def unseen(variant):
+  """{dotted field: value} of a size of ours for what is not shown; {} for ""."""
+  if not variant:
+    return {}
+  return {path: _field(VARIANTS[variant], path) for path in UNSEEN}
+
+
+def _field(cfg, path):
+  return functools.reduce(getattr, path.split("."), cfg)
 
 
 def _stored(source, overrides):

@@ -140,9 +140,11 @@ def _plan(sources, *, tokenizer, needs_tokenizer, overrides, new, seed):
   """Job of published sources: config, tokenizer and mapping fit together."""
   shapes = infer.our_shapes(sources)
   cfg = infer.miras_config(sources, shapes, overrides)
+  # CLIP's and OpenCLIP's folders have tokenizers and settings too, of other words.
+  speakers = [s for s in sources if _speaks(s)]
   path, tokens = None, None
   if tokenizer != "none" and "llm/embed/embedding" in shapes:
-    path = vocabulary.find(tokenizer, sources, required=needs_tokenizer)
+    path = vocabulary.find(tokenizer, speakers, required=needs_tokenizer)
   if path and (needs_tokenizer or tokenizer):
     trained = any(p.startswith("seg_prompt/") for p in shapes)
     tokens = vocabulary.fit(path, cfg.llama.vocab_size, trained=trained)
@@ -151,7 +153,7 @@ def _plan(sources, *, tokenizer, needs_tokenizer, overrides, new, seed):
   shapes = expected_shapes(cfg)
   random = Random(cfg, _new_paths(shapes, new), seed)
   tree = SourceTree(sources, shapes, vocabulary=tokens, random=random)
-  found = [s.settings for s in sources if "num_hidden_layers" in s.settings]
+  found = [s.settings for s in speakers if "num_hidden_layers" in s.settings]
   return Job(
     tree,
     cfg,
@@ -161,6 +163,11 @@ def _plan(sources, *, tokenizer, needs_tokenizer, overrides, new, seed):
     settings=found[0] if found else {},
     new=sorted(random.paths),
   )
+
+
+def _speaks(source):
+  """Whether a source has a part of the language model."""
+  return any(path.startswith("llm/") for path in infer.our_shapes([source]))
 
 
 def _new_paths(shapes, parts):

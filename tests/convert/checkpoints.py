@@ -9,10 +9,10 @@ from safetensors.numpy import save_file
 from miras_jax.config.model import with_overrides
 from miras_jax.config.variants import TINY
 from miras_jax.convert import hf
+from miras_jax.convert.files import torch_write
 from miras_jax.convert.job import expected_shapes
 from miras_jax.convert.tables import mapping
 from miras_jax.convert.tables.kinds import KINDS
-from tests.convert.files import torch_files
 
 CFG = with_overrides(
   TINY,
@@ -76,7 +76,7 @@ def write(folder, state, *, cfg=CFG, shards=1, suffix=".safetensors", settings=N
     file = f"{stem}-{i + 1:05}-of-{shards:05}{suffix}" if shards > 1 else stem + suffix
     part = {k: np.ascontiguousarray(state[k]) for k in names[i::shards]}
     where |= dict.fromkeys(part, file)
-    save = torch_files.save if suffix == ".bin" else _save
+    save = torch_write.save if suffix == ".bin" else _save
     save(folder / file, part)
   if shards > 1:
     index = folder / f"{stem}{suffix}.index.json"

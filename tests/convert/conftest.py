@@ -4,9 +4,9 @@ import ml_dtypes
 import pytest
 
 from miras_jax.config.model import with_overrides
+from miras_jax.convert.files import torch_write
 from tests.convert import checkpoints
 from tests.convert.checkpoints import CFG
-from tests.convert.files import torch_files
 from tests.convert.folders import convert
 
 
@@ -45,5 +45,5 @@ def parts(tmp_path_factory, flat):
   for kind, suffix in towers.items():
     state = checkpoints.state_dict(kind, flat)
     checkpoints.write(root / kind, state, suffix=suffix, settings={})
-  torch_files.save(root / "sam.pth", checkpoints.state_dict("sam", flat))
+  torch_write.save(root / "sam.pth", checkpoints.state_dict("sam", flat))
   return [root / "vicuna", root / "clip", root / "convnext", root / "sam.pth"]

@@ -9,10 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from miras_jax.convert.files import torch_write
 from miras_jax.convert.files.torch_file import TorchFile
-from miras_jax.errors import UserError
-from tests.convert.files import torch_files
-from tests.convert.files.torch_files import (
+from miras_jax.convert.files.torch_write import (
   name,
   number,
   pickle_of,
@@ -20,6 +19,7 @@ from tests.convert.files.torch_files import (
   text,
   tuple_of,
 )
+from miras_jax.errors import UserError
 
 
 def read_all(path):
@@ -43,7 +43,7 @@ def some_arrays():
 @pytest.mark.parametrize("key", some_arrays())
 def test_every_dtype_is_read_exactly(tmp_path, key):
   array = some_arrays()[key]
-  torch_files.save(tmp_path / "a.pth", {key: array})
+  torch_write.save(tmp_path / "a.pth", {key: array})
   found = read_all(tmp_path / "a.pth")[key]
   assert (found.dtype, found.shape) == (array.dtype, array.shape)
   assert found.tobytes() == array.tobytes()
@@ -52,9 +52,9 @@ def test_every_dtype_is_read_exactly(tmp_path, key):
 def write_views(path, *views):
   """One storage of 0..23 and tensors (offset, shape, strides) in it."""
   stored = storage("FloatStorage", "0", number(24))
-  entries = {str(i): torch_files.tensor(stored, *v) for i, v in enumerate(views)}
+  entries = {str(i): torch_write.tensor(stored, *v) for i, v in enumerate(views)}
   data = np.arange(24, dtype=np.float32).tobytes()
-  torch_files.write_archive(path, pickle_of(entries), [data])
+  torch_write.write_archive(path, pickle_of(entries), [data])
 
 
 def test_strided_views_of_one_storage(tmp_path):
@@ -68,7 +68,7 @@ def test_strided_views_of_one_storage(tmp_path):
 
 @pytest.mark.parametrize("wrap", ["model", "state_dict", "module"])
 def test_a_trainers_wrapper_is_opened(tmp_path, wrap):
-  torch_files.save(tmp_path / "a.pth", {"w": np.ones(3, np.float32)}, wrap=wrap)
+  torch_write.save(tmp_path / "a.pth", {"w": np.ones(3, np.float32)}, wrap=wrap)
   np.testing.assert_array_equal(read_all(tmp_path / "a.pth")["w"], [1, 1, 1])
 
 
@@ -99,8 +99,8 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path, case):
 
 def test_a_storage_of_another_size_is_named_with_both_sizes(tmp_path):
   stored = storage("FloatStorage", "0", number(25))
-  entry = torch_files.tensor(stored, 0, (25,), (1,))
-  torch_files.write_archive(tmp_path / "a.pth", pickle_of({"w": entry}), [b"0" * 96])
+  entry = torch_write.tensor(stored, 0, (25,), (1,))
+  torch_write.write_archive(tmp_path / "a.pth", pickle_of({"w": entry}), [b"0" * 96])
   with pytest.raises(UserError, match="storage 0 has 96 bytes, want 100"):
     TorchFile(tmp_path / "a.pth")
 
@@ -108,8 +108,8 @@ def test_a_storage_of_another_size_is_named_with_both_sizes(tmp_path):
 @pytest.mark.parametrize("key", ["../../../etc/passwd", "/etc/passwd", "7", "0/../0"])
 def test_a_storage_is_only_ever_a_member_of_the_archive(tmp_path, key):
   stored = storage("FloatStorage", key, number(1))
-  entry = torch_files.tensor(stored, 0, (1,), (1,))
-  torch_files.write_archive(tmp_path / "a.pth", pickle_of({"w": entry}), [b"0000"])
+  entry = torch_write.tensor(stored, 0, (1,), (1,))
+  torch_write.write_archive(tmp_path / "a.pth", pickle_of({"w": entry}), [b"0000"])
   with pytest.raises(UserError, match="has no member data/"):
     TorchFile(tmp_path / "a.pth")
 
@@ -166,21 +166,21 @@ HOSTILE = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_pickle_is_refused_and_not_executed(tmp_path, case):
-  torch_files.write_archive(tmp_path / "a.pth", HOSTILE[case](tmp_path))
+  torch_write.write_archive(tmp_path / "a.pth", HOSTILE[case](tmp_path))
   with pytest.raises(UserError, match=r"a\.pth: (its data\.pkl|an?) "):
     TorchFile(tmp_path / "a.pth")
   assert not (tmp_path / "executed").exists()
 
 
 def test_the_refusal_names_what_was_wanted(tmp_path):
-  torch_files.write_archive(tmp_path / "a.pth", HOSTILE["os.system"](tmp_path))
+  torch_write.write_archive(tmp_path / "a.pth", HOSTILE["os.system"](tmp_path))
   with pytest.raises(UserError, match=r"posix\.system: refused"):
     TorchFile(tmp_path / "a.pth")
 
 
 def test_a_whole_module_is_refused_by_name(tmp_path):
   data = b"\x80\x02" + name("torch.nn.modules.linear", "Linear") + b")R."
-  torch_files.write_archive(tmp_path / "a.pth", data)
+  torch_write.write_archive(tmp_path / "a.pth", data)
   with pytest.raises(UserError, match=r"torch\.nn\.modules\.linear\.Linear: refused"):
     TorchFile(tmp_path / "a.pth")
 
@@ -190,14 +190,14 @@ def test_a_message_about_nested_tuples_ends(tmp_path):
   for _ in range(60):  # each one holds the last one six times
     nested += b"q\x00" + b"h\x00" * 5 + b"(" + b"h\x00" * 6 + b"t"
   data = b"\x80\x02" + name("torch._utils", "_rebuild_parameter") + nested + b"\x85R."
-  torch_files.write_archive(tmp_path / "a.pth", data)
+  torch_write.write_archive(tmp_path / "a.pth", data)
   with pytest.raises(UserError, match="data.pkl"):
     TorchFile(tmp_path / "a.pth")
 
 
 def test_a_recursive_dict_is_no_endless_loop(tmp_path):
   data = b"\x80\x02}q\x00" + text("model") + b"h\x00s."
-  torch_files.write_archive(tmp_path / "a.pth", data)
+  torch_write.write_archive(tmp_path / "a.pth", data)
   with pytest.raises(UserError, match="without a tensor"):
     TorchFile(tmp_path / "a.pth")
 
@@ -208,8 +208,8 @@ def test_a_recursive_dict_is_no_endless_loop(tmp_path):
 def test_a_zip_bomb_is_refused(tmp_path):
   zeros = np.zeros(1 << 24, np.float32)
   stored = storage("FloatStorage", "0", number(zeros.size))
-  entry = torch_files.tensor(stored, 0, zeros.shape, (1,))
-  torch_files.write_archive(
+  entry = torch_write.tensor(stored, 0, zeros.shape, (1,))
+  torch_write.write_archive(
     tmp_path / "a.pth", pickle_of({"w": entry}), [zeros.tobytes()],
     compression=zipfile.ZIP_DEFLATED,
   )  # fmt: skip
@@ -238,7 +238,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_truncated_file_is_named(tmp_path):
   path = tmp_path / "a.pth"
-  torch_files.save(path, some_arrays())
+  torch_write.save(path, some_arrays())
   path.write_bytes(path.read_bytes()[:-100])
   with pytest.raises(UserError, match="a.pth: truncated or damaged"):
     TorchFile(path)
@@ -247,7 +247,7 @@ def test_a_truncated_file_is_named(tmp_path):
 def test_a_flipped_bit_of_a_weight_is_found(tmp_path):
   path = tmp_path / "a.pth"
   weight = np.arange(1000, dtype=np.float32)
-  torch_files.save(path, {"w": weight})
+  torch_write.save(path, {"w": weight})
   data = bytearray(path.read_bytes())
   data[data.index(weight.tobytes()) + 1234] ^= 4
   path.write_bytes(data)
@@ -288,11 +288,11 @@ def mutations(count, originals, seed):
 
 def originals(tmp_path):
   """Small good files and hostile ones, as bytes; and their bare pickles."""
-  torch_files.save(tmp_path / "o0", some_arrays())
-  torch_files.save(tmp_path / "o1", {"w": np.ones((2, 3), np.float16)}, wrap="model")
+  torch_write.save(tmp_path / "o0", some_arrays())
+  torch_write.save(tmp_path / "o1", {"w": np.ones((2, 3), np.float16)}, wrap="model")
   write_views(tmp_path / "o2", (0, (4, 6), (1, 4)), (5, (2, 3), (12, 2)))
-  torch_files.write_archive(tmp_path / "o3", HOSTILE["os.system"](tmp_path))
-  torch_files.write_archive(tmp_path / "o4", HOSTILE["protocol 4"](tmp_path))
+  torch_write.write_archive(tmp_path / "o3", HOSTILE["os.system"](tmp_path))
+  torch_write.write_archive(tmp_path / "o4", HOSTILE["protocol 4"](tmp_path))
   return [(tmp_path / f"o{i}").read_bytes() for i in range(5)]
 
 
@@ -324,7 +324,7 @@ def test_a_thousand_mutated_files_are_read_or_refused(tmp_path):
     seen.append(outcome(path))
   storages = [a.tobytes() for a in some_arrays().values()]
   for data in mutations(500, list(bare_pickles(files, tmp_path)), seed=1):
-    torch_files.write_archive(path, data, storages)
+    torch_write.write_archive(path, data, storages)
     seen.append(outcome(path))
   assert len(seen) == 1000 and {"read", "refused"} == set(seen)
   assert not (tmp_path / "executed").exists()
@@ -333,6 +333,6 @@ def test_a_thousand_mutated_files_are_read_or_refused(tmp_path):
 
 
 def test_a_pickle_of_a_million_objects_stays_small(tmp_path):
-  torch_files.write_archive(tmp_path / "a.pth", b"\x80\x02" + b"}" * (4 << 20))
+  torch_write.write_archive(tmp_path / "a.pth", b"\x80\x02" + b"}" * (4 << 20))
   with pytest.raises(UserError, match="at most"):
     TorchFile(tmp_path / "a.pth")
