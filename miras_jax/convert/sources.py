@@ -4,10 +4,10 @@ A `Source` is one file or folder: its tensors by published name, the `Table` of 
 names, and the JSON settings beside them. Nothing is read until `read`.
 """
 
-import json
 import pathlib
 from typing import NamedTuple
 
+from input_pipeline.regular_file import read_object
 from miras_jax.config.families import FAMILIES
 from miras_jax.convert import hf
 from miras_jax.convert.files.safetensors_file import SafetensorsFile, read_index
@@ -29,7 +29,8 @@ _NAMES = (
   "state_dict.safetensors", "pytorch_model.bin", "adapter_model.bin",
   "open_clip_pytorch_model.bin", "*.safetensors", "*.bin", "*.pth", "*.pt",
 )  # fmt: skip
-_SMALL_JSON = 16 << 20
+# Far above any source: the 70B and all encoders have 2,000.
+MAX_TENSORS = 20_000
 
 
 class Held(NamedTuple):
@@ -92,6 +93,11 @@ class Source:
         if key in tensors:
           raise UserError(f"{path}: {key!r} is also in {tensors[key].file.path}")
         tensors[key] = Held(file, info)
+      if len(tensors) > MAX_TENSORS:
+        raise UserError(
+          f"{path}: holds {len(tensors):,} tensors and more, want at most"
+          f" {MAX_TENSORS:,}"
+        )
     if not tensors:
       raise UserError(f"{self.path}: holds no tensor")
     return tensors
@@ -123,10 +129,10 @@ def open_file(path):
 def find_files(path):
   """{file: names an index promises in it, or None} of a file or a folder."""
   path = pathlib.Path(path)
-  if path.is_file():
-    return _of_index(path) if path.name.endswith(".index.json") else {path: None}
-  if not path.is_dir():
+  if not path.exists():
     raise UserError(f"{path}: no such file or folder")
+  if not path.is_dir():
+    return _of_index(path) if path.name.endswith(".index.json") else {path: None}
   for pattern in _INDEXES:
     if found := sorted(path.glob(pattern)):
       return _of_index(_only(path, found))
@@ -148,7 +154,7 @@ def _of_index(index):
   for name, file in read_index(index).items():
     files.setdefault(file, set()).add(name)
   for file in files:
-    if not file.is_file():
+    if not file.exists():
       raise UserError(f"{file}: missing, {index.name} names it")
   return files
 
@@ -182,15 +188,4 @@ def _num_known(table, keys):
 
 def read_settings(folder, name):
   """A JSON object beside the weights; {} without the file."""
-  path = pathlib.Path(folder) / name
-  if not path.is_file():
-    return {}
-  try:
-    if path.stat().st_size > _SMALL_JSON:
-      raise ValueError(f"has {path.stat().st_size:,} bytes")
-    found = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError, RecursionError) as error:
-    raise UserError(f"{path}: cannot be read: {error}") from None
-  if not isinstance(found, dict):
-    raise UserError(f"{path}: holds {type(found).__name__}, want an object")
-  return found
+  return read_object(pathlib.Path(folder) / name)

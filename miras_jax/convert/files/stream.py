@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import tqdm
 
+from input_pipeline.regular_file import SMALL_JSON, read_bytes
 from miras_jax.checkpoint import workdir
 from miras_jax.convert.files.safetensors_file import header_bytes
 from miras_jax.convert.files.tensors import READ_BYTES, TensorInfo
@@ -171,8 +172,8 @@ def read_manifest(folder):
   """The manifest's body. UserError when it is missing or was changed."""
   path = pathlib.Path(folder) / MANIFEST
   try:
-    return workdir.unseal(json.loads(path.read_text()))
-  except (OSError, ValueError, AttributeError) as error:
+    return workdir.unseal(json.loads(read_bytes(path, SMALL_JSON)))
+  except (OSError, ValueError, AttributeError, RecursionError) as error:
     raise UserError(
       f"{path}: cannot be read: {error}; `miras convert --dst=DIR` makes such a folder"
     ) from None
