@@ -71,6 +71,7 @@ def llama_config(settings, *, path, **lora):
 
 def is_tied(settings):
   """Whether these settings say, or leave unsaid, that the head is the embedding."""
+  settings = _text_part(settings)
   family = FAMILIES.get(str(settings.get("model_type", "")).lower())
   default = family.defaults.get("tie_word_embeddings", False) if family else False
   return bool(settings.get("tie_word_embeddings", default))
