@@ -12,8 +12,9 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from input_pipeline import codecs
+from input_pipeline import codecs, tokenizer_files
 from input_pipeline.codecs import CONTROL, START, FastCodec, SentencePieceCodec
+from input_pipeline.regular_file import read_object
 from miras_jax.errors import UserError
 
 # In the order of the published vocabulary, appended at its end.
@@ -180,63 +181,67 @@ def load_tokenizer(
   """Reads a tokenizer from a `tokenizer.model` file or a folder -> Tokenizer.
 
   kind: "sentencepiece", "fast" (`tokenizer.json`) or "auto": a folder with both is read
-    by sentencepiece, the oracle, unless it has a chat template.
+    by sentencepiece, the oracle, unless it has a chat template or a `tokenizer.model`
+    of tiktoken.
   legacy: see SentencePieceCodec; None takes the folder's `tokenizer_config.json`, else
-    False, as in Llama 2 and Vicuna 1.5.
+    False, as in Llama 2 and Vicuna 1.5, with a warning.
   """
   path = pathlib.Path(path)
   options = {"control_tokens": control_tokens, "append": append_control, "name": path}
   if kind not in ("auto", "sentencepiece", "fast"):
     raise ValueError(f"{kind=} is not auto, sentencepiece or fast")
-  if path.is_file():
-    return Tokenizer(SentencePieceCodec(path, legacy=bool(legacy)), **options)
-  model, fast = path / "tokenizer.model", path / "tokenizer.json"
+  if path.name == tokenizer_files.FAST and not path.is_dir():
+    path, kind = path.parent, "fast"
+  if path.exists() and not path.is_dir():
+    return Tokenizer(_read_sentencepiece(path, legacy), **options)
+  tokenizer_files.check(path)
+  model, fast = path / tokenizer_files.MODEL, path / tokenizer_files.FAST
   if kind == "auto":
-    use_fast = fast.is_file() and (not model.is_file() or _has_chat_template(path))
+    plain = model.is_file() and not tokenizer_files.is_tiktoken(model)
+    use_fast = fast.is_file() and (not plain or _has_chat_template(path))
     kind = "fast" if use_fast else "sentencepiece"
   wanted = fast if kind == "fast" else model
   if not wanted.is_file():
     raise UserError(f"{path}: no {wanted.name} here; pass a tokenizer file or folder")
+  settings = tokenizer_files.read_settings(path)
   if kind == "fast":
-    return Tokenizer(_read_fast(path), **options)
-  if legacy is None:
-    legacy = _read_json(path / "tokenizer_config.json").get("legacy", False)
-  codec = SentencePieceCodec(model, legacy=bool(legacy))
-  _add_stored(codec, path / "added_tokens.json")
+    return Tokenizer(_read_fast(path, settings), **options)
+  codec = _read_sentencepiece(model, settings.legacy if legacy is None else legacy)
+  codec.add(settings.added, CONTROL_TOKENS)
+  codec.name_ends(settings)
   return Tokenizer(codec, **options)
 
 
-def _read_fast(path):
+def _read_sentencepiece(path, legacy):
+  tokenizer_files.refuse_tiktoken(path)
+  codec = SentencePieceCodec(path, legacy=bool(legacy))
+  if legacy is None and codec.spaced:
+    tokenizer_files.warn_of_legacy(path, codec.legacy)
+  return codec
+
+
+def _read_fast(path, settings):
+  """FastCodec of a folder whose settings agree with its vocabulary. UserError."""
+  file = path / tokenizer_files.FAST
+  own = tokenizer_files.own_tokens(file)
+  for name, token in (("bos_token", settings.bos), ("eos_token", settings.eos)):
+    if token is not None and token not in own and token not in settings.added:
+      raise UserError(f"{settings.path}: {name} {token!r:.60} is no token of {file}")
   try:
-    return FastCodec(codecs.fast_class().from_pretrained(str(path)))
+    hf = codecs.fast_class().from_pretrained(str(path))
+    codec = FastCodec(hf, add_bos=settings.add_bos)
   except UserError:
     raise
   except Exception as e:  # the Rust reader raises bare Exception
-    raise UserError(f"{path}/tokenizer.json: cannot be read: {e}") from None
-
-
-def _read_json(path):
-  if not path.is_file():
-    return {}
-  try:
-    value = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as e:
-    raise UserError(f"{path}: is not valid JSON: {e}") from None
-  if not isinstance(value, dict):
-    raise UserError(f"{path}: holds {type(value).__name__}, want an object")
-  return value
+    raise UserError(f"{file}: cannot be read: {e}") from None
+  except BaseException as e:
+    raise codecs.of_panic(e, path) from None
+  for token, i in settings.added.items():
+    if (found := hf.convert_tokens_to_ids(token)) != i:
+      raise UserError(f"{settings.path}: {token!r:.60} is {i}, and {found} in {file}")
+  return codec
 
 
 def _has_chat_template(folder):
-  config = _read_json(folder / "tokenizer_config.json")
+  config = read_object(folder / tokenizer_files.CONFIG)
   return (folder / "chat_template.jinja").is_file() or "chat_template" in config
-
-
-def _add_stored(codec, path):
-  """Tokens added behind a SentencePiece vocabulary, as transformers stores them."""
-  for token, i in sorted(_read_json(path).items(), key=lambda item: str(item[1])):
-    if not isinstance(i, int) or i < 0:
-      raise UserError(f"{path}: the id of {token!r} is {i!r}, want a whole number")
-    if i >= codec.size or token in CONTROL_TOKENS:
-      codec.specials[token] = i
-  codec.size = max([codec.size, *(i + 1 for i in codec.specials.values())])

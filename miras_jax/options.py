@@ -50,6 +50,11 @@ def local_path(text: str) -> str:
   return os.path.expanduser(text)
 
 
+def local_paths(text: str) -> str:
+  """`local_path` of each part of a list with commas."""
+  return ",".join(map(local_path, text.split(",")))
+
+
 def nearest(name, choices) -> str:
   """ "; did you mean 'x'?" for the choice closest to `name`, or what there is."""
   close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)

@@ -11,14 +11,33 @@ from miras_jax.config.fields import setting
 LANES = 128  # of a TPU register: lengths and widths are multiples of it
 
 
+# Far above every published model; a slip of the keyboard or a hostile file is beyond.
+LIMITS = {"depth": 1024, "depths": 1024, "iou_depth": 1024, "vocab_size": 1 << 22}
+WIDEST = 1 << 20  # of every other whole number
+
+
 def _check(condition, message):
   if not condition:
     raise ValueError(message)
 
 
+def _digits(number):
+  return f"{number:,}" if number < 1 << 64 else "a huge number"
+
+
+def _check_sizes(part):
+  """ValueError naming a whole number that no model has."""
+  for field in dataclasses.fields(part):
+    value, limit = getattr(part, field.name), LIMITS.get(field.name, WIDEST)
+    for number in value if isinstance(value, tuple) else (value,):
+      if isinstance(number, int) and number > limit:
+        raise ValueError(f"{field.name} is {_digits(number)}, want at most {limit:,}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-  """CLIP ViT tower. `select_layer=-2` reads the second-last hidden state."""
+  """CLIP ViT tower. `select_layer=-2` reads the second-last hidden state;
+  `activation`: OpenAI's towers have quick_gelu, most of OpenCLIP's the exact gelu."""
 
   width: int
   mlp_width: int
@@ -28,13 +47,19 @@ class ClipConfig:
   patch_size: int
   norm_eps: float = 1e-5
   select_layer: int = -2
+  activation: str = "quick_gelu"
   scan_blocks: bool = False  # as loops: minutes less to compile (models/blocks.py)
 
   def __post_init__(self):
+    _check_sizes(self)
     _check(self.width % self.num_heads == 0, f"{self.width=} / {self.num_heads=}")
     _check(
       self.image_size % self.patch_size == 0,
       f"{self.image_size=} is not a multiple of {self.patch_size=}",
+    )
+    _check(
+      self.activation in CLIP_ACTIVATIONS,
+      f"clip.activation {self.activation!r} is not in {CLIP_ACTIVATIONS}",
     )
 
   @property
@@ -61,6 +86,7 @@ class ConvNextConfig:
   scan_blocks: bool = False  # see ClipConfig
 
   def __post_init__(self):
+    _check_sizes(self)
     _check(len(self.dims) == len(self.depths) == 4, f"{self.dims=}, {self.depths=}")
     _check(self.image_size % 32 == 0, f"{self.image_size=} is not a multiple of 32")
 
@@ -119,6 +145,7 @@ class LlamaConfig:
   scan_unroll: int = setting(1, "layers a turn of the loop", may_change=True)
 
   def __post_init__(self):
+    _check_sizes(self)
     _check(
       self.num_heads % self.num_kv_heads == 0,
       f"{self.num_heads=} is not a multiple of {self.num_kv_heads=}",
@@ -136,6 +163,7 @@ class LlamaConfig:
 REMAT_POLICIES = ("none", "minimal", "dots", "full", "offload")
 ATTENTIONS = ("xla", "blocked", "jax", "cudnn", "splash")  # models/attention.py
 ACTIVATIONS = ("silu", "gelu_tanh")
+CLIP_ACTIVATIONS = ("quick_gelu", "gelu")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,6 +184,7 @@ class SamEncoderConfig:
   scan_blocks: bool = False  # see ClipConfig
 
   def __post_init__(self):
+    _check_sizes(self)
     _check(self.width % self.num_heads == 0, f"{self.width=} / {self.num_heads=}")
     _check(
       self.image_size % self.patch_size == 0,
@@ -187,6 +216,9 @@ class SamDecoderConfig:
   norm_eps: float = 1e-5
   upscale_norm_eps: float = 1e-6
 
+  def __post_init__(self):
+    _check_sizes(self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegPromptConfig:
@@ -203,6 +235,7 @@ class SegPromptConfig:
   alignment: str = "residual"
 
   def __post_init__(self):
+    _check_sizes(self)
     _check(self.seg_state in ("predict", "at"), f"unknown {self.seg_state=}")
     _check(
       self.alignment in ("none", "residual", "published"), f"unknown {self.alignment=}"

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from input_pipeline.regular_file import SMALL_JSON, read_bytes
 from miras_jax.checkpoint import reading, workdir
 from miras_jax.config.run import RunConfig
 from miras_jax.convert.files.safetensors_file import SafetensorsFile, read_index
@@ -204,6 +205,6 @@ def _part(tree, path, index):
 
 def _read_config(path):
   try:
-    return RunConfig.from_json(path.read_text())
+    return RunConfig.from_json(read_bytes(path, SMALL_JSON).decode())
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise UserError(f"{path}: cannot be read: {error}") from None

@@ -6,7 +6,7 @@ What differs between families is in config/families/.
 import json
 
 from miras_jax.config.families import FAMILIES, family_of
-from miras_jax.config.model import LlamaConfig, RopeScaling
+from miras_jax.config.model import LIMITS, WIDEST, LlamaConfig, RopeScaling
 from miras_jax.errors import UserError
 from miras_jax.logs import log
 
@@ -20,6 +20,7 @@ _DEFAULTS = {
   "num_attention_heads": 32,
   "vocab_size": 32_000,
 }
+SIZES = {"num_hidden_layers": "depth", "vocab_size": "vocab_size"}
 # Written as the source had it: they change no number of ours.
 _KEPT = ("max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id",
          "sliding_window")  # fmt: skip
@@ -39,6 +40,8 @@ def llama_config(settings, *, path, **lora):
       raise UserError(f"{path}: no field {name!r} in it")
     if type(value) is not int or value < 1:
       raise UserError(f"{path}: {name} is {value!r}, want a whole number")
+    if value > (limit := LIMITS.get(SIZES.get(name), WIDEST)):
+      raise UserError(f"{path}: {name} is {value:,}, want at most {limit:,}")
     return value
 
   width, heads = whole("hidden_size"), whole("num_attention_heads")
@@ -68,6 +71,7 @@ def llama_config(settings, *, path, **lora):
 
 def is_tied(settings):
   """Whether these settings say, or leave unsaid, that the head is the embedding."""
+  settings = _text_part(settings)
   family = FAMILIES.get(str(settings.get("model_type", "")).lower())
   default = family.defaults.get("tie_word_embeddings", False) if family else False
   return bool(settings.get("tie_word_embeddings", default))

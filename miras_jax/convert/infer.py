@@ -12,7 +12,6 @@ import re
 
 import numpy as np
 
-from miras_jax.config import families
 from miras_jax.config import model as model_config
 from miras_jax.config.model import (
   ClipConfig,
@@ -22,11 +21,10 @@ from miras_jax.config.model import (
   SegPromptConfig,
 )
 from miras_jax.config.variants import CONVNEXT_L_768, VARIANTS
-from miras_jax.convert import hf
+from miras_jax.convert import clip_settings, decoder
 from miras_jax.errors import UserError
 
 PUBLISHED_HEAD_DIM = 64  # of every CLIP ViT
-PUBLISHED_LORA_ALPHA = 16.0
 LOOPED = 12  # blocks from which an encoder runs as a loop, as every full-size one does
 # What neither the weights nor the settings of published parts show.
 UNSEEN = (
@@ -35,7 +33,6 @@ UNSEEN = (
   "sam_decoder.num_heads",
   "seg_prompt.num_heads",
 )
-_PROJECTION = re.compile(r"llm/layers/\w+/(\w+_proj)/lora_a$")
 
 
 def our_shapes(sources):
@@ -77,16 +74,16 @@ def miras_config(sources, shapes, overrides):
   try:
     cfg = dataclasses.replace(
       base,
-      clip=_clip(shapes, settings) if "clip" in parts else base.clip,
+      clip=_clip(sources, shapes) if "clip" in parts else base.clip,
       convnext=_convnext(shapes, parts, settings),
-      llama=_llama(sources, shapes, base.llama),
+      llama=decoder.llama_config(sources, shapes, base.llama, overrides),
       projector="linear" if "projector/linear/kernel" in shapes else base.projector,
     )
     if "sam" in parts:
-      encoder, decoder = _sam_encoder(shapes), _sam_decoder(shapes)
-      seg_prompt = dataclasses.replace(base.seg_prompt, out_width=decoder.width)
+      encoder, masks = _sam_encoder(shapes), _sam_decoder(shapes)
+      seg_prompt = dataclasses.replace(base.seg_prompt, out_width=masks.width)
       cfg = dataclasses.replace(
-        cfg, sam_encoder=encoder, sam_decoder=decoder, seg_prompt=seg_prompt
+        cfg, sam_encoder=encoder, sam_decoder=masks, seg_prompt=seg_prompt
       )
     if "seg_prompt" in parts:
       cfg = dataclasses.replace(cfg, seg_prompt=_seg_prompt(shapes, cfg.sam_decoder))
@@ -168,12 +165,11 @@ def _square(count, what):
   return side
 
 
-def _clip(shapes, settings):
+def _clip(sources, shapes):
   patch, _, _, width = shapes["clip/patch_embed/kernel"]
   grid = _square(shapes["clip/pos_embed"][0] - 1, "CLIP's position embedding")
-  vision = settings.get("vision_config")
-  vision = vision if isinstance(vision, dict) else settings
-  heads = vision.get("num_attention_heads") if "patch_size" in vision else None
+  settings = clip_settings.read(sources)
+  heads = settings.heads
   if heads is None or width % heads:
     heads = max(1, width // PUBLISHED_HEAD_DIM)
   depth = _count(shapes, r"clip/layer_(\d+)/")
@@ -184,6 +180,8 @@ def _clip(shapes, settings):
     num_heads=heads,
     image_size=grid * patch,
     patch_size=patch,
+    norm_eps=settings.norm_eps,
+    activation=settings.activation,
     scan_blocks=depth >= LOOPED,
   )
 
@@ -206,108 +204,6 @@ def _convnext(shapes, parts, settings):
     kernel_size=shapes["convnext/stage_0/block_00/dwconv/kernel"][0],
     scan_blocks=max(depths) >= LOOPED,
   )
-
-
-def _llama(sources, shapes, base):
-  """From the settings beside the decoder; without them a published shape that fits."""
-  path = "llm/embed/embedding"
-  holder = next((s for s in sources if path in our_shapes([s])), None)
-  lora = _lora(sources, shapes)
-  if holder is None:
-    return dataclasses.replace(base, **lora)
-  vocab_size, _ = shapes[path]
-  if holder.settings:
-    cfg = hf.llama_config(holder.settings, path=holder.folder / "config.json", **lora)
-  else:
-    cfg = dataclasses.replace(_llama_of_shapes(shapes, base), **lora)
-  return dataclasses.replace(cfg, vocab_size=vocab_size)
-
-
-def _llama_of_shapes(shapes, base):
-  """A published size of these shapes; else what they say, where they say all of it.
-
-  Equal shapes are told apart by their vocabulary, which added tokens make a bit larger;
-  a Llama 3.1 still looks like a Llama 3: the plainer one is first. Where a size fits
-  but for a leaf, it is taken: what is missing is then named.
-  """
-  shape = shapes["llm/layers/mlp/gate_proj/kernel"]
-  near = [
-    v for v in families.variants().values() if (v.depth, v.width, v.mlp_width) == shape
-  ]
-  fits = [v for v in near if _has_shapes(v, shapes)]
-  if not fits and (found := _of_head_norms(shapes)):
-    return found
-  vocab_size = shapes["llm/embed/embedding"][0]
-
-  def distance(cfg):
-    return abs(cfg.vocab_size - vocab_size)
-
-  return min(fits or near, key=distance, default=base)
-
-
-def _has_shapes(cfg, shapes):
-  """Whether attention and head have the leaves and shapes that `cfg` gives them."""
-  attn = "llm/layers/attn/"
-  want = {
-    f"{attn}q_proj/kernel": (cfg.depth, cfg.width, cfg.num_heads * cfg.head_dim),
-    f"{attn}k_proj/kernel": (cfg.depth, cfg.width, cfg.num_kv_heads * cfg.head_dim),
-  }
-  return (
-    all(shapes.get(path) == shape for path, shape in want.items())
-    and (f"{attn}q_proj/bias" in shapes) == cfg.qkv_bias
-    and (f"{attn}q_norm/scale" in shapes) == cfg.qk_norm
-    and ("llm/lm_head/kernel" not in shapes) == cfg.tie_embeddings
-  )
-
-
-def _of_head_norms(shapes):
-  """LlamaConfig of any size whose heads are normed, which shows their width; or None.
-
-  What no shape shows (rotary base, epsilon) is that of the family's first size.
-  """
-  attn = "llm/layers/attn/"
-  scale = shapes.get(f"{attn}q_norm/scale")
-  first = next((v for v in families.variants().values() if v.qk_norm), None)
-  if scale is None or first is None:
-    return None
-  depth, width, mlp_width = shapes["llm/layers/mlp/gate_proj/kernel"]
-  query, key = (shapes[f"{attn}{p}_proj/kernel"][2] for p in "qk")
-  return dataclasses.replace(
-    first,
-    width=width,
-    mlp_width=mlp_width,
-    depth=depth,
-    num_heads=query // scale[1],
-    num_kv_heads=key // scale[1],
-    head_dim=scale[1],
-    qkv_bias=f"{attn}q_proj/bias" in shapes,
-    tie_embeddings="llm/lm_head/kernel" not in shapes,
-  )
-
-
-def _lora(sources, shapes):
-  """LoRA fields of LlamaConfig, {} without adapters."""
-  ranks = {k: s[-1] for k, s in shapes.items() if _PROJECTION.match(k)}
-  if not ranks:
-    return {}
-  adapter = {}
-  for source in sources:
-    if source.adapter.get("alpha_pattern"):
-      raise UserError(
-        f"{source.folder / 'adapter_config.json'}: alpha_pattern"
-        f" {source.adapter['alpha_pattern']}, want one lora_alpha for all projections"
-      )
-    adapter |= source.adapter
-  rank = adapter.get("r", next(iter(ranks.values())))
-  alpha = float(adapter.get("lora_alpha", PUBLISHED_LORA_ALPHA))
-  if adapter.get("use_rslora"):  # scaled by alpha / sqrt(r); ours is alpha / r
-    alpha *= math.sqrt(rank)
-  return {
-    "lora_rank": rank,
-    "lora_alpha": alpha,
-    "lora_dropout": float(adapter.get("lora_dropout", 0.0)),
-    "lora_targets": tuple(sorted({_PROJECTION.match(k)[1] for k in ranks})),
-  }
 
 
 def _sam_encoder(shapes):

@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from miras_jax.config.model import with_overrides
-from miras_jax.convert import infer, vocabulary
+from miras_jax.convert import infer, overlay, vocabulary
 from miras_jax.convert.outputs import OUTPUTS, is_converted
 from miras_jax.convert.sources import Source
 from miras_jax.convert.tree import NEW_PARTS, CastTree, MergedTree, SourceTree
@@ -118,10 +118,12 @@ def _our_tree(path):
 
 def _open_published(paths, kinds, plan):
   with contextlib.ExitStack() as stack:
-    sources = []
+    sources, named = [], {pathlib.Path(path).resolve() for path in paths}
     for path, kind in zip(paths, _kinds(kinds, paths), strict=True):
-      sources.append(Source(path, kind))
+      sources.append(Source(path, kind, named=named))
       stack.callback(sources[-1].close)
+    sources = overlay.in_order(sources)
+    overlay.settle_head(sources)
     job = plan(sources)
     stack.pop_all()
     return job

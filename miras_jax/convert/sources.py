@@ -4,12 +4,11 @@ A `Source` is one file or folder: its tensors by published name, the `Table` of 
 names, and the JSON settings beside them. Nothing is read until `read`.
 """
 
-import json
 import pathlib
 from typing import NamedTuple
 
+from input_pipeline.regular_file import is_there, read_object
 from miras_jax.config.families import FAMILIES
-from miras_jax.convert import hf
 from miras_jax.convert.files.safetensors_file import SafetensorsFile, read_index
 from miras_jax.convert.files.tensors import TensorInfo
 from miras_jax.convert.files.torch_file import TorchFile
@@ -29,7 +28,9 @@ _NAMES = (
   "state_dict.safetensors", "pytorch_model.bin", "adapter_model.bin",
   "open_clip_pytorch_model.bin", "*.safetensors", "*.bin", "*.pth", "*.pt",
 )  # fmt: skip
-_SMALL_JSON = 16 << 20
+_TUNED = ("non_lora_trainables.bin", "non_lora_trainables.safetensors")
+# Far above any source: the 70B and all encoders have 2,000.
+MAX_TENSORS = 20_000
 
 
 class Held(NamedTuple):
@@ -40,23 +41,34 @@ class Held(NamedTuple):
 
 
 class Source:
-  """One published checkpoint. `infos`: {key: TensorInfo}; `read(key)`; `settings`."""
+  """One published checkpoint. `infos`: {key: TensorInfo}; `read(key)`; `settings`.
 
-  def __init__(self, path, kind="auto"):
+  named    paths that are sources of their own: not opened as what lies beside this one
+  overlay  whether its tensors replace those of a base
+  """
+
+  def __init__(self, path, kind="auto", *, named=()):
     self.path = pathlib.Path(path)
     self.folder = self.path if self.path.is_dir() else self.path.parent
     self.files = []
     self.settings = read_settings(self.folder, "config.json")
     self.adapter = read_settings(self.folder, "adapter_config.json")
     self.miras = read_settings(self.folder, "miras_config.json")
+    self.openclip = read_settings(self.folder, "open_clip_config.json")
     try:
-      self._tensors = self._open(find_files(self.path))
+      self._tensors = self._open(find_files(self.path, named))
       self.infos = {key: held.info for key, held in self._tensors.items()}
       self.kind = self._kind(kind)
-      self.table = self._table()
+      self.table = KINDS[self.kind]
     except BaseException:
       self.close()
       raise
+    tuned = any(pathlib.Path(f.path).name in _TUNED for f in self.files)
+    self.overlay = tuned or bool(self.adapter) or self.kind == "peft"
+
+  def drop(self, key):
+    """Goes on without a tensor."""
+    del self.infos[key], self._tensors[key]
 
   def read(self, key):
     """The published tensor as a numpy array."""
@@ -92,6 +104,11 @@ class Source:
         if key in tensors:
           raise UserError(f"{path}: {key!r} is also in {tensors[key].file.path}")
         tensors[key] = Held(file, info)
+      if len(tensors) > MAX_TENSORS:
+        raise UserError(
+          f"{path}: holds {len(tensors):,} tensors and more, want at most"
+          f" {MAX_TENSORS:,}"
+        )
     if not tensors:
       raise UserError(f"{self.path}: holds no tensor")
     return tensors
@@ -105,10 +122,6 @@ class Source:
       raise UserError(f"unknown --from={kind}; there are auto, {names}")
     return kind
 
-  def _table(self):
-    tied = self.kind == "llama" and hf.is_tied(self.settings)
-    return KINDS["llama-tied" if tied else self.kind]
-
 
 def open_file(path):
   """SafetensorsFile or TorchFile, by the name and then by the first bytes."""
@@ -120,13 +133,25 @@ def open_file(path):
   raise UserError(f"{path}: unknown suffix; want .safetensors, .pth, .pt or .bin")
 
 
-def find_files(path):
-  """{file: names an index promises in it, or None} of a file or a folder."""
+def find_files(path, named=()):
+  """{file: names an index promises in it, or None} of a file or a folder.
+
+  Beside an adapter lies what was trained with it, unless it is `named` itself.
+  """
   path = pathlib.Path(path)
-  if path.is_file():
-    return _of_index(path) if path.name.endswith(".index.json") else {path: None}
-  if not path.is_dir():
+  found = _find_files(path)
+  if any(file.name.startswith("adapter_model") for file in found):
+    folder = path if path.is_dir() else path.parent
+    tuned = (folder / name for name in _TUNED)
+    found |= {f: None for f in tuned if is_there(f) and f.resolve() not in named}
+  return found
+
+
+def _find_files(path):
+  if not path.exists():
     raise UserError(f"{path}: no such file or folder")
+  if not path.is_dir():
+    return _of_index(path) if path.name.endswith(".index.json") else {path: None}
   for pattern in _INDEXES:
     if found := sorted(path.glob(pattern)):
       return _of_index(_only(path, found))
@@ -148,7 +173,7 @@ def _of_index(index):
   for name, file in read_index(index).items():
     files.setdefault(file, set()).add(name)
   for file in files:
-    if not file.is_file():
+    if not file.exists():
       raise UserError(f"{file}: missing, {index.name} names it")
   return files
 
@@ -182,15 +207,4 @@ def _num_known(table, keys):
 
 def read_settings(folder, name):
   """A JSON object beside the weights; {} without the file."""
-  path = pathlib.Path(folder) / name
-  if not path.is_file():
-    return {}
-  try:
-    if path.stat().st_size > _SMALL_JSON:
-      raise ValueError(f"has {path.stat().st_size:,} bytes")
-    found = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError, RecursionError) as error:
-    raise UserError(f"{path}: cannot be read: {error}") from None
-  if not isinstance(found, dict):
-    raise UserError(f"{path}: holds {type(found).__name__}, want an object")
-  return found
+  return read_object(pathlib.Path(folder) / name)

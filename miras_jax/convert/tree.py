@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from miras_jax.convert import overlay
 from miras_jax.convert.files.stream import Target, row_blocks
 from miras_jax.convert.files.tensors import TensorInfo
 from miras_jax.convert.tables import mapping
 from miras_jax.convert.tables.rules import Place
 from miras_jax.errors import UserError
+from miras_jax.logs import log
 
 # Leaves with an entry for each token, and the axis of the tokens.
 VOCABULARY = {"llm/embed/embedding": 0, "llm/lm_head/kernel": 1}
@@ -194,20 +196,31 @@ def empty_at(shape, place):
 
 
 def _plan(sources, shapes):
-  """`mapping.plan` whose errors name the file."""
-  where = []
+  """`mapping.plan` whose errors name the file; what lies over a base replaces it."""
+  where, over = [], overlay.replaced(sources)
 
   def items():
     for source in sources:
       for item in source.items():
         where[:] = [source.file_of(item[1])]
-        yield item
+        if source.overlay or not _is_replaced(source, item[1], over):
+          yield item
 
   grows = {k: axis for k, axis in VOCABULARY.items() if k in shapes}
   try:
     return mapping.plan(items(), shapes, grows=grows)
   except UserError as error:
     raise UserError(f"{where[0]}: {error}") from None
+
+
+def _is_replaced(source, key, over):
+  """Whether another source brings all that a base's tensor would give; says so."""
+  places = source.table.places(key) if over else []
+  if not places or any(place not in over for place in places):
+    return False
+  other = over[places[0]]
+  log.warning("%s replaces %r of %s", other.path, key, source.file_of(key))
+  return True
 
 
 def _check_whole(plan, shapes):

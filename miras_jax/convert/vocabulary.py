@@ -3,6 +3,7 @@
 import pathlib
 
 from input_pipeline.tokenizer import load_tokenizer
+from miras_jax.convert import overlay
 from miras_jax.convert.tree import Vocabulary
 from miras_jax.errors import UserError
 
@@ -12,12 +13,16 @@ MAX_ADDED = 64
 
 
 def find(given, sources, *, required):
-  """Path of the tokenizer: `given`, else beside the weights, else None or UserError."""
+  """Path of the tokenizer: `given`, else beside the weights, else None or UserError.
+
+  What brings an embedding of its own over a base has the tokenizer of that.
+  """
   if given:
     if not pathlib.Path(given).exists():
       raise UserError(f"--tokenizer={given}: no such file or folder")
     return pathlib.Path(given)
-  for source in sources:
+  own = [source for source, _ in overlay.holders(sources, overlay.EMBED)]
+  for source in (*reversed(own), *sources):
     if any((source.folder / name).is_file() for name in FILES):
       return source.folder
   if not required:

@@ -13,7 +13,15 @@ import jax.numpy as jnp
 from miras_jax.config.model import ClipConfig
 from miras_jax.models.attention import attend
 from miras_jax.models.blocks import run_blocks
-from miras_jax.models.layers import LayerNorm, Linear, PatchConv, quick_gelu
+from miras_jax.models.layers import (
+  LayerNorm,
+  Linear,
+  PatchConv,
+  exact_gelu,
+  quick_gelu,
+)
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
 
 
 class Attention(nn.Module):
@@ -42,7 +50,8 @@ class Mlp(nn.Module):
   @nn.compact
   def __call__(self, x_BTD):
     h_BTF = Linear(self.cfg.mlp_width, dtype=self.dtype, name="fc1")(x_BTD)
-    return Linear(self.cfg.width, dtype=self.dtype, name="fc2")(quick_gelu(h_BTF))
+    h_BTF = ACTIVATIONS[self.cfg.activation](h_BTF)
+    return Linear(self.cfg.width, dtype=self.dtype, name="fc2")(h_BTF)
 
 
 class Block(nn.Module):

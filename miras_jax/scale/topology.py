@@ -1,7 +1,8 @@
 """Names of TPU slices -> device descriptions that XLA's TPU compiler accepts.
 
 `v5e:4x4`; one more number after the dimensions is a count of slices: `v5e:16x16x4`,
-`v5p:8x8x8x2`. Several names are separated by commas.
+`v5p:8x8x8x2`. Several names are separated by commas. A name of the cloud, such as
+`v5litepod-16`, is the slice of so many chips, here v5e:4x4.
 """
 
 import contextlib
@@ -24,6 +25,14 @@ SHAPES = {
   "tpu7x": (3, ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "8x8x8")),
 }
 # fmt: on
+# The cloud's names: generation and what the number behind the hyphen counts a chip.
+CLOUD = {
+  "v5litepod": ("v5e", 1),
+  "v5e": ("v5e", 1),
+  "v6e": ("v6e", 1),
+  "v5p": ("v5p", 2),  # cores
+  "v4": ("v4", 2),
+}
 INSTALL = "pip install 'miras_jax[scale]' (or pip install libtpu, on Linux)"
 
 
@@ -41,12 +50,26 @@ def split_names(text):
   """ "v5e:4x4,8x8" -> ["v5e:4x4", "v5e:8x8"]: a generation holds until the next one."""
   names, generation = [], ""
   for item in filter(None, text.split(",")):
+    item = of_cloud(item)
     if ":" in item:
       generation = item.split(":")[0]
-    names.append(item if ":" in item else f"{generation}:{item}")
+    whole = ":" in item or not generation
+    names.append(item if whole else f"{generation}:{item}")
   if not names:
     raise UserError(f"--topology is empty; {accepted()}")
   return names
+
+
+def of_cloud(name):
+  """ "v5p-128" -> "v5p:4x4x4", the slice that the cloud calls so; others unchanged."""
+  match = re.fullmatch(r"(\w+)-(\d{1,6})", name)
+  if not match or match[1] not in CLOUD:
+    return name
+  generation, cores = CLOUD[match[1]]
+  for shape in SHAPES[generation][1]:
+    if math.prod(map(int, shape.split("x"))) * cores == int(match[2]):
+      return f"{generation}:{shape}"
+  return name
 
 
 def parse(name):

@@ -12,7 +12,7 @@ from miras_jax.config.families import FAMILIES, family_of
 from miras_jax.config.family import Family, sizes
 from miras_jax.config.model import with_overrides
 from miras_jax.config.variants import VARIANTS
-from miras_jax.convert import command, folder, hf, infer
+from miras_jax.convert import command, decoder, folder, hf, infer
 from miras_jax.convert.sources import Source
 from miras_jax.convert.tables import llama as table
 from miras_jax.convert.tables.mapping import Table
@@ -100,19 +100,51 @@ def shapes_of(cfg):
   return shapes | ({} if tied else {"llm/lm_head/kernel": (cfg.width, cfg.vocab_size)})
 
 
+# Sizes that settings alone tell from another one, and in what.
+ASKED = {
+  "llama3-8b": ["rope_scaling"],
+  "llama3.1-8b": ["rope_scaling"],
+  "mistral-7b": ["rope_theta"],
+  "mistral-7b-v0.2": ["rope_theta"],
+  "qwen3-4b": ["rope_theta"],
+  "qwen3-4b-2507": ["rope_theta"],
+}
+
+
 @pytest.mark.parametrize("name", families.variants())
 def test_a_published_size_is_known_by_its_shapes(name):
   cfg = families.variants()[name]
-  # Nothing but its settings tells a Llama 3.1 from a Llama 3.
-  want = families.variants()["llama3-8b"] if name == "llama3.1-8b" else cfg
-  assert infer._llama_of_shapes(shapes_of(cfg), None) == want
+  said = {field: getattr(cfg, field) for field in ASKED.get(name, ())}
+  found = decoder.of_shapes(shapes_of(cfg), None, [f"llama.{f}" for f in said])
+  assert with_overrides(found, said) == cfg
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_shapes_do_not_show_is_asked_for_by_name(name):
+  shapes = shapes_of(families.variants()[name])
+  field = ASKED[name][0]
+  with pytest.raises(
+    UserError, match=f"folder: no config.json, .*--set='llama.{field}=.* as .*{name}"
+  ):
+    decoder.of_shapes(shapes, None, where="folder")
+
+
+def test_a_vocabulary_near_none_leaves_every_size_of_the_shapes():
+  cfg = dataclasses.replace(families.variants()["llama3-8b"], vocab_size=64_000)
+  with pytest.raises(UserError, match="=500000.0' as llama3-8b, .*=10000.0' as mistr"):
+    decoder.of_shapes(shapes_of(cfg), None)
+
+
+def test_a_few_added_rows_still_name_the_vocabulary():
+  cfg = dataclasses.replace(families.variants()["mistral-7b-v0.3"], vocab_size=32_773)
+  assert decoder.of_shapes(shapes_of(cfg), None).rope_theta == 1e6
 
 
 def test_a_size_that_lacks_a_leaf_is_still_that_size():
   cfg = families.variants()["llama2-13b"]
   shapes = shapes_of(cfg)
   del shapes["llm/lm_head/kernel"]
-  assert infer._llama_of_shapes(shapes, None) == cfg
+  assert decoder.of_shapes(shapes, None) == cfg
 
 
 def test_normed_heads_show_their_width_at_any_size():
@@ -120,7 +152,7 @@ def test_normed_heads_show_their_width_at_any_size():
     families.variants()["qwen3-8b"], width=96, depth=3, num_heads=6, num_kv_heads=3,
     head_dim=20, vocab_size=50,
   )  # fmt: skip
-  found = infer._llama_of_shapes(shapes_of(cfg), None)
+  found = decoder.of_shapes(shapes_of(cfg), None)
   assert dataclasses.replace(found, vocab_size=50) == cfg
 
 

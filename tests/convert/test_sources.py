@@ -11,7 +11,7 @@ import pytest
 
 from miras_jax.config.model import RopeScaling, with_overrides
 from miras_jax.config.variants import LLAMA_VARIANTS, SAM_VARIANTS, VARIANTS
-from miras_jax.convert import hf, infer
+from miras_jax.convert import hf, infer, overlay
 from miras_jax.convert.files.tensors import TensorInfo
 from miras_jax.convert.job import expected_shapes
 from miras_jax.convert.sources import Source, detect_kind
@@ -75,14 +75,15 @@ def test_llava_of_transformers_five_has_other_beginnings(tmp_path, flat):
   source.close()
 
 
-def test_a_gemma_is_tied_though_its_settings_leave_that_out(tmp_path, flat):
+@pytest.mark.parametrize("kind, tied", [("gemma", True), ("llama", False)])
+def test_a_gemma_is_tied_though_its_settings_leave_that_out(tmp_path, flat, kind, tied):
   state = checkpoints.state_dict("llama", flat)
-  for settings, kind in (({"model_type": "gemma"}, "llama-tied"),
-                         ({"model_type": "llama"}, "llama")):  # fmt: skip
-    folder = checkpoints.write(tmp_path / kind, state, settings=settings)
-    source = Source(folder)
-    source.close()
-    assert source.table is KINDS[kind]
+  state["lm_head.weight"] = state["model.embed_tokens.weight"]
+  folder = checkpoints.write(tmp_path / kind, state, settings={"model_type": kind})
+  source = Source(folder)
+  overlay.settle_head([source])
+  source.close()
+  assert ("lm_head.weight" not in source.infos) == tied
 
 
 def test_an_unknown_key_is_named_with_its_file(tmp_path, flat):
@@ -139,7 +140,7 @@ class Shapes:
 
   def __init__(self, kind, cfg, parts, *, settings=None, adapter=None):
     self.kind, self.table = kind, KINDS[kind]
-    self.folder, self.miras = pathlib.Path("full"), {}
+    self.folder, self.miras, self.openclip = pathlib.Path("full"), {}, {}
     self.settings, self.adapter = settings or {}, adapter or {}
     shapes = {k: s for k, s in expected_shapes(cfg).items() if k.split("/")[0] in parts}
     self.infos = {}

@@ -36,9 +36,23 @@ def test_a_number_behind_the_shape_counts_slices(name, generation, shape, slices
 
 
 @pytest.mark.parametrize(
+  "cloud, ours",
+  [
+    ("v5litepod-16", ["v5e:4x4"]),
+    ("v5e-8,8x8", ["v5e:2x4", "v5e:8x8"]),
+    ("v6e-256", ["v6e:16x16"]),
+    ("v5p-128", ["v5p:4x4x4"]),  # the cloud counts cores, two a chip
+    ("v4-32", ["v4:2x2x4"]),
+  ],
+)
+def test_a_slice_by_its_cloud_name_is_that_slice(cloud, ours):
+  assert topology.split_names(cloud) == ours
+
+
+@pytest.mark.parametrize(
   "arguments, words",
   [
-    ([SMALL, "--topology=v5litepod-16"], "v5litepod-16.*v5e:{2x2"),
+    ([SMALL, "--topology=v5litepod-17"], "topology 'v5litepod-17'.*v5e:{2x2"),
     ([SMALL, "--topology=v5e:3x3"], "v5e:3x3.*4x4"),
     ([SMALL, "--topology="], "empty"),
     ([SMALL, "--topology=v5e:4x4", "--estimate", "--mesh=fdsp=4"], "fdsp.*fsdp"),

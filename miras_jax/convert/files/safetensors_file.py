@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from input_pipeline.regular_file import SMALL_JSON, open_regular, read_bytes
 from miras_jax.convert.files.tensors import (
   Closing,
   TensorInfo,
@@ -27,6 +28,7 @@ from miras_jax.convert.files.tensors import (
 from miras_jax.errors import UserError
 
 MAX_DIMS = 16
+MAX_HEADER_BYTES = 16 << 20  # of 2,000 tensors: 0.3 MB
 DTYPES = {
   "F64": np.float64,
   "F32": np.float32,
@@ -55,7 +57,7 @@ class SafetensorsFile(Closing):
     self.path = path
     self._file = None
     try:
-      self._file = open(path, "rb")
+      self._file = open_regular(path)
       self.infos, self._offsets = _read_header(path, self._file)
     except OSError as error:
       self.close()
@@ -112,7 +114,7 @@ def read_index(path):
   """
   path = pathlib.Path(path)
   try:
-    names = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    names = json.loads(read_bytes(path, SMALL_JSON))["weight_map"]
     pairs = sorted(names.items())
   except (
     OSError,
@@ -135,12 +137,17 @@ def _read_header(path, file):
 
   The library has checked that the tensors lie one behind the other and fill the file.
   """
+  length = int.from_bytes(file.read(8), "little")
+  if length > MAX_HEADER_BYTES:
+    raise UserError(
+      f"{path}: truncated or damaged: header too large: {length:,} bytes, want at most"
+      f" {MAX_HEADER_BYTES:,}"
+    )
   with safe_open(path, framework="numpy") as header:
     infos = {
       name: _info(path, name, header.get_slice(name)) for name in header.offset_keys()
     }
-  end = 8 + int.from_bytes(file.read(8), "little")
-  offsets = {}
+  offsets, end = {}, 8 + length
   for name, info in infos.items():
     offsets[name] = end
     end += info.nbytes

@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 import tqdm
 
-from miras_jax.checkpoint import workdir
+from input_pipeline.regular_file import SMALL_JSON, read_bytes
+from miras_jax.checkpoint import lock, workdir
 from miras_jax.convert.files.safetensors_file import header_bytes
 from miras_jax.convert.files.tensors import READ_BYTES, TensorInfo
 from miras_jax.errors import UserError
@@ -105,30 +106,45 @@ def write_folder(dst, shards, texts, *, identity, note=None, copies=(), progress
   dst = pathlib.Path(dst)
   check_free(dst)
   partial = partial_folder(dst)
-  _open_partial(partial, _digest_of(identity, shards))
-  _check_space(partial, shards)
-  files = {}
   try:
-    total = sum(s.size for s in shards)
-    with tqdm.tqdm(
-      total=total, unit="B", unit_scale=True, disable=not progress, desc="convert"
-    ) as bar:
-      journal = Journal(partial / JOURNAL)
-      for shard in shards:
-        files[shard.name] = _write_shard(partial, shard, journal, bar)
-  except UserError:  # a damaged source: going on would meet it again
-    shutil.rmtree(partial)
-    raise
+    partial.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    why = error.strerror or error
-    raise UserError(f"{partial}: {why}; run the same command again to go on") from error
+    raise UserError(f"{partial}: {error.strerror or error}") from None
+  with lock.hold(partial, "miras convert"):
+    try:
+      check_free(dst)  # another one may have ended since
+      _open_partial(partial, _digest_of(identity, shards))
+      files = _write_shards(partial, shards, progress=progress)
+      _write_small(partial, texts, copies)
+      return _finish(partial, dst, files, note or {})
+    except UserError:  # a damaged source: going on would meet it again
+      shutil.rmtree(partial)
+      raise
+    except OSError as error:
+      why = error.strerror or error
+      raise UserError(
+        f"{partial}: {why}; run the same command again to go on"
+      ) from error
+
+
+def _write_shards(partial, shards, *, progress):
+  """{file: its entry of the manifest}."""
+  _check_space(partial, shards)
+  total = sum(s.size for s in shards)
+  with tqdm.tqdm(
+    total=total, unit="B", unit_scale=True, disable=not progress, desc="convert"
+  ) as bar:
+    journal = Journal(partial / JOURNAL)
+    return {shard.name: _write_shard(partial, shard, journal, bar) for shard in shards}
+
+
+def _write_small(partial, texts, copies):
   for name, text in texts.items():
     data = text if isinstance(text, bytes) else text.encode()
     (partial / name).parent.mkdir(parents=True, exist_ok=True)
     (partial / name).write_bytes(data)
   for copy in copies:
     copy(partial)
-  return _finish(partial, dst, files, note or {})
 
 
 def _finish(partial, dst, files, note):
@@ -137,7 +153,7 @@ def _finish(partial, dst, files, note):
     (partial / name).unlink(missing_ok=True)
   for path in sorted(p for p in partial.rglob("*") if p.is_file()):
     name = path.relative_to(partial).as_posix()
-    if name not in files:
+    if name not in (*files, lock.NAME):
       files[name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
   manifest = workdir.seal({"files": files} | note)
   workdir.write_atomically(
@@ -146,6 +162,7 @@ def _finish(partial, dst, files, note):
   if dst.is_dir():
     dst.rmdir()  # checked to be empty
   partial.rename(dst)
+  (dst / lock.NAME).unlink()  # ours until it is gone
   return manifest
 
 
@@ -171,8 +188,8 @@ def read_manifest(folder):
   """The manifest's body. UserError when it is missing or was changed."""
   path = pathlib.Path(folder) / MANIFEST
   try:
-    return workdir.unseal(json.loads(path.read_text()))
-  except (OSError, ValueError, AttributeError) as error:
+    return workdir.unseal(json.loads(read_bytes(path, SMALL_JSON)))
+  except (OSError, ValueError, AttributeError, RecursionError) as error:
     raise UserError(
       f"{path}: cannot be read: {error}; `miras convert --dst=DIR` makes such a folder"
     ) from None
@@ -332,13 +349,18 @@ def _digest_of(identity, shards):
 def _open_partial(partial, digest):
   """Keeps what an equal run left, removes what another one left."""
   stamp = partial / IDENTITY
-  if partial.exists() and (not stamp.is_file() or stamp.read_text() != digest):
-    shutil.rmtree(partial)
-  try:
-    partial.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(digest)
-  except OSError as error:
-    raise UserError(f"{partial}: {error.strerror or error}") from None
+  if not stamp.is_file() or stamp.read_text() != digest:
+    _empty(partial)
+  stamp.write_text(digest)
+
+
+def _empty(partial):
+  """Removes all but the lock, which says that this process is at work there."""
+  for path in partial.iterdir():
+    if path.is_dir() and not path.is_symlink():
+      shutil.rmtree(path)
+    elif path.name != lock.NAME:
+      path.unlink()
 
 
 def _check_space(partial, shards):

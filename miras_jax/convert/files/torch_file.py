@@ -8,6 +8,7 @@ Files are read, never mapped: a file that shrinks while it is mapped kills the p
 
 import io
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -15,8 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from input_pipeline.regular_file import open_regular
 from miras_jax.convert.files.tensors import Closing, TensorInfo, as_bool, read_into
-from miras_jax.convert.files.torch_pickle import Interpreter, Refused, short, state_dict
+from miras_jax.convert.files.torch_pickle import (
+  TORCHSCRIPT,
+  Interpreter,
+  Refused,
+  short,
+  state_dict,
+)
 from miras_jax.errors import UserError
 
 # Far above any real checkpoint: 2,000 tensors take about 0.3 MB of pickle.
@@ -35,12 +43,12 @@ class TorchFile(Closing):
     self.path = path
     self._file = None
     try:
-      self._file = open(path, "rb")
+      self._file = open_regular(path)
       self._archive = _Archive(self._file)
       self._tensors = self._find_tensors()
     except Refused as error:
       self.close()
-      raise UserError(f"{path}: {error}") from None
+      raise UserError(f"{path}: {error}{_remedy(path)}") from None
     except OSError as error:
       self.close()
       raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -88,7 +96,19 @@ class TorchFile(Closing):
     flat = state_dict(found)
     if not flat:
       raise Refused(f"holds {type(found).__name__} without a tensor, want a state dict")
+    if _remedy(self.path) and all(0 in t.shape for t in flat.values()):
+      raise Refused("holds names without a value (ZeRO stage 3)")
     return flat
+
+
+def _remedy(path):
+  """What to do about a file of DeepSpeed that is no state dict."""
+  if not re.search(r"(model|optim)_states\.pt$", str(path)):
+    return ""
+  return (
+    "; it is a part of a DeepSpeed checkpoint: run the zero_to_fp32.py of its folder"
+    " and convert what that writes"
+  )
 
 
 # -- the archive ----------------------------------------------------------------------
@@ -151,6 +171,8 @@ class _Archive:
     self.root = pickles[0].removesuffix("data.pkl")
     if self.root.count("/") > 1:
       raise Refused(f"its data.pkl lies in {short(self.root)}, want one folder")
+    if any(n.startswith(f"{self.root}code/__torch__") for n in self._infos):
+      raise Refused(TORCHSCRIPT)
     self._check_byte_order()
 
   def _directory(self):

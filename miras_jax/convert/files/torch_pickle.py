@@ -106,12 +106,34 @@ def _ordered_dict(*items):
   return {}
 
 
+def _numbers(numbers=(), *more):
+  """`torch.Size`, which trainers keep beside their weights."""
+  if more or not isinstance(numbers, tuple) or any(type(n) is not int for n in numbers):
+    raise Refused(f"a torch.Size of {short(numbers)}, want a tuple of whole numbers")
+  return numbers
+
+
+def _set(items=(), *more):
+  """A set as the list of its items, not copied: a pickle may ask for that at length."""
+  if more or not isinstance(items, list | tuple):
+    raise Refused(f"a set of {short(items)}, want a list")
+  return items
+
+
 # All that a state dict calls; each takes data and gives data.
 CALLS = {
   "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
   "torch._utils _rebuild_parameter": _rebuild_parameter,
   "collections OrderedDict": _ordered_dict,
+  "torch Size": _numbers,
+  "__builtin__ set": _set,
+  "builtins set": _set,
 }
+TORCHSCRIPT = (
+  "is TorchScript (torch.jit.save), a program and no state dict; take the weights of"
+  " Hugging Face instead, or in a sandbox torch.save(torch.jit.load(...).state_dict(),"
+  " ...)"
+)
 
 
 class Interpreter:
@@ -172,6 +194,8 @@ class Interpreter:
 
   def mention(self, name):
     """GLOBAL. The name must be one that tensors need."""
+    if name.startswith("__torch__"):
+      raise Refused(TORCHSCRIPT)
     if name not in CALLS and _storage_dtype(name) is None:
       raise Refused(f"its data.pkl wants {short(name.replace(' ', '.'))}: refused")
     self.push(_Global(name))
