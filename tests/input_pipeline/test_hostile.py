@@ -1,4 +1,4 @@
-"""Files made to cost much: each is refused in one line, soon, and with little memory."""
+"""Files made to cost much: each is refused in one line, soon, with little memory."""
 
 import os
 import re
