@@ -87,8 +87,12 @@ def read_manifest(folder):
       f"data.cache={folder}: no finished cache there; make it with"
       f" miras data cache --config=... --out={folder}"
     ) from None
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise UserError(f"{folder}/cache.json: cannot be read: {error}") from None
+
+
+# What JSON of another form than ours raises where it is used.
+DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class FeatureCache:
@@ -100,14 +104,17 @@ class FeatureCache:
   def __init__(self, folder):
     self.folder = pathlib.Path(folder)
     self.manifest = read_manifest(folder)
-    self.shapes = {k: tuple(v) for k, v in self.manifest["features"].items()}
-    self.sizes = self._sizes()
     self.image_ids = set()
     self._places = {}  # digest -> (part, number in it)
     self._readers = {}
     self._lock = threading.Lock()
-    for part in range(self.manifest["parts"]):
-      self._index(part)
+    try:
+      self.shapes = {k: tuple(v) for k, v in self.manifest["features"].items()}
+      self.sizes = self._sizes()
+      for part in range(self.manifest["parts"]):
+        self._index(part)
+    except DAMAGE as error:
+      raise self._broken(f"its JSON files are damaged: {error!r}") from None
 
   def _sizes(self):
     sizes = {}

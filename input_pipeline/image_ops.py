@@ -8,15 +8,20 @@ published recipes, for parity with published weights.
 
 import io
 import struct
+import warnings
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
 
+from input_pipeline import image_headers
 from miras_jax.errors import UserError
 
 MAX_PIXELS = 50_000_000  # 50 megapixels, checked in the header before decoding
+# A progressive JPEG decodes the whole picture once a scan; encoders write about ten.
+MAX_SCANS = 100
+MAX_SCANNED_PIXELS = 1_000_000_000
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 SAM_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -24,7 +29,11 @@ SAM_STD = np.array([58.395, 57.12, 57.375], np.float32)
 AUX_FILL = tuple(int(v) for v in np.rint(CLIP_MEAN * 255))  # normalises to about zero
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _CUBIC_A = -0.75
+_GREY_ROWS = 256  # of a 16-bit picture at a time: the arithmetic takes 8 bytes a pixel
 _LONG = 4  # aspect ratio past which the resized whole is not worth its memory
+
+# Its limit is not ours, and ours is an error.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 class ImageError(UserError):
@@ -50,13 +59,17 @@ def decode_image(data, *, max_pixels=MAX_PIXELS):
   converted, 16-bit grey scaled to 8 bits. Raises ImageError for anything that does not
   decode completely: a truncated file never passes with grey filler.
   """
-  image_size(data, max_pixels=max_pixels)
+  size = image_size(data, max_pixels=max_pixels)
+  if _is_jpeg(data):
+    _check_scans(data, size)
   if _is_jpeg(data) and _jpeg_header(data)[2] in ("YCbCr", "RGB", "Gray"):
     try:
       return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
     except ValueError as e:
       raise ImageError(f"damaged or truncated JPEG: {e}") from None
   with _open_pillow(data) as image:
+    if image.size != size[::-1]:  # Pillow takes the last of several headers
+      raise ImageError(f"damaged {image.format}: it states two sizes")
     try:
       image.load()
       return _to_rgb(image)
@@ -66,6 +79,17 @@ def decode_image(data, *, max_pixels=MAX_PIXELS):
 
 def _is_jpeg(data):
   return data[:3] == b"\xff\xd8\xff"
+
+
+def _check_scans(data, size):
+  """ImageError for a JPEG whose scans would be decoded for many seconds."""
+  most = min(MAX_SCANS, max(1, MAX_SCANNED_PIXELS // (size[0] * size[1])))
+  if image_headers.may_have_scans(data) <= most:
+    return
+  if (scans := image_headers.count_scans(data)) > most:
+    raise ImageError(
+      f"JPEG of {size[1]}x{size[0]} pixels in {scans} scans, the limit is {most}"
+    )
 
 
 def _jpeg_header(data):
@@ -101,14 +125,22 @@ def _open_pillow(data):
 
 def _to_rgb(image):
   if image.mode.startswith("I"):
-    grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-    grey_HW = ((grey * 255 + 32767) // 65535).astype(np.uint8)
-    return np.repeat(grey_HW[..., None], 3, axis=2)
+    return _grey_to_rgb(np.asarray(image))
   if image.mode == "F":
     raise ImageError("floating-point pixels have no stated range; store 8 or 16 bits")
   if image.mode == "P" and "transparency" in image.info:
     image = image.convert("RGBA")
   return np.array(image.convert("RGB"))
+
+
+def _grey_to_rgb(grey_HW):
+  """Grey of 16 bits or more -> RGB image_HWC uint8."""
+  image_HWC = np.empty((*grey_HW.shape, 3), np.uint8)
+  for start in range(0, len(grey_HW), _GREY_ROWS):
+    rows = slice(start, start + _GREY_ROWS)
+    part = np.clip(grey_HW[rows].astype(np.int64), 0, 65535)
+    image_HWC[rows] = ((part * 255 + 32767) // 65535).astype(np.uint8)[..., None]
+  return image_HWC
 
 
 def resized_hw(height, width, size):

@@ -7,6 +7,7 @@ focus, so it merges "cell phone" with "shadow of the cell phone".
 """
 
 import dataclasses
+import functools
 import math
 import unicodedata
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from input_pipeline import mask_ops
 
 _DRAWABLE = ("polygon", "rectangle", "circle")
 _NO_AREA = ("line", "linestrip", "point", "points")
+MAX_SHAPES = 50_000
+_PIXEL_WORK = 3  # of a mask, in units of `mask_ops.raster_work`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,11 @@ class Shape:
   @property
   def name(self):
     return f"shape {self.index} ({_short(self.label)})"
+
+  @functools.cached_property
+  def key(self):
+    """The label as it is compared with a focus."""
+    return _normal(self.label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +73,8 @@ def parse_annotation(document):
   shapes = document.get("shapes")
   if not isinstance(shapes, list):
     raise ValueError("has no list 'shapes'")
+  if len(shapes) > MAX_SHAPES:
+    raise ValueError(f"has {len(shapes):,} shapes, the limit is {MAX_SHAPES:,}")
   kept, notes = [], []
   for index, raw in enumerate(shapes):
     if not isinstance(raw, dict):
@@ -95,9 +105,9 @@ def check_size(annotation, height, width):
 def select_shapes(shapes, focus):
   """The shapes that `focus` names -> Choice."""
   wanted = _normal(focus)
-  containing = [s for s in shapes if wanted in _normal(s.label)]
-  equal = [s for s in containing if _normal(s.label) == wanted]
-  labels = sorted({_normal(s.label) for s in containing})
+  containing = [s for s in shapes if wanted in s.key]
+  equal = [s for s in containing if s.key == wanted]
+  labels = sorted({s.key for s in containing})
   ambiguous, note = len(labels) > 1, ""
   if ambiguous and not equal:
     listed = ", ".join(_short(label) for label in labels[:4])
@@ -105,6 +115,20 @@ def select_shapes(shapes, focus):
       f"focus {focus!r} is ambiguous: all of {len(labels)} labels ({listed}) hold it"
     )
   return Choice(tuple(equal or containing), ambiguous, note)
+
+
+def check_work(choices, height, width):
+  """Raises ValueError where making the mask of every Choice would take too long."""
+  work = 0.0
+  for choice in choices:
+    outlines = [
+      mask_ops.outline(s.kind, s.points)
+      for s in choice.shapes
+      if not s.defect and not s.degenerate
+    ]
+    work += mask_ops.raster_work(outlines, height, width)
+    work += _PIXEL_WORK * height * width
+  mask_ops.check_work(work, f"{len(choices)} masks of {width}x{height} pixels")
 
 
 def focus_mask(chosen, focus, height, width):
@@ -132,6 +156,12 @@ def focus_mask(chosen, focus, height, width):
       f"no ground truth: the shapes of focus {focus!r} lie outside the image"
     )
   return mask_HW, notes
+
+
+def focus_rle(chosen, focus, height, width):
+  """`focus_mask` with the mask as COCO RLE."""
+  mask_HW, notes = focus_mask(chosen, focus, height, width)
+  return mask_ops.encode_rle(mask_HW), notes
 
 
 def _normal(label):

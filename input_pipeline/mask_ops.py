@@ -9,14 +9,17 @@ import numpy as np
 
 MAX_COORDINATE = 1e6  # pixels; far outside any image, far inside the rasteriser's int32
 MAX_MASK_PIXELS = 50_000_000
+MAX_WORK = 3e9  # of `raster_work`, a second or two; real annotations take 1e5
 _IGNORE = 255
 
 
 def rasterise_polygons(polygons, height, width):
   """Union of polygons, each a sequence of (x, y) in pixels -> mask_HW uint8 of 0 or 1.
 
-  Raises ValueError for a coordinate that is not finite or past MAX_COORDINATE.
+  Raises ValueError for a coordinate that is not finite or past MAX_COORDINATE, and for
+  outlines that would take longer than MAX_WORK.
   """
+  check_work(raster_work(polygons, height, width))
   mask_HW = np.zeros((height, width), np.uint8)
   for polygon in polygons:
     _draw(mask_HW, polygon, 1)
@@ -33,6 +36,47 @@ def rasterise_shapes(shapes, height, width, *, published=False):
     return rasterise_polygons([points for _, points in shapes], height, width)
   outlines = [outline(kind, points) for kind, points in shapes]
   return rasterise_polygons(outlines, height, width)
+
+
+def raster_work(polygons, height, width) -> float:
+  """About how many elementary steps `rasterise_polygons` takes.
+
+  The fill sorts the edges of each row, also of rows above the image; so a zig-zag costs
+  the square of the edges that a row meets. To that add pixels of outline and filling.
+  """
+  work = 0.0
+  for polygon in polygons:
+    points = _checked_points(polygon)
+    if len(points):
+      work += _sorting_work(points[:, 1], height) + _pixel_work(points, height, width)
+  return work
+
+
+def _sorting_work(y_N, height):
+  """Sum over the rows of the squared number of edges that a row meets."""
+  y_N = np.minimum(y_N, height)
+  ends_2N = np.sort([y_N, np.roll(y_N, -1)], axis=0)
+  at_E = ends_2N.reshape(-1)
+  order_E = np.argsort(at_E, kind="stable")
+  steps_E = np.repeat([1.0, -1.0], len(y_N))[order_E]
+  rows_E = np.diff(at_E[order_E], append=at_E.max())
+  return float((np.cumsum(steps_E) ** 2 * rows_E).sum())
+
+
+def _pixel_work(points_N2, height, width):
+  """Pixels of the outline inside the image, and a tenth of those of its box."""
+  inside_N2 = np.clip(points_N2, 0, [width, height])
+  length_N = np.abs(np.diff(inside_N2, axis=0, append=inside_N2[:1])).max(axis=1)
+  return float(length_N.sum() + np.ptp(inside_N2, axis=0).prod() / 10)
+
+
+def check_work(work, of="the mask") -> None:
+  """Raises ValueError where `raster_work` is past MAX_WORK; `of` says what is drawn."""
+  if not work <= MAX_WORK:
+    raise ValueError(
+      f"{of} would take too long to draw: {work:.0e} steps, the limit is {MAX_WORK:.0e}"
+      " (outlines that cross themselves thousands of times, or too many masks)"
+    )
 
 
 def rasterise_reasonseg(shapes, height, width):
@@ -78,14 +122,19 @@ def is_degenerate(polygon):
 
 
 def _draw(mask_HW, polygon, value):
-  points = np.asarray(polygon, np.float64).reshape(-1, 2)
+  points = _checked_points(polygon)
   if not len(points):
     return
-  if not np.isfinite(points).all() or np.abs(points).max() > MAX_COORDINATE:
-    raise ValueError(f"a coordinate is not finite or past {MAX_COORDINATE:g} pixels")
   points = np.trunc(points).astype(np.int32)
   cv2.polylines(mask_HW, [points], True, value, 1)
   cv2.fillPoly(mask_HW, [points], value)
+
+
+def _checked_points(polygon):
+  points = np.asarray(polygon, np.float64).reshape(-1, 2)
+  if not np.isfinite(points).all() or np.abs(points).max(initial=0) > MAX_COORDINATE:
+    raise ValueError(f"a coordinate is not finite or past {MAX_COORDINATE:g} pixels")
+  return points
 
 
 def encode_rle(mask_HW):

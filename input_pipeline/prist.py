@@ -215,13 +215,21 @@ class PristDataset(Source):
     try:
       if annotation:
         labelme.check_size(annotation, height, width)
+      choices = {
+        focus: labelme.select_shapes(annotation.shapes, focus)
+        for focus in filter(None, entry.focuses)
+      }
+      labelme.check_work(choices.values(), height, width)
+      made = {
+        focus: labelme.focus_rle(choice.shapes, focus, height, width)
+        for focus, choice in choices.items()
+      }
       for focus in entry.focuses:
         if focus is None:
           targets.append(("", mask_ops.empty_rle(height, width)))
           continue
-        choice = labelme.select_shapes(annotation.shapes, focus)
-        mask_HW, dropped = labelme.focus_mask(choice.shapes, focus, height, width)
-        targets.append((focus, mask_ops.encode_rle(mask_HW)))
+        choice, (rle, dropped) = choices[focus], made[focus]
+        targets.append((focus, rle))
         notes += [f"{shown}: {n}" for n in (choice.note, *dropped) if n]
         ambiguous += choice.ambiguous
     except ValueError as e:

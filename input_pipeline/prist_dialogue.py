@@ -13,6 +13,7 @@ from input_pipeline.records import OBJ_TOKEN, SEG_TOKEN
 MAX_TURN_CHARACTERS = 32_768
 MAX_TURNS = 256
 MAX_FOCUS_CHARACTERS = 1024
+MAX_FOCUSES = 256
 _ROLES = {"human": "user", "gpt": "assistant"}
 
 
@@ -109,6 +110,8 @@ def _parse_focus(raw):
     raise ValueError("focus is missing; null states that nothing is meant")
   focus = raw["focus"]
   focuses = focus if isinstance(focus, list) else [focus]
+  if len(focuses) > MAX_FOCUSES:
+    raise ValueError(f"focus has {len(focuses):,} texts, the limit is {MAX_FOCUSES}")
   for item in focuses:
     if item is not None and not isinstance(item, str):
       raise ValueError(f"focus holds a {type(item).__name__}, want texts or null")

@@ -15,6 +15,9 @@ MAX_IMAGE_BYTES = 256 * 2**20
 MAX_LIST_BYTES = 64 * 2**20
 MAX_MASK_BYTES = 32 * 2**20
 MAX_NAME = 1024  # characters
+# Of a JSON text: what is parsed takes up to 30 times the memory of its bytes.
+MAX_JSON_GROUPS = 5_000_000
+MAX_JSON_VALUES = 10_000_000
 
 
 def check_relative(name):
@@ -72,6 +75,8 @@ def parse_json(data, *, fallback_encoding=None):
       repeated.extend(k for k, n in counts.items() if n > 1)
     return out
 
+  _check_number(data, (b"[", b"{"), MAX_JSON_GROUPS, "lists and objects")
+  _check_number(data, (b",",), MAX_JSON_VALUES, "values")
   text = _decode(data, fallback_encoding)
   if not text.strip():
     raise ValueError("is empty")
@@ -85,6 +90,12 @@ def parse_json(data, *, fallback_encoding=None):
     raise ValueError("is not valid JSON: nested too deeply") from None
   except ValueError:
     raise ValueError("is not valid JSON: a number has too many digits") from None
+
+
+def _check_number(data, signs, limit, what):
+  """ValueError where a text has more of some signs than `limit`."""
+  if sum(map(data.count, signs)) > limit:
+    raise ValueError(f"holds more than {limit:,} {what}")
 
 
 def _decode(data, fallback_encoding):

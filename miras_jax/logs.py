@@ -1,5 +1,6 @@
 """The log of the package: lines on stderr, above any progress bar."""
 
+import contextlib
 import functools
 import logging
 import sys
@@ -55,4 +56,5 @@ def hush(text) -> None:
 
 class _AboveBar(logging.Handler):
   def emit(self, record):
-    tqdm.tqdm.write(self.format(record), file=sys.stderr)
+    with contextlib.suppress(OSError):  # a full disk under the log ends no run
+      tqdm.tqdm.write(self.format(record), file=sys.stderr)

@@ -2,16 +2,23 @@
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import sys
 
+from miras_jax import streams
 from miras_jax.errors import UserError
 
 IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 # Modules that only some commands need -> the extra of setup.py that brings them.
 EXTRAS = {"sacrebleu": "eval", "rouge_score": "eval", "matplotlib": "eval"}
 EXTRAS["scipy"] = "scale"
+# What the machine refuses: nothing that a traceback would help to mend.
+NOT_OURS = (
+  errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE,
+  errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE,
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,21 +88,29 @@ def in_order(flags) -> str:
 def run(command, argv=None) -> None:
   """Calls `command(argv)` and ends the process: a user's mistake is one line."""
   os.environ["XLA_FLAGS"] = in_order(os.environ.get("XLA_FLAGS", ""))
+  streams.prepare()
   try:
     status = command(sys.argv[1:] if argv is None else argv) or 0
     sys.stdout.flush()
   except UserError as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    status = 1
+    status = _fail(error)
   except ModuleNotFoundError as error:
     if error.name not in EXTRAS:
       raise
-    print(f"error: {missing(error.name)}", file=sys.stderr)
-    status = 1
+    status = _fail(missing(error.name))
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     status = 130
   except BrokenPipeError:  # `miras ... | head` closed our output: not an error
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     status = 0
-  sys.exit(status)
+  except OSError as error:
+    if error.errno not in NOT_OURS:
+      raise
+    status = _fail(f"{error.filename or 'output'}: {error.strerror}")
+  sys.exit(streams.finish(status))
+
+
+def _fail(message) -> int:
+  """Says `message` in one line; returns the exit status."""
+  print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+  return 1

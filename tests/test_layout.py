@@ -11,7 +11,7 @@ PACKAGES = ("miras_jax", "input_pipeline", "configs")
 # A folder imports only from those in the lines above it.
 ORDER = (
   ("errors",),
-  ("logs",),
+  ("logs", "streams"),
   ("options",),
   ("drawing",),
   ("input_pipeline",),

@@ -14,6 +14,7 @@ import numpy as np
 import tqdm
 from PIL import Image
 
+from input_pipeline import safe_files
 from input_pipeline.prepare.dialogue import sample_conversation
 from input_pipeline.prepare.scene import render, sample_scene
 from miras_jax.errors import UserError
@@ -57,7 +58,7 @@ def generate(out, conversations, seed):
 def _already_there(out, recipe):
   """Whether `out` holds this very data set; clears what a killed run left of one."""
   inside = {p.name for p in out.iterdir()} if out.exists() else set()
-  if MARKER in inside and _read_marker(out / MARKER) == recipe:
+  if MARKER in inside and _read_whole(out / MARKER) == recipe:
     return True
   if BEGUN in inside and MARKER not in inside:
     for folder in FOLDERS:
@@ -71,10 +72,12 @@ def _already_there(out, recipe):
   return False
 
 
-def _read_marker(path):
+def _read_whole(path):
+  """A JSON file that was written whole; UserError where it no longer is."""
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except ValueError:
+    data = safe_files.read_bytes(path, safe_files.MAX_LIST_BYTES)
+    return safe_files.parse_json(data)[0]
+  except (ValueError, FileNotFoundError):
     raise UserError(
       f"{path}: damaged, so that nobody knows what this data set is; delete the folder"
       f" {path.parent} and run the command again"
@@ -197,6 +200,5 @@ def _write_splits(out, per_image):
 
 def _counts(out):
   return {
-    split: len(json.loads((out / f"{split}.json").read_text()))
-    for split in ("train", "val", "test")
+    split: len(_read_whole(out / f"{split}.json")) for split in ("train", "val", "test")
   }

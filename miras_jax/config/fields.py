@@ -64,7 +64,7 @@ def with_local_paths(kind, values: dict) -> dict:
 
 
 def _check_kind(path, kind, value):
-  if kind not in (int, float, str, bool):
+  if kind not in (int, float, str, bool, dict):
     return
   kinds = (int, float) if kind is float else (kind,)
   if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):

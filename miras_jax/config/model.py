@@ -5,15 +5,24 @@ never sees an ml_collections.ConfigDict.
 """
 
 import dataclasses
+import math
+import typing
 
 from miras_jax.config.fields import setting
 
 LANES = 128  # of a TPU register: lengths and widths are multiples of it
-
-
-# Far above every published model; a slip of the keyboard or a hostile file is beyond.
-LIMITS = {"depth": 1024, "depths": 1024, "iou_depth": 1024, "vocab_size": 1 << 22}
-WIDEST = 1 << 20  # of every other whole number
+# Bounds of the numbers that are no sizes, (least, below); a size is 1 to LARGEST.
+BOUNDS = {
+  "select_layer": (-math.inf, math.inf),  # checked against the depth
+  "global_layers": (0, math.inf),
+  "lora_rank": (0, math.inf),
+  "lora_dropout": (0, 1),
+  "layer_scale_init": (0, math.inf),
+  "norm_offset": (-math.inf, math.inf),
+  "lora_alpha": (-math.inf, math.inf),
+}
+LARGEST = 2**24
+MOST_LAYERS = 1000  # loops in Python are unrolled: more would never end
 
 
 def _check(condition, message):
@@ -21,17 +30,30 @@ def _check(condition, message):
     raise ValueError(message)
 
 
-def _digits(number):
-  return f"{number:,}" if number < 1 << 64 else "a huge number"
+def most(field: str) -> int:
+  """The largest whole number that a field of the model may hold."""
+  return MOST_LAYERS if field in ("depth", "depths", "iou_depth") else LARGEST
 
 
-def _check_sizes(part):
-  """ValueError naming a whole number that no model has."""
+def _check_numbers(part):
+  """ValueError naming the first number of a part that is out of its bounds.
+
+  Sizes are whole numbers of at least 1; other numbers are positive, or in BOUNDS.
+  """
   for field in dataclasses.fields(part):
-    value, limit = getattr(part, field.name), LIMITS.get(field.name, WIDEST)
+    value = getattr(part, field.name)
     for number in value if isinstance(value, tuple) else (value,):
-      if isinstance(number, int) and number > limit:
-        raise ValueError(f"{field.name} is {_digits(number)}, want at most {limit:,}")
+      if isinstance(number, bool) or not isinstance(number, int | float):
+        continue
+      where = f"self.{field.name}={value}"
+      if field.name in BOUNDS:
+        least, below = BOUNDS[field.name]
+        _check(least <= number < below, f"{where} must be {least} to below {below}")
+      elif isinstance(number, int):
+        limit = most(field.name)
+        _check(1 <= number <= limit, f"{where} must be 1 to {limit}")
+      else:
+        _check(0 < number < math.inf, f"{where} must be positive")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +73,7 @@ class ClipConfig:
   scan_blocks: bool = False  # as loops: minutes less to compile (models/blocks.py)
 
   def __post_init__(self):
-    _check_sizes(self)
+    _check_numbers(self)
     _check(self.width % self.num_heads == 0, f"{self.width=} / {self.num_heads=}")
     _check(
       self.image_size % self.patch_size == 0,
@@ -60,6 +82,10 @@ class ClipConfig:
     _check(
       self.activation in CLIP_ACTIVATIONS,
       f"clip.activation {self.activation!r} is not in {CLIP_ACTIVATIONS}",
+    )
+    _check(
+      -self.depth - 1 <= self.select_layer <= self.depth,
+      f"{self.select_layer=} is outside the {self.depth} blocks",
     )
 
   @property
@@ -86,9 +112,10 @@ class ConvNextConfig:
   scan_blocks: bool = False  # see ClipConfig
 
   def __post_init__(self):
-    _check_sizes(self)
+    _check_numbers(self)
     _check(len(self.dims) == len(self.depths) == 4, f"{self.dims=}, {self.depths=}")
     _check(self.image_size % 32 == 0, f"{self.image_size=} is not a multiple of 32")
+    _check(self.kernel_size % 2 == 1, f"{self.kernel_size=} must be odd")
 
   @property
   def out_channels(self):
@@ -106,6 +133,7 @@ class RopeScaling:
   original_max_positions: int = 8192
 
   def __post_init__(self):
+    _check_numbers(self)
     _check(self.kind in ("linear", "llama3"), f"unknown rope scaling {self.kind=}")
 
 
@@ -145,14 +173,12 @@ class LlamaConfig:
   scan_unroll: int = setting(1, "layers a turn of the loop", may_change=True)
 
   def __post_init__(self):
-    _check_sizes(self)
+    _check_numbers(self)
     _check(
       self.num_heads % self.num_kv_heads == 0,
       f"{self.num_heads=} is not a multiple of {self.num_kv_heads=}",
     )
     _check(self.head_dim % 2 == 0, f"rotary needs an even {self.head_dim=}")
-    _check(self.depth >= 1, f"{self.depth=} must be at least 1")
-    _check(self.lora_rank >= 0, f"{self.lora_rank=} must be at least 0")
     _check(self.remat in REMAT_POLICIES, f"{self.remat=} is not in {REMAT_POLICIES}")
     _check(self.attention in ATTENTIONS, f"{self.attention=} is not in {ATTENTIONS}")
     _check(
@@ -184,7 +210,7 @@ class SamEncoderConfig:
   scan_blocks: bool = False  # see ClipConfig
 
   def __post_init__(self):
-    _check_sizes(self)
+    _check_numbers(self)
     _check(self.width % self.num_heads == 0, f"{self.width=} / {self.num_heads=}")
     _check(
       self.image_size % self.patch_size == 0,
@@ -217,7 +243,14 @@ class SamDecoderConfig:
   upscale_norm_eps: float = 1e-6
 
   def __post_init__(self):
-    _check_sizes(self)
+    _check_numbers(self)
+    for down in (1, self.attention_downsample):
+      _check(
+        self.width % (down * self.num_heads) == 0,
+        f"{self.width=} does not divide into {self.num_heads=} at 1/{down}"
+        " (attention_downsample)",
+      )
+    _check(self.mask_channels >= 4, f"{self.mask_channels=} must be at least 4")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -235,7 +268,7 @@ class SegPromptConfig:
   alignment: str = "residual"
 
   def __post_init__(self):
-    _check_sizes(self)
+    _check_numbers(self)
     _check(self.seg_state in ("predict", "at"), f"unknown {self.seg_state=}")
     _check(
       self.alignment in ("none", "residual", "published"), f"unknown {self.alignment=}"
@@ -294,40 +327,51 @@ def with_overrides(cfg, overrides):
     node = tree
     for name in parents:
       node = node.setdefault(name, {})
+      if not isinstance(node, dict):
+        raise ValueError(f"{name!r} has a value and, in {path!r}, fields")
     node[last] = tuple(value) if isinstance(value, list) else value
   return _replace(cfg, tree)
 
 
-def _check_kind(path, before, value):
-  """ValueError unless `value` is of the type of `before`; None is of every type."""
-  if before is None or value is None:
-    return
-  if dataclasses.is_dataclass(before):
+def _check_kind(path, field, before, value):
+  """ValueError unless `value` is of the type of `before` and of its items."""
+  if dataclasses.is_dataclass(before) and value is not None:
     names = ", ".join(f.name for f in dataclasses.fields(before))
     raise ValueError(f"{path}={value!r}: it is a part with the fields {names}")
-  kind = type(before)
+  if before is None or value is None:
+    # `X | None` has both in its arguments; no other field may be empty.
+    if value is not None or type(None) not in typing.get_args(field.type):
+      raise ValueError(f"{path}={value!r}: want a value of type {field.type}")
+    return
+  _check_type(path, value, before)
+  if isinstance(before, tuple) and before:
+    for item in value:
+      _check_type(path, item, before[0])
+
+
+def _check_type(path, value, like):
+  kind = type(like)
   kinds = (int, float) if kind is float else (kind,)
   if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
     raise ValueError(f"{path}={value!r}: want a value of type {kind.__name__}")
 
 
 def _replace(cfg, tree, prefix=""):
-  names = {f.name for f in dataclasses.fields(cfg)}
+  fields = {f.name: f for f in dataclasses.fields(cfg)}
   changes = {}
   for name, value in tree.items():
-    if name not in names:
+    if name not in fields:
       raise ValueError(f"no field {prefix + name!r} in the model config")
-    nested = isinstance(value, dict)
-    if nested and name == "rope_scaling" and getattr(cfg, name) is None:
-      changes[name] = RopeScaling(**value)
-      continue
-    if nested and not dataclasses.is_dataclass(getattr(cfg, name)):
-      path = f"{prefix}{name}.{next(iter(value))}"
+    before, nested = getattr(cfg, name), isinstance(value, dict)
+    if nested and name == "rope_scaling" and before is None:
+      value = RopeScaling(**value)
+    elif nested and not dataclasses.is_dataclass(before):
+      path = ".".join([prefix + name, *map(str, list(value)[:1])])
       raise ValueError(f"no field {path!r} in the model config")
-    if nested:
-      value = _replace(getattr(cfg, name), value, f"{prefix}{name}.")
+    elif nested:
+      value = _replace(before, value, f"{prefix}{name}.")
     else:
-      _check_kind(prefix + name, getattr(cfg, name), value)
+      _check_kind(prefix + name, fields[name], before, value)
     changes[name] = value
   return dataclasses.replace(cfg, **changes)
 

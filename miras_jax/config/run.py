@@ -168,7 +168,16 @@ class RunConfig:
 
   @classmethod
   def from_json(cls, text: str) -> "RunConfig":
-    plain = json.loads(text)
+    """The run that `to_json` wrote. Raises ValueError or TypeError for anything else.
+
+    UserError where a value is out of its bounds.
+    """
+    try:
+      plain = json.loads(text)
+    except RecursionError:
+      raise ValueError("nested too deeply") from None
+    if not isinstance(plain, dict):
+      raise ValueError(f"it holds a {type(plain).__name__}, want the fields of a run")
     # Runs of an earlier version have no `distributed`.
     parts = {n: kind(**plain[n]) for n, kind in _groups(cls) if n in plain}
     return cls(**plain | parts)

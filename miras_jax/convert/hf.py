@@ -6,7 +6,7 @@ What differs between families is in config/families/.
 import json
 
 from miras_jax.config.families import FAMILIES, family_of
-from miras_jax.config.model import LIMITS, WIDEST, LlamaConfig, RopeScaling
+from miras_jax.config.model import LlamaConfig, RopeScaling, most
 from miras_jax.errors import UserError
 from miras_jax.logs import log
 
@@ -40,7 +40,7 @@ def llama_config(settings, *, path, **lora):
       raise UserError(f"{path}: no field {name!r} in it")
     if type(value) is not int or value < 1:
       raise UserError(f"{path}: {name} is {value!r}, want a whole number")
-    if value > (limit := LIMITS.get(SIZES.get(name), WIDEST)):
+    if value > (limit := most(SIZES.get(name, ""))):
       raise UserError(f"{path}: {name} is {value:,}, want at most {limit:,}")
     return value
 

@@ -45,8 +45,6 @@ def main(argv=None):
     name = f"--config.{fields[0][0]}"
     raise UserError(f"miras data {args.command}: unknown option {name}")
   args.fields = fields
-  if hasattr(sys.stdout, "reconfigure"):
-    sys.stdout.reconfigure(errors="backslashreplace")  # names in any script
   return args.run(args)
 
 

@@ -4,29 +4,37 @@
   miras eval --checkpoint=runs/first/checkpoints/2000 --data=data/synth \\
       --out=report_gold --history=gold --limit=100
 
+--data, --images-dir and --masks-dir are those of the run where they are not given.
+
 Free-running: the model's own answers become the history (--history=gold takes those of
 the data), and a target without a [SEG] counts as an empty mask. Masks are scored at the
 original size of each image. The same checkpoint is scored on three controls, in which
 the mask must suffer: the conversation swapped, its last turn alone, the image swapped.
 
 OUT/metrics.json        every metric with its 95 % interval, controls, teacher forcing
-OUT/predictions.jsonl   one conversation a line: turns, generated texts, masks, IoU
+OUT/predictions.jsonl   one conversation a line: turns, generated texts, masks, IoU;
+                        written as they are made, in the data's order at the end
 OUT/index.html          the report; also curves.png and overlays.png
 """
 
+import functools
 import json
+import os
 import pathlib
+import sys
 import time
 
 import numpy as np
 
 from input_pipeline.open_source import open_source
+from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
 from miras_jax.evaluation import report
-from miras_jax.evaluation.evaluate import Options, evaluate, read_records
-from miras_jax.inference.load import open_checkpoint
+from miras_jax.evaluation.evaluate import MOST_MASKS, Options, evaluate, read_records
+from miras_jax.inference.load import open_checkpoint, read_config
 from miras_jax.options import Parser
 
+PREDICTIONS = "predictions.jsonl"
 HEADLINE = ("ciou", "giou", "precision_micro", "recall_micro", "f1_micro", "seg_rate")
 
 
@@ -36,8 +44,10 @@ def main(argv):
   for name in ("batch_size", "max_new_tokens", "limit"):
     if (value := getattr(args, name)) is not None and value < 1:
       raise UserError(f"--{name}={value} must be at least 1")
+  if args.seed < 0:
+    raise UserError(f"--seed={args.seed} must be at least 0")
   out = _make_folder(args.out)
-  source = open_source(args.data, args.split)
+  source = _open_data(args)
   records, defects = read_records(source, args.limit, shown=args.data)
   loaded = open_checkpoint(args.checkpoint)
   options = Options(
@@ -48,7 +58,8 @@ def main(argv):
     seed=args.seed,
   )
   start = time.perf_counter()
-  evaluation = evaluate(loaded, records, options)
+  with open(out / PREDICTIONS, "w", encoding="utf-8") as lines:
+    evaluation = evaluate(loaded, records, options, functools.partial(_append, lines))
   result = evaluation.result | {
     "config": json.loads(loaded.config.to_json()),
     "data": {"dir": str(args.data), "split": args.split} | evaluation.result["data"],
@@ -65,7 +76,9 @@ def _parser():
   parser = Parser(prog="miras eval", description=__doc__)
   add, path = parser.add_argument, parser.add_path
   path("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
-  path("--data", required=True, help="the data set: a folder in PRIST's layout")
+  path("--data", help="the data set: a folder in PRIST's layout (the run's own)")
+  path("--images-dir", help="folder of the photographs")
+  path("--masks-dir", help="folder of the labelme files")
   add("--split", default="val", help="a list at its root, without .json (val)")
   path("--out", required=True, help="folder for the results")
   add("--history", choices=("model", "gold"), default="model", help="whose answers")
@@ -76,6 +89,24 @@ def _parser():
   add("--examples", type=int, default=16, help="conversations to draw (16)")
   add("--seed", type=int, default=0, help="of intervals and drawn examples (0)")
   return parser
+
+
+def _open_data(args):
+  """The source that the options name; what they leave open is the run's own."""
+  run = read_config(args.checkpoint).data
+  args.data = args.data or run.dir
+  if not args.data:
+    raise UserError(f"--data=DIR is missing; {args.checkpoint} does not say")
+  if os.path.realpath(args.data) == os.path.realpath(run.dir or os.devnull):
+    args.images_dir = args.images_dir or run.images_dir or None
+    args.masks_dir = args.masks_dir or run.masks_dir or None
+  folders = {"images_dir": args.images_dir, "masks_dir": args.masks_dir}
+  return open_source(args.data, args.split, **folders)
+
+
+def _append(file, line):
+  file.write(json.dumps(line) + "\n")
+  file.flush()
 
 
 def _make_folder(path):
@@ -96,10 +127,19 @@ def write(out, result, evaluation, num_examples, seed, log):
   count = min(num_examples, len(evaluation.predictions))
   drawn = sorted(rng.choice(len(evaluation.predictions), count, replace=False).tolist())
   text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-  (out / "metrics.json").write_text(text, encoding="utf-8")
-  with open(out / "predictions.jsonl", "w", encoding="utf-8") as f:
-    f.writelines(json.dumps(line) + "\n" for line in evaluation.predictions)
-  report.write_report(out, result, [evaluation.example(i) for i in drawn], log)
+  workdir.write_atomically(out / "metrics.json", text)
+  lines = "".join(json.dumps(line) + "\n" for line in evaluation.predictions)
+  workdir.write_atomically(out / PREDICTIONS, lines)
+  report.write_report(out, result, list(_examples(evaluation, drawn)), log)
+
+
+def _examples(evaluation, drawn):
+  """What is drawn of the report; the numbers are written, so nothing may end here."""
+  for i in drawn:
+    try:
+      yield evaluation.example(i)
+    except Exception as error:
+      print(f"{evaluation.predictions[i]['id']}: not drawn: {error}", file=sys.stderr)
 
 
 def _print_summary(result, out, seconds):
@@ -108,6 +148,10 @@ def _print_summary(result, out, seconds):
     f"{data['conversations']} conversations, {data['targets']} targets, "
     f"{data['images']} images in {seconds:.0f} s"
   )
+  if failed := data["failed"]:
+    print(f"left out, since they could not be scored: {len(failed)}")
+  if count := data["more_masks_than_room"]:
+    print(f"{count} conversations with more than {MOST_MASKS} [SEG]: scored as empty")
   rows = [(name, result["metrics"][name]) for name in HEADLINE]
   rows += [("ciou, teacher-forced", result["teacher_forced"]["ciou"])]
   rows += [

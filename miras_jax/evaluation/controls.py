@@ -10,7 +10,6 @@ Each control takes one thing away and is scored against the original targets:
                         stretched to the original image.
 """
 
-import collections
 import dataclasses
 
 import numpy as np
@@ -123,33 +122,6 @@ def another_image(records, i):
 
 def _cycle(i, count):
   return ((i + step) % count for step in range(1, count))
-
-
-def collect(plan, answers, records, views_of, image_size):
-  """{name: masks[i][k]}: bool mask at original size for target k of record i, or None.
-
-  `answers` are those of `plan.jobs`. "free_running" comes first.
-  """
-  masks_of = collections.defaultdict(list)
-  for i, record in enumerate(records):
-    views, slots = views_of(i), seg_slots(record)
-
-    def add(name, logits, views=views, original_hw=None):
-      masks = at_original_size(logits, views, image_size, original_hw)
-      masks_of[name].append(masks)
-
-    add("free_running", pick(answers[i], slots))
-    if plan.swapped_conversation:
-      spoken = answers[plan.swapped_conversation[i]]
-      add("swapped_conversation", pick_last(spoken, len(slots)))
-    if plan.last_turn is not None:
-      alone = {turn: answers[plan.last_turn[i, turn]][0] for turn, _ in slots}
-      add("last_turn_only", pick(alone, slots))
-    if plan.swapped_image:
-      job, other = plan.swapped_image[i]
-      stretched = tuple(views["original_hw"])
-      add("swapped_image", pick(answers[job], slots), views_of(other), stretched)
-  return dict(masks_of)
 
 
 def pick(answers, slots):

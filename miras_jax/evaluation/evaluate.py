@@ -10,16 +10,18 @@ import sys
 import numpy as np
 import tqdm
 
-from input_pipeline import examples, image_ops, mask_ops
+from input_pipeline import examples, image_ops
 from input_pipeline.conversation import count_segs
 from input_pipeline.records import RecordError
 from input_pipeline.source import Source
 from miras_jax import drawing
 from miras_jax.errors import UserError
-from miras_jax.evaluation import controls, metrics, text_metrics
+from miras_jax.evaluation import controls, kept, metrics, scoring, text_metrics
 from miras_jax.inference import rollout
 
 VIEW_CACHE_BYTES = 2**29
+MOST_MASKS = 32  # of a conversation; the model draws as many for every row of a batch
+DRAWN = 1024  # pixels of a side of an example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,114 +60,137 @@ def read_records(source: Source, limit=None, *, shown) -> tuple[list, list]:
 @dataclasses.dataclass
 class Evaluation:
   """What `evaluate` gives: the object of metrics.json without config and checkpoint,
-  the lines of predictions.jsonl, and `example(i)` to look at."""
+  the lines of predictions.jsonl, and `example(i)` to look at line i."""
 
   result: dict
   predictions: list
   example: object
 
 
-def evaluate(loaded, records, options):
-  """Scores `records` (SegConversation) by every metric -> Evaluation."""
-  views_of = view_cache(records, loaded.data)
+def evaluate(loaded, records, options, write=lambda line: None):
+  """Scores `records` (SegConversation) by every metric -> Evaluation.
+
+  write: gets each line of predictions.jsonl as soon as there is one, in any order. A
+  record that cannot be scored is named, counted (`data.failed`) and left out. Raises
+  UserError where that is every one.
+  """
+  loaded, too_many = with_room(loaded, records)
+  views = ImageViews(records, loaded.data)
   runner = rollout.Rollout(
     loaded,
     loaded.generator(options.max_new_tokens),
-    views_of,
+    views,
     batch_size=options.batch_size,
   )
   gold = options.history == "gold"
   plan = controls.plan(records, gold=gold, enabled=options.controls)
-  answers = runner.run(plan.jobs, functools.partial(_bar, "free-running"))
-  predicted = controls.collect(plan, answers, records, views_of, loaded.data.sam_size)
-  tables = {
-    name: score(records, masks, canny=name == "free_running")
-    for name, masks in predicted.items()
-  }
-  forced_table = score(records, _forced(loaded, records, views_of, options))
+  masks = kept.Masks(plan, records, views.geometry, loaded.data.sam_size)
+  scored = scoring.Scored(records, masks, views.problem, write)
+  turns = runner.run(plan.jobs, functools.partial(_bar, "free-running"), scored.take)
+  forced = rollout.teacher_forced(
+    loaded,
+    records,
+    views,
+    batch_size=options.batch_size,
+    progress=functools.partial(_bar, "teacher-forced"),
+    keep=scored.take_forced,
+  )
+  sound, tables = scored.tables(forced)
+  main, forced_table = tables[kept.FREE], tables.pop(scoring.FORCED)
+  good = [records[i] for i in sound]
   sampling = {"resamples": options.resamples, "seed": options.seed}
-  main = tables["free_running"]
-  spoken_turns = answers[: len(records)]  # the jobs of the free-running pass come first
   result = {
     "metrics": metrics.mask_metrics(main, **sampling)
-    | _answer_metrics(records, spoken_turns, loaded, sampling),
+    | _answer_metrics(good, [turns[i] for i in sound], loaded, sampling),
     "controls": {
       name: metrics.mask_metrics(table, **sampling)
       for name, table in tables.items()
-      if name != "free_running"
+      if name != kept.FREE
     },
     "teacher_forced": metrics.mask_metrics(forced_table, **sampling),
     "per_turn": metrics.per_turn(main, **sampling),
     "data": {
-      "conversations": len(records),
-      "images": len({controls.image_key(r) for r in records}),
+      "conversations": len(good),
+      "images": len({controls.image_key(r) for r in good}),
       "targets": len(main["image"]),
       "history": options.history,
       "questions_too_long": runner.too_long,
       "questions_shortened": runner.shortened,
+      "more_masks_than_room": too_many,
+      "failed": [scored.failed[i] for i in sorted(scored.failed)],
     }
     | plan.counts,
   }
-  predictions = [
-    _prediction(record, turns, predicted["free_running"][i])
-    for i, (record, turns) in enumerate(zip(records, spoken_turns, strict=True))
-  ]
-  example = functools.partial(_example, records, spoken_turns, predicted, plan)
-  return Evaluation(result, predictions, example)
+  lines = [scored.lines[i] for i in sound]
+  example = functools.partial(_example, good, lines, masks.of, sound)
+  return Evaluation(result, lines, example)
+
+
+def with_room(loaded, records):
+  """(`loaded` with a mask for each [SEG] of any record, records that need too many).
+
+  Training may pack rows of fewer; more than MOST_MASKS would take too much memory.
+  """
+  counts = [len(record.targets) for record in records]
+  room = min(MOST_MASKS, max(counts, default=1))
+  room = max(loaded.data.max_masks, room)
+  data = dataclasses.replace(loaded.data, max_masks=room)
+  return loaded._replace(data=data), sum(count > room for count in counts)
 
 
 def _bar(title, batches):
   return tqdm.tqdm(batches, desc=title, unit="batch", file=sys.stderr, disable=None)
 
 
-def view_cache(records, data):
-  """Function from a record's index to the views of its image, the latest ones kept."""
-  first = {}
-  for i, record in enumerate(records):
-    first.setdefault(controls.image_key(record), i)
-  bytes_each = 3 * (data.sam_size**2 + data.aux_size**2)
+class ImageViews:
+  """Function from a record's index to the views of its image, the latest ones kept.
 
-  @functools.lru_cache(maxsize=max(1, VIEW_CACHE_BYTES // bytes_each))
-  def views(i):
-    return examples.make_views(records[i].image, data)
+  An image that cannot be read any more is a blank one: `problem(i)` says why.
+  """
 
-  return lambda i: views(first[controls.image_key(records[i])])
+  def __init__(self, records, data):
+    self._records, self._data = records, data
+    self._first, self._geometry, self._problems = {}, {}, {}
+    for i, record in enumerate(records):
+      self._first.setdefault(controls.image_key(record), i)
+    bytes_each = 3 * (data.sam_size**2 + data.aux_size**2)
+    most = max(1, VIEW_CACHE_BYTES // bytes_each)
+    self._views = functools.lru_cache(maxsize=most)(self._make)
 
+  def __call__(self, i):
+    return self._views(self._place(i))
 
-def _forced(loaded, records, views_of, options):
-  """Teacher-forced masks of every target, in the shape `score` wants."""
-  forced = rollout.teacher_forced(
-    loaded,
-    records,
-    views_of,
-    batch_size=options.batch_size,
-    progress=functools.partial(_bar, "teacher-forced"),
-  )
-  return [
-    controls.at_original_size(logits, views_of(i), loaded.data.sam_size)
-    for i, logits in enumerate(forced)
-  ]
+  def geometry(self, i):
+    """{"valid_hw", "original_hw"} of record i's image, all of them kept."""
+    if self._place(i) not in self._geometry:
+      self(i)
+    return self._geometry[self._place(i)]
 
+  def problem(self, i):
+    """Why record i's image is a blank one, or ""."""
+    return self._problems.get(self._place(i), "")
 
-def score(records, masks, *, canny=False):
-  """Table of all targets. `masks[i][k]` is the bool mask for target k of record i, or
-  None where there was none: an empty mask."""
-  targets = metrics.Targets(canny=canny)
-  for record, predicted in zip(records, masks, strict=True):
-    for (turn, index), (_, rle), mask in zip(
-      controls.seg_slots(record), record.targets, predicted, strict=True
-    ):
-      true_HW = mask_ops.decode_rle(rle)
-      pred_HW = np.zeros_like(true_HW) if mask is None else mask
-      targets.add(
-        pred_HW,
-        true_HW,
-        image=controls.image_key(record),
-        conversation=record.id,
-        turn=turn,
-        index=index,
-      )
-  return targets.table()
+  def _place(self, i):
+    return self._first[controls.image_key(self._records[i])]
+
+  def _make(self, place):
+    try:
+      views = examples.make_views(self._records[place].image, self._data)
+    except (UserError, ValueError, MemoryError) as error:
+      self._problems[place] = str(error) or type(error).__name__
+      views = self._blank()
+    self._geometry[place] = {k: views[k] for k in ("valid_hw", "original_hw")}
+    return views
+
+  def _blank(self):
+    S, A = self._data.sam_size, self._data.aux_size
+    hw = np.array([S, S], np.int32)
+    return {
+      "image_sam": np.zeros((S, S, 3), np.uint8),
+      "image_aux": np.zeros((A, A, 3), np.uint8),
+      "valid_hw": hw,
+      "original_hw": hw,
+    }
 
 
 def _answer_metrics(records, answers, loaded, sampling):
@@ -193,55 +218,31 @@ def spoken(record, data):
   ]
 
 
-def _prediction(record, turns, masks):
-  """One line of predictions.jsonl."""
-  questions = [text for role, text in record.turns if role == "user"]
-  gold = [text for role, text in record.turns if role == "assistant"]
-  targets = []
-  for (turn, index), (name, rle), mask in zip(
-    controls.seg_slots(record), record.targets, masks, strict=True
-  ):
-    true = mask_ops.decode_rle(rle)
-    pred = np.zeros_like(true) if mask is None else mask
-    targets.append(
-      {
-        "turn": turn,
-        "index": index,
-        "name": name,
-        "produced": mask is not None,
-        "mask": mask_ops.encode_rle(pred),
-        "iou": metrics.published_ciou(pred, true),
-      }
-    )
-  return {
-    "id": record.id,
-    "image": record.image_id,
-    "turns": [
-      {"user": q, "answer": a.text, "gold": g, "num_seg": a.num_seg}
-      for q, a, g in zip(questions, turns, gold, strict=True)
-    ],
-    "targets": targets,
-  }
-
-
-def _example(records, answers, predicted, plan, i):
-  """Record i as an `drawing.Example`: target, prediction and the controls' masks."""
-  record = records[i]
+def _example(records, lines, masks_of, places, i):
+  """Line i as a `drawing.Example`: target, prediction and the controls' masks."""
+  record, line = records[i], lines[i]
   image_HWC = image_ops.decode_image(record.image)
-  true = tuple(mask_ops.decode_rle(rle) for _, rle in record.targets)
-  panels = [
-    drawing.Panel("image", image_HWC),
-    drawing.Panel("target", image_HWC, true),
-  ]
-  for name, masks in predicted.items():
+  pairs = {
+    name: [
+      kept.pair(rle, true)
+      for rle, (_, true) in zip(masks[places[i]], record.targets, strict=True)
+    ]
+    for name, masks in masks_of.items()
+  }
+  true = tuple(target for _, target in pairs[kept.FREE])
+  panels = [_panel("image", image_HWC), _panel("target", image_HWC, true)]
+  for name, masks in pairs.items():
     # A missing mask stays as an empty one: colours go by the target's place.
-    drawn = tuple(
-      np.zeros_like(t) if m is None else m for t, m in zip(true, masks[i], strict=True)
-    )
-    title = "prediction" if name == "free_running" else name.replace("_", " ")
-    panels.append(drawing.Panel(title, image_HWC, drawn))
-  prediction = _prediction(record, answers[i], predicted["free_running"][i])
-  ious = (f"{t['iou']:.2f} {t['name'] or 'nothing'}" for t in prediction["targets"])
-  turns = tuple((t["user"], t["answer"], t["gold"]) for t in prediction["turns"])
+    title = "prediction" if name == kept.FREE else name.replace("_", " ")
+    panels.append(_panel(title, image_HWC, tuple(mask for mask, _ in masks)))
+  ious = (f"{t['iou']:.2f} {t['name'] or 'nothing'}" for t in line["targets"])
+  turns = tuple((t["user"], t["answer"], t["gold"]) for t in line["turns"])
   caption = f"IoU: {', '.join(ious)}" if true else "no target"
   return drawing.Example(record.id, turns, tuple(panels), caption)
+
+
+def _panel(title, image_HWC, masks=()):
+  """A panel of at most DRAWN pixels a side: examples are held all at once."""
+  if max(image_HWC.shape[:2]) > DRAWN:
+    image_HWC, masks = drawing.fit(image_HWC, masks, DRAWN)
+  return drawing.Panel(title, image_HWC, tuple(masks))

@@ -9,12 +9,12 @@ import base64
 import html
 import importlib.resources
 import json
-import math
 import pathlib
 
 import numpy as np
 
 from miras_jax import drawing
+from miras_jax.training import metrics_log
 
 # fmt: off
 MEANING = {
@@ -48,6 +48,8 @@ CONTROLS = {
 # fmt: on
 HEADLINE = ("ciou", "giou", "f1_micro", "p@0.5", "seg_rate")
 TERMS = ("token_ce", "mask_bce", "dice", "focal", "boundary")
+MOST_CURVES = 100
+LARGEST_DRAWN = 1e100  # what plots can scale
 MOST_POINTS = 400  # of one curve in the page
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -75,26 +77,21 @@ def read_curves(path):
   A killed run may leave half a line; it is counted, not hidden. Values that are not
   finite numbers are left out.
   """
-  curves, unread = {}, 0
-  path = pathlib.Path(path)
-  if not path.exists():
-    return {}, 0
-  for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-    try:
-      row = json.loads(line)
-      step = row["step"]
-    except (ValueError, KeyError, TypeError):
-      unread += 1
-      continue
+  rows, unread = metrics_log.read_rows(pathlib.Path(path))
+  curves = {}
+  for row, _ in rows:
     for name, value in row.items():
       if name != "step" and _is_number(value):
-        curves.setdefault(name, {})[step] = value
-  # A resumed run repeats steps; the last value of a step stands.
-  return {k: sorted(v.items()) for k, v in sorted(curves.items(), key=_rank)}, unread
+        # A resumed run repeats steps; the last value of a step stands.
+        curves.setdefault(name, {})[row["step"]] = value
+  kept = sorted(curves.items(), key=_rank)[:MOST_CURVES]
+  return {k: sorted(v.items()) for k, v in kept}, unread
 
 
 def _is_number(x):
-  return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
+  if not isinstance(x, (int, float)) or isinstance(x, bool):
+    return False
+  return abs(x) < LARGEST_DRAWN  # false for NaN
 
 
 def _rank(item):

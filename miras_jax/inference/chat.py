@@ -4,11 +4,12 @@ import sys
 
 from input_pipeline import image_ops, safe_files
 from input_pipeline.conversation import ConversationError
-from miras_jax import drawing
+from miras_jax import drawing, streams
 from miras_jax.errors import UserError
 from miras_jax.inference import conversation
 
 COMMANDS = "/reset, /image FILE, /help or /quit"
+MAX_LINE = 1 << 20  # characters; no model takes so many
 HELP = """\
 /reset       forget the turns, keep the image
 /image FILE  go on with another image, without the turns
@@ -28,9 +29,17 @@ def read_image(path):
   return image
 
 
+class EndOfScript(UserError):
+  """What a script cannot go on after."""
+
+
 class Chat:
   """The dialogue loop. `turn` counts answers for the file names and never restarts, so
-  that no mask overwrites another."""
+  that no mask overwrites another.
+
+  A script, input that is no terminal, ends where its image cannot be opened: the
+  questions after it would be about another one.
+  """
 
   def __init__(self, loaded, generator, path, image, out):
     self._loaded, self._generator, self._out = loaded, generator, out
@@ -38,7 +47,10 @@ class Chat:
     self._open(path, image)
 
   def run(self, lines):
-    """Answers each line of `lines` until /quit or their end; returns 0."""
+    """Answers each line of `lines` until /quit or their end; returns 0.
+
+    Raises UserError where a script names an image that cannot be opened.
+    """
     self._prompts = lines.isatty()
     if self._prompts:
       print(f"Ask about {self._path}, or type {COMMANDS}.")
@@ -53,7 +65,10 @@ class Chat:
   def _read(self, lines):
     """Lines of the input; on a terminal with a prompt and line editing."""
     if not self._prompts:
-      yield from lines
+      while line := lines.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+          raise UserError(f"a line of {MAX_LINE:,} characters or more; is this a text?")
+        yield line
       return
     import readline  # noqa: F401  makes input() editable
 
@@ -63,13 +78,19 @@ class Chat:
       except EOFError:
         print()
         return
+      except UnicodeDecodeError:
+        yield "\udcff"  # see streams.is_text
 
   def _answer_line(self, text):
     try:
+      if not streams.is_text(text):
+        raise UserError(f"this line is not valid UTF-8: {text[:80]}")
       if text.startswith("/"):
         self._command(*text.split(maxsplit=1))
       else:
         self._ask(text)
+    except EndOfScript:
+      raise
     except (UserError, ConversationError) as error:
       print(f"error: {printable(error)}", file=sys.stderr)
 
@@ -78,12 +99,20 @@ class Chat:
       self._conversation.reset()
       print("The conversation starts anew.")
     elif name == "/image" and argument:
-      self._open(argument, read_image(argument))
-      print(f"Now about {argument}.")
+      self._go_on_about(argument)
     elif name == "/help":
       print(HELP)
     else:
       raise UserError(f"no command {name!r}; there are {COMMANDS}")
+
+  def _go_on_about(self, path):
+    try:
+      self._open(path, read_image(path))
+    except UserError as error:
+      if self._prompts:
+        raise
+      raise EndOfScript(f"{error}; the script ends here") from error
+    print(f"Now about {printable(path)}.")
 
   def _open(self, path, image):
     self._conversation = conversation.Conversation(self._loaded, self._generator, image)
@@ -104,18 +133,21 @@ class Chat:
     sys.stdout.flush()
 
   def _write(self, masks_KHW):
-    stem = f"turn_{self._turn:02d}"
+    stem, lines = f"turn_{self._turn:02d}", []
     try:
       self._out.mkdir(parents=True, exist_ok=True)
       for k, mask_HW in enumerate(masks_KHW, 1):
         path = self._out / f"{stem}_mask_{k}.png"
         drawing.save_mask(path, mask_HW)
-        print(f"  mask: {path} ({mask_HW.mean():.1%} of the image)")
+        lines.append(f"  mask: {path} ({mask_HW.mean():.1%} of the image)")
       path = self._out / f"{stem}_overlay.png"
       drawing.save_overlay(path, self._image_HWC, masks_KHW)
-      print(f"  overlay: {path}")
+      lines.append(f"  overlay: {path}")
     except OSError as error:
       raise UserError(f"{self._out}: cannot be written: {error.strerror}") from error
+    finally:
+      for line in lines:
+        print(line)
 
 
 def printable(text):

@@ -65,6 +65,13 @@ def open_checkpoint(checkpoint) -> Loaded:
   )
 
 
+def read_config(checkpoint):
+  """RunConfig of a folder that `open_checkpoint` takes, without its parameters."""
+  if is_converted(checkpoint):
+    return reading.read_config(workdir.Workdir(checkpoint))
+  return reading.read_config(workdir.locate(checkpoint)[0])
+
+
 def _for_here(cfg):
   """The MirasConfig with attention that this platform has, whatever it trained with."""
   attention = attention_for(cfg.llama.attention, jax.default_backend())

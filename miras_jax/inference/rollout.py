@@ -38,8 +38,11 @@ class Rollout:
     self._views_of, self._batch_size = views_of, batch_size
     self.too_long = self.shortened = 0
 
-  def run(self, jobs, progress=iter):
-    """[[Answer of each turn] of each job]. `progress` wraps the iterator of batches."""
+  def run(self, jobs, progress=iter, keep=lambda job, answers: answers):
+    """[what is kept of each job]. `progress` wraps the iterator of batches.
+
+    keep: (job's number, [Answer of each turn]) -> what is kept, called as jobs end.
+    """
     # Equal lengths together: a batch takes as many turns as its longest job.
     order = sorted(range(len(jobs)), key=lambda i: -len(jobs[i].questions))
     size = self._batch_size
@@ -48,7 +51,7 @@ class Rollout:
     for group in progress(groups):
       found = self._run_group([jobs[i] for i in group])
       for i, turns in zip(group, found, strict=True):
-        answers[i] = turns
+        answers[i] = keep(i, turns)
     return answers
 
   def _run_group(self, jobs):
@@ -98,11 +101,20 @@ class Rollout:
     return {k: np.stack([row[k] for row in rows]) for k in rows[0]}
 
 
-def teacher_forced(loaded, records, views_of, *, batch_size, progress=iter) -> list:
+def teacher_forced(
+  loaded,
+  records,
+  views_of,
+  *,
+  batch_size,
+  progress=iter,
+  keep=lambda record, logits: logits,
+) -> list:
   """Masks of gold dialogues, one forward pass each.
 
-  Returns [(K, h, w) logits of each record], one for each target; those that do not fit
-  the row (dropped with the oldest rounds, or a record too long) are None.
+  Returns [what is kept of each record] of its logits, (h, w) for each target; those
+  that do not fit the row (dropped with the oldest rounds, or a record too long) are
+  None. keep: (record's number, logits) -> what is kept, called as batches end.
   """
   model = loaded.model
 
@@ -125,5 +137,5 @@ def teacher_forced(loaded, records, views_of, *, batch_size, progress=iter) -> l
     logits_BMHW = np.asarray(forward(loaded.params, batch))
     for (i, _, kept), logits_MHW in zip(group, logits_BMHW, strict=False):
       gone = len(found[i]) - len(kept)
-      found[i][gone:] = list(logits_MHW[: len(kept)])
+      found[i] = keep(i, [None] * gone + list(logits_MHW[: len(kept)]))
   return found

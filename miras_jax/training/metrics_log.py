@@ -9,7 +9,11 @@ import sys
 import tqdm
 
 from miras_jax.checkpoint import workdir
+from miras_jax.errors import UserError
 from miras_jax.logs import log
+
+MAX_LINE = 1 << 20  # characters; a row has some hundreds
+MAX_STEP = 1 << 53
 
 
 class MetricsLog:
@@ -80,19 +84,42 @@ class MetricsLog:
     self._bar.update()
 
 
+def read_rows(path) -> tuple[list, int]:
+  """([(row, its line)], number of lines that are no row) of a metrics.jsonl.
+
+  A row is an object with a whole number `step`. A killed run may leave half a line.
+  Where there is no regular file there is no row.
+  """
+  rows, unread = [], 0
+  if not path.is_file():
+    return rows, unread
+  with open(path, encoding="utf-8", errors="replace") as file:
+    while line := file.readline(MAX_LINE):
+      row = _parse_row(line)
+      if row is not None:
+        rows.append((row, line.rstrip("\n")))
+      else:
+        unread += bool(line.strip())
+  return rows, unread
+
+
+def _parse_row(line):
+  try:
+    row = json.loads(line)
+  except (ValueError, RecursionError):
+    return None
+  step = row.get("step") if isinstance(row, dict) else None
+  return row if isinstance(step, int) and 0 <= step < MAX_STEP else None
+
+
 def drop_after(path, step):
   """Keeps the whole rows up to `step`: those after it are about to be made again."""
   if not path.exists():
     path.parent.mkdir(parents=True, exist_ok=True)
     return
-  rows = {}
-  for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-    try:
-      row = json.loads(line)
-    except ValueError:  # a kill cut the line short
-      continue
-    if isinstance(row, dict) and row.get("step", math.inf) <= step:
-      rows[row["step"]] = line
+  if not path.is_file():
+    raise UserError(f"{path}: no regular file; move it away")
+  rows = {row["step"]: line for row, line in read_rows(path)[0] if row["step"] <= step}
   workdir.write_atomically(path, "".join(f"{line}\n" for line in rows.values()))
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline import mask_ops, records
+from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.evaluation import command as eval_command
 from miras_jax.evaluation import controls
@@ -89,7 +90,7 @@ class PositionModel:
 
 def forced(items, **changes):
   loaded = talker.loaded(script, **changes)._replace(model=PositionModel())
-  views_of = evaluation.view_cache(items, loaded.data)
+  views_of = evaluation.ImageViews(items, loaded.data)
   return TEACHER_FORCED(loaded, items, views_of, batch_size=2)
 
 
@@ -237,6 +238,7 @@ def command(tmp_path, monkeypatch, *flags, items=None):
   loaded = talker.loaded(lambda p, i: ("Sure, [SEG].", ["all"]))
   loaded = loaded._replace(config=Config(), step=7)
   monkeypatch.setattr(eval_command, "open_checkpoint", lambda checkpoint: loaded)
+  monkeypatch.setattr(eval_command, "read_config", lambda checkpoint: RunConfig())
   arguments = [f"--data={tmp_path / 'data'}", f"--out={tmp_path / 'out'}"]
   return eval_command.main(["--checkpoint=runs/x", *arguments, *flags])
 
