@@ -29,6 +29,7 @@ from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.errors import UserError
 
 SIZES = ("tiny", "small")  # whole models in memory
+MAX_IDS = 512  # that so little text gives
 SPREAD = 0.02  # of the numbers, as published language models start
 _TOKENIZER = {
   "tokenizer_class": "LlamaTokenizer",
@@ -89,7 +90,9 @@ def _vicuna(folder, cfg, flat):
   index = {"metadata": {"total_size": total}, "weight_map": where}
   _write_json(folder / "pytorch_model.bin.index.json", index)
   (folder / "config.json").write_text(hf.settings_of(cfg.llama, dtype="float16"))
-  (folder / "tokenizer.model").write_bytes(_tokenizer(cfg.llama.vocab_size))
+  (folder / "tokenizer.model").write_bytes(
+    _tokenizer(min(cfg.llama.vocab_size, MAX_IDS))
+  )
   _write_json(folder / "tokenizer_config.json", _TOKENIZER)
 
 

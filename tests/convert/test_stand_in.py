@@ -44,7 +44,6 @@ def test_together_they_are_the_tiny_model(start):
   with FolderTree(start) as tree:
     rows = tree.infos["llm/embed/embedding"].shape[0]
     shapes = {path: info.shape for path, info in tree.infos.items()}
-    assert tree.config.model.variant == "tiny"
   assert shapes == expected_shapes(with_overrides(TINY, {"llama.vocab_size": rows}))
 
 
@@ -89,6 +88,18 @@ def test_the_tokenizer_is_the_language_models_wherever_that_stands(parts, tmp_pa
 def test_a_folder_that_holds_something_is_left_alone(parts):
   with pytest.raises(UserError, match="exists already"):
     stand_in.write(parts, "tiny")
+
+
+@pytest.mark.parametrize("size", stand_in.SIZES)
+def test_every_size_is_taken_for_itself(tmp_path, size):
+  stand_in.write(tmp_path / "parts", size)
+  src = ",".join(str(tmp_path / "parts" / name) for name in PARTS)
+  command.main([
+    f"--src={src}", "--new=projector,mining,seg_prompt", f"--model={size}",
+    f"--dst={tmp_path / 'start'}",
+  ])  # fmt: skip
+  with FolderTree(tmp_path / "start") as tree:
+    assert tree.config.model.variant == size
 
 
 @pytest.mark.torch
