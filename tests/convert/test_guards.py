@@ -139,6 +139,15 @@ def test_alpha_of_adapters_without_settings_is_asked_for(tmp_path, whole):
   assert config_of(tmp_path / "o").llama.lora_alpha == 5
 
 
+@pytest.mark.parametrize("rank", [1.5, 0, "2"])
+def test_a_rank_that_is_no_whole_number_is_named(tmp_path, whole, rank):
+  folder = adapter(tmp_path / "adapter")
+  settings = {"r": rank, "lora_alpha": 6}
+  (folder / "adapter_config.json").write_text(json.dumps(settings))
+  with pytest.raises(UserError, match=f"adapter_config.json: r is {rank!r}, want"):
+    convert([whole, folder], tmp_path / "o")
+
+
 # -- a tied head ----------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ def test_transformers_opens_the_merged_folder_and_says_the_golden_logits(tmp_pat
   adapters.mkdir()
   lora = load_file(GOLDEN / "lora_adapter.safetensors")
   save_file(lora, adapters / "adapter_model.safetensors")
+  (adapters / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 16}')
   source = f"--src={tmp_path / 'source'},{adapters}"
   command.main([source, f"--dst={tmp_path / 'hf'}", "--to=hf", *fields])
   model = transformers.AutoModelForCausalLM.from_pretrained(
