@@ -37,16 +37,18 @@ class SentencePieceCodec:
       self._prefixed = sentencepiece.SentencePieceProcessor(model_proto=self.data)
       bare = self.data + _NO_DUMMY_PREFIX
       self._bare = sentencepiece.SentencePieceProcessor(model_proto=bare)
-    except (OSError, RuntimeError) as e:
+      self._read(self._prefixed)
+    except (OSError, RuntimeError, ValueError) as e:  # a piece may be no UTF-8
       reason = str(e).splitlines()[0] if str(e) else type(e).__name__
       raise UserError(f"{path}: is not a SentencePiece model: {reason}") from None
-    sp = self._prefixed
+    self.chat, self.path, self._own = None, path, self.size
+
+  def _read(self, sp):
     self.size = sp.get_piece_size()
     self.bos, self.eos = sp.bos_id(), sp.eos_id()
     self.pad = sp.pad_id() if sp.pad_id() >= 0 else sp.unk_id()
     self.specials = {sp.id_to_piece(i): i for i in range(self.size) if sp.is_control(i)}
     self.longest = max(len(sp.id_to_piece(i)) for i in range(self.size))
-    self.chat, self.path, self._own = None, path, self.size
 
   @property
   def spaced(self):

@@ -15,11 +15,11 @@ ROOM_FOR_IMAGE = 255  # subtracted from model_max_length whatever the image cost
 
 
 def tokenise(prompt, tokenizer):
-  """Ids of a whole prompt text, BOS first, `<image>` as IMAGE_TOKEN_INDEX.
+  """Ids of a whole prompt text, BOS (if any) first, `<image>` as IMAGE_TOKEN_INDEX.
 
   Control strings are control tokens wherever they stand, unlike in `Tokenizer.encode`.
   """
-  ids = [tokenizer.ids.bos]
+  ids = [tokenizer.ids.bos] if tokenizer.ids.bos >= 0 else []
   for i, chunk in enumerate(prompt.split("<image>")):
     ids += [IMAGE_TOKEN_INDEX] if i else []
     ids += _tokenise_chunk(chunk, tokenizer)

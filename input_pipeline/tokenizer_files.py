@@ -147,12 +147,12 @@ def _check_added(token, i, path):
 
 
 def _token(entry, name, path):
-  """Text of a token, be it stored as text or as an object with `content`."""
+  """Text of a token, stored as text or as an object with `content`; "" is None."""
   if isinstance(entry, dict):
     entry = entry.get("content")
   if entry is not None and not isinstance(entry, str):
     raise UserError(f"{path}: {name} is {str(entry)[:40]!r}, want a token")
-  return entry
+  return entry or None
 
 
 # -- tokenizer.json -------------------------------------------------------------------

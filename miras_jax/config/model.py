@@ -48,10 +48,13 @@ def _check_numbers(part):
       where = f"self.{field.name}={value}"
       if field.name in BOUNDS:
         least, below = BOUNDS[field.name]
-        _check(least <= number < below, f"{where} must be {least} to below {below}")
+        _check(number >= least, f"{where} must be at least {least}")
+        _check(number < below, f"{where} must be less than {below}")
       elif isinstance(number, int):
-        limit = most(field.name)
-        _check(1 <= number <= limit, f"{where} must be 1 to {limit}")
+        _check(number >= 1, f"{where} must be at least 1")
+        _check(
+          number <= most(field.name), f"{where} must be at most {most(field.name)}"
+        )
       else:
         _check(0 < number < math.inf, f"{where} must be positive")
 
@@ -340,7 +343,8 @@ def _check_kind(path, field, before, value):
     raise ValueError(f"{path}={value!r}: it is a part with the fields {names}")
   if before is None or value is None:
     # `X | None` has both in its arguments; no other field may be empty.
-    if value is not None or type(None) not in typing.get_args(field.type):
+    kinds = typing.get_args(field.type)
+    if type(None) not in kinds or not isinstance(value, kinds):
       raise ValueError(f"{path}={value!r}: want a value of type {field.type}")
     return
   _check_type(path, value, before)

@@ -146,6 +146,8 @@ def _lora(sources, shapes, overrides):
       )
     adapter |= source.adapter
   rank = adapter.get("r", next(iter(ranks.values())))
+  if type(rank) is not int or rank < 1:
+    raise UserError(f"adapter_config.json: r is {rank!r}, want a whole number")
   alpha = _alpha(adapter, overrides)
   if adapter.get("use_rslora"):  # scaled by alpha / sqrt(r); ours is alpha / r
     alpha *= math.sqrt(rank)

@@ -63,8 +63,9 @@ class Source:
     except BaseException:
       self.close()
       raise
-    tuned = any(pathlib.Path(f.path).name in _TUNED for f in self.files)
-    self.overlay = tuned or bool(self.adapter) or self.kind == "peft"
+    names = [pathlib.Path(file.path).name for file in self.files]
+    over = any(n.startswith("adapter_model") or n in _TUNED for n in names)
+    self.overlay = over or self.kind == "peft"
 
   def drop(self, key):
     """Goes on without a tensor."""

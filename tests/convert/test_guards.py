@@ -13,11 +13,10 @@ from miras_jax.checkpoint import lock
 from miras_jax.config.model import with_overrides
 from miras_jax.convert import command
 from miras_jax.convert import folder as converted
-from miras_jax.convert.files import stream
+from miras_jax.convert.files import stream, torch_write
 from miras_jax.errors import UserError
 from tests.convert import checkpoints
 from tests.convert.checkpoints import CFG, SET
-from tests.convert.files import torch_files
 
 CONTROL = ("[SEG]", "<im_start>", "<im_end>", "<im_patch>", "[OBJ]")
 WIDTH, VOCAB = CFG.llama.width, CFG.llama.vocab_size
@@ -115,7 +114,7 @@ TUNED = {f"{WRAP}model.mm_projector.0.weight": (WIDTH, CFG.clip.width)}
 def test_what_trained_beside_the_adapters_is_used(tmp_path, whole, source):
   folder = adapter(tmp_path / "adapter")
   tuned = {k: np.full(s, 0.25, np.float32) for k, s in TUNED.items()}
-  torch_files.save(folder / "non_lora_trainables.bin", tuned)
+  torch_write.save(folder / "non_lora_trainables.bin", tuned)
   paths = {
     "folder": [folder],
     "file": [folder / "adapter_model.safetensors"],
@@ -137,6 +136,15 @@ def test_alpha_of_adapters_without_settings_is_asked_for(tmp_path, whole):
     convert(sources, tmp_path / "o")
   convert(sources, tmp_path / "o", ALPHA.replace("6", "5"))
   assert config_of(tmp_path / "o").llama.lora_alpha == 5
+
+
+@pytest.mark.parametrize("rank", [1.5, 0, "2"])
+def test_a_rank_that_is_no_whole_number_is_named(tmp_path, whole, rank):
+  folder = adapter(tmp_path / "adapter")
+  settings = {"r": rank, "lora_alpha": 6}
+  (folder / "adapter_config.json").write_text(json.dumps(settings))
+  with pytest.raises(UserError, match=f"adapter_config.json: r is {rank!r}, want"):
+    convert([whole, folder], tmp_path / "o")
 
 
 # -- a tied head ----------------------------------------------------------------------

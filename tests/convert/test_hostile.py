@@ -10,13 +10,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from miras_jax.convert import command, hf
+from miras_jax.convert.files import torch_write
 from miras_jax.convert.files.safetensors_file import SafetensorsFile
 from miras_jax.convert.files.torch_file import TorchFile
+from miras_jax.convert.files.torch_write import name, number, text, tuple_of
 from miras_jax.convert.sources import Source
 from miras_jax.errors import UserError
 from tests.convert import checkpoints
-from tests.convert.files import torch_files
-from tests.convert.files.torch_files import name, number, text, tuple_of
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_torchscript_is_called_so(tmp_path, member):
   path, data = tmp_path / "ViT-B-32.pt", b"\x80\x02}."
   if member == "data.pkl":
     data = b"\x80\x02" + name("__torch__.model", "Tower") + b")\x81."
-  torch_files.write_archive(path, data)
+  torch_write.write_archive(path, data)
   if member == "code":
     with zipfile.ZipFile(path, "a") as archive:
       archive.writestr("archive/code/__torch__/model.py", "pass")
@@ -116,12 +116,12 @@ def test_torchscript_is_called_so(tmp_path, member):
 
 def deepspeed(path, arrays, *, beside):
   """`mp_rank_00_model_states.pt`: weights under `module`, more beside them."""
-  torch_files.save(path, arrays, wrap="module")
+  torch_write.save(path, arrays, wrap="module")
   with zipfile.ZipFile(path) as archive:
     pickle = archive.read("archive/data.pkl")
     count = sum(n.startswith("archive/data/") for n in archive.namelist())
     storages = [archive.read(f"archive/data/{i}") for i in range(count)]
-  torch_files.write_archive(path, pickle[:-2] + beside + b"u.", storages)
+  torch_write.write_archive(path, pickle[:-2] + beside + b"u.", storages)
 
 
 def test_deepspeed_s_states_are_read_with_shapes_and_sets_beside_them(tmp_path):
@@ -137,14 +137,14 @@ def test_deepspeed_s_states_are_read_with_shapes_and_sets_beside_them(tmp_path):
 
 def test_a_part_of_deepspeed_that_is_no_state_dict_names_its_script(tmp_path):
   path = tmp_path / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
-  torch_files.write_archive(path, b"\x80\x02" + name("deepspeed.x", "Y") + b".")
+  torch_write.write_archive(path, b"\x80\x02" + name("deepspeed.x", "Y") + b".")
   with pytest.raises(UserError, match="deepspeed.x.Y: refused; .*zero_to_fp32.py"):
     TorchFile(path)
 
 
 def test_weights_that_stage_three_left_elsewhere_name_the_script(tmp_path):
   path = tmp_path / "zero_pp_rank_0_mp_rank_00_model_states.pt"
-  torch_files.save(path, {"w": np.zeros(0, "f4")}, wrap="module")
+  torch_write.save(path, {"w": np.zeros(0, "f4")}, wrap="module")
   with pytest.raises(UserError, match="without a value.*zero_to_fp32.py"):
     TorchFile(path)
 

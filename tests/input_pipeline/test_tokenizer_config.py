@@ -240,6 +240,13 @@ def test_a_pattern_that_gives_up_at_work_is_one_line(tmp_path, monkeypatch):
     tokenizer.encode("a" * 200 + "c")
 
 
+def test_a_piece_that_is_no_text_is_one_line(tmp_path, model):
+  damaged = model.replace("\u2581".encode(), b"\xe4\xff\xff")
+  assert damaged != model
+  with pytest.raises(UserError, match="is not a SentencePiece model: 'utf-8' codec"):
+    load_tokenizer(folder(tmp_path / "a", damaged, {"legacy": False}))
+
+
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja"])
 def test_a_fifo_among_the_files_is_refused(tmp_path, name):
   path = fast(tmp_path / "a")

@@ -18,10 +18,14 @@ transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.torch
 
 
-def check(*, heads, head_dim, depth, grid, patch, mlp_width, select_layer=-2, seed=0):
+def check(
+  *, heads, head_dim, depth, grid, patch, mlp_width, select_layer=-2, seed=0,
+  activation="quick_gelu",
+):  # fmt: skip
   cfg = ClipConfig(
     width=heads * head_dim, mlp_width=mlp_width, depth=depth, num_heads=heads,
     image_size=grid * patch, patch_size=patch, select_layer=select_layer,
+    activation=activation,
   )  # fmt: skip
   model = transformers.CLIPVisionModel(
     transformers.CLIPVisionConfig(
@@ -31,7 +35,7 @@ def check(*, heads, head_dim, depth, grid, patch, mlp_width, select_layer=-2, se
       num_attention_heads=heads,
       image_size=cfg.image_size,
       patch_size=patch,
-      hidden_act="quick_gelu",
+      hidden_act=activation,
       layer_norm_eps=cfg.norm_eps,
       attn_implementation="eager",
     )  # fmt: skip
@@ -54,6 +58,11 @@ def test_the_shape_of_vit_l(select_layer):
     heads=16, head_dim=4, depth=24, grid=4, patch=14, mlp_width=96,
     select_layer=select_layer,
   )  # fmt: skip
+
+
+def test_a_tower_with_plain_gelu():
+  sizes = dict(heads=2, head_dim=8, depth=3, grid=2, patch=4, mlp_width=32)
+  check(**sizes, activation="gelu")
 
 
 @settings(max_examples=3, deadline=None, derandomize=True)

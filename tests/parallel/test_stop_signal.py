@@ -8,6 +8,15 @@ import pytest
 from miras_jax.parallel import distributed
 
 
+@pytest.fixture(autouse=True)
+def heard():
+  """A shell's background job ignores Ctrl-C; these tests send it all the same."""
+  before = {n: signal.signal(n, signal.SIG_DFL) for n in distributed.SIGNALS}
+  yield
+  for number, handler in before.items():
+    signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", distributed.SIGNALS)
 def test_a_signal_stops_after_the_step_and_is_named(number):
   before = signal.getsignal(number)
