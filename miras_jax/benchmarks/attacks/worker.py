@@ -16,10 +16,14 @@ _PROCESSES = multiprocessing.get_context("spawn")
 
 
 class Worker:
-  """Runs attempts in a process of its own; a new one after each that went wrong."""
+  """Runs attempts in a process of its own; a new one after each that went wrong.
 
-  def __init__(self, root):
-    self._root = pathlib.Path(root)
+  serve: what that process runs, `serve(pipe, root)`.
+  """
+
+  def __init__(self, root, *, serve=None, limit_s=LIMIT_S, limit_bytes=LIMIT_BYTES):
+    self._root, self._serve = str(root), serve or serve_readers
+    self._limit_s, self._limit_bytes = limit_s, limit_bytes
     self._process = None
 
   def attempt(self, kind, seed) -> tuple[str, str]:
@@ -31,9 +35,9 @@ class Worker:
     try:
       while not self._pipe.poll(LOOK_S):
         most = max(most, self._memory())
-        if time.monotonic() - start > LIMIT_S:
-          return self._end("hang", f"more than {LIMIT_S} s")
-        if most > LIMIT_BYTES:
+        if time.monotonic() - start > self._limit_s:
+          return self._end("hang", f"more than {self._limit_s} s")
+        if most > self._limit_bytes:
           return self._end("memory", f"{most >> 20} MB")
       return self._pipe.recv()
     except EOFError:
@@ -46,7 +50,7 @@ class Worker:
 
   def _start(self):
     self._pipe, other = _PROCESSES.Pipe()
-    self._process = _PROCESSES.Process(target=_serve, args=(other, str(self._root)))
+    self._process = _PROCESSES.Process(target=self._serve, args=(other, self._root))
     self._process.start()
     other.close()
     if not self._pipe.poll(START_S):
@@ -67,7 +71,8 @@ class Worker:
       return 0
 
 
-def _serve(pipe, root):
+def serve_readers(pipe, root):
+  """Attempts of `readers`, one (kind, seed) after the other, until the pipe closes."""
   from miras_jax.benchmarks.attacks import readers
 
   quiet = os.open(os.devnull, os.O_WRONLY)
