@@ -99,6 +99,7 @@ def override(config, path, text) -> None:
       raise UserError(f"--config.{path}: {'.'.join(parents[: i + 1])} has no fields")
   if _is_free(parents):
     with node.unlocked():
+      node.pop(last, None)  # its type is that of the model's field
       node[last] = _literal(text)
     return
   if path == "model.overrides":
