@@ -99,7 +99,8 @@ def override(config, path, text) -> None:
       raise UserError(f"--config.{path}: {'.'.join(parents[: i + 1])} has no fields")
   if _is_free(parents):
     with node.unlocked():
-      node.pop(last, None)  # its type is that of the model's field
+      if last in node:  # its type is that of the model's field
+        del node[last]
       node[last] = _literal(text)
     return
   if path == "model.overrides":
