@@ -1,6 +1,5 @@
 """The log of the package: lines on stderr, above any progress bar."""
 
-import contextlib
 import functools
 import logging
 import sys
@@ -56,5 +55,4 @@ def hush(text) -> None:
 
 class _AboveBar(logging.Handler):
   def emit(self, record):
-    with contextlib.suppress(OSError):  # a full disk under the log ends no run
-      tqdm.tqdm.write(self.format(record), file=sys.stderr)
+    tqdm.tqdm.write(self.format(record), file=sys.stderr)

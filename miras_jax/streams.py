@@ -3,6 +3,7 @@
 They may be closed, full, a pipe that nobody reads, or of a locale of ASCII only.
 """
 
+import io
 import os
 import sys
 
@@ -26,6 +27,34 @@ def prepare() -> None:
   ):
     if hasattr(stream, "reconfigure"):
       stream.reconfigure(errors=errors)
+  if isinstance(sys.stderr, io.TextIOWrapper):
+    sys.stderr = Forgiving(sys.stderr)
+
+
+class Forgiving:
+  """Standard error whose device may be full: what is said there ends no run."""
+
+  def __init__(self, stream):
+    self._stream = stream
+
+  def __getattr__(self, name):
+    return getattr(self._stream, name)
+
+  def write(self, text):
+    try:
+      return self._stream.write(text)
+    except BrokenPipeError:  # whoever read it has left
+      raise
+    except OSError:
+      return len(text)
+
+  def flush(self):
+    try:
+      self._stream.flush()
+    except BrokenPipeError:
+      raise
+    except OSError:
+      pass
 
 
 def finish(status: int) -> int:
@@ -36,10 +65,7 @@ def finish(status: int) -> int:
   except BrokenPipeError:  # whoever read it had enough
     failed = status
   except OSError as error:
-    try:
-      print(f"error: output: {error.strerror}", file=sys.stderr)
-    except OSError:
-      pass
+    print(f"error: output: {error.strerror}", file=sys.stderr)
     failed = 1
   # Python flushes once more at its end, and would complain.
   os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

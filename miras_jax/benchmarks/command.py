@@ -7,6 +7,7 @@
   miras bench decode                # prefill and new tokens against PyTorch eager
   miras bench meshes                # the real model: every mesh has one losses
   miras bench faults                # kills, flipped bits, full disks: what is survived
+  miras bench campaign --minutes=10 # mutated files, signals, clashes: none may fail
   miras bench saves                 # how long a save blocks, what a kill costs
   miras bench convert --scale=0.05  # converting a large checkpoint against copying it
 
@@ -27,6 +28,7 @@ BENCHMARKS = {
   "meshes": "miras_jax.benchmarks.meshes",
   "saves": "miras_jax.benchmarks.saves",
   "faults": "miras_jax.benchmarks.faults",
+  "campaign": "miras_jax.benchmarks.campaign",
   "convert": "miras_jax.benchmarks.convert",
 }
 

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import common
 from miras_jax import logs, options
-from miras_jax.checkpoint import workdir
+from miras_jax.checkpoint import lock, workdir
 from miras_jax.config import run as run_config
 from miras_jax.options import Parser
 from miras_jax.parallel import distributed
@@ -203,7 +203,9 @@ def main(argv):
   distributed.require_same("config", run_config.shared_by_processes(config))
   devices = mesh_lib.make_mesh(config.mesh)
   task = make_task(config, args, mesh_lib.data_host(devices))
-  return loop.train(task, workdir.Workdir(pathlib.Path(args.workdir)), devices)
+  place = workdir.Workdir(pathlib.Path(args.workdir))
+  with lock.hold_together(place.path, "toy_run", place.make):
+    return loop.train(task, place, devices)
 
 
 if __name__ == "__main__":

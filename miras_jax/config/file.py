@@ -99,13 +99,23 @@ def override(config, path, text) -> None:
       raise UserError(f"--config.{path}: {'.'.join(parents[: i + 1])} has no fields")
   if _is_free(parents):
     with node.unlocked():
+      if last in node:  # its type is that of the model's field
+        del node[last]
       node[last] = _literal(text)
     return
+  if path == "model.overrides":
+    raise UserError(f"--config.{path} is a group; set one of {path}.PART.FIELD")
   value = _child(config, node, last, path)
   if isinstance(value, ml_collections.ConfigDict):
     inside = ", ".join(f"{path}.{k}" for k in value)
     raise UserError(f"--config.{path} is a group; set one of {inside}")
-  node[last] = convert(text, node.get_type(last), f"--config.{path}")
+  kind = node.get_type(last)
+  try:
+    node[last] = convert(text, kind, f"--config.{path}")
+  except TypeError:  # a literal of another type
+    raise UserError(
+      f"--config.{path}={text}: want a value of type {kind.__name__}"
+    ) from None
 
 
 def described() -> str:
@@ -200,5 +210,5 @@ def _unknown(path, known):
 def _literal(text):
   try:
     return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+  except (ValueError, SyntaxError, RecursionError, MemoryError):
     return text

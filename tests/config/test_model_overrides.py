@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from miras_jax.config import file as config_file
 from miras_jax.config.run import ModelChoice, RunConfig
 from miras_jax.config.variants import VARIANTS
 from miras_jax.errors import UserError
@@ -69,6 +70,21 @@ def test_zero_or_less_is_no_size(name, value):
 def test_what_no_model_is_made_of_is_one_line(name, value):
   with pytest.raises(UserError, match="model.overrides"):
     ModelChoice(variant="tiny", overrides={name: value})
+
+
+@pytest.mark.parametrize(
+  "option, text",
+  [
+    ("model.overrides", "5"),
+    ("model.overrides.seg_prompt.alignment", "{'a': {'b': 1}}"),
+    ("model.overrides.llama.rope_scaling", "[[]]"),
+    ("loss.dice", "[[]]"),
+    ("model.overrides.llama.depth", "[" * 10_000),
+  ],
+)
+def test_option_of_a_wrong_kind_is_one_line(option, text):
+  with pytest.raises(UserError, match=option.rpartition(".")[2]):
+    config_file.read("prist_quickstart", [(option, text)])
 
 
 @pytest.mark.parametrize(
