@@ -45,7 +45,7 @@ def _check_numbers(part):
     for number in value if isinstance(value, tuple) else (value,):
       if isinstance(number, bool) or not isinstance(number, int | float):
         continue
-      where = f"self.{field.name}={value}"
+      where = f"{field.name}={value}"
       if field.name in BOUNDS:
         least, below = BOUNDS[field.name]
         _check(number >= least, f"{where} must be at least {least}")
