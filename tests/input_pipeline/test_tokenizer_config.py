@@ -94,11 +94,12 @@ def again(tokenizer, path):
 
 def test_tokens_of_the_settings_are_added_as_those_of_their_own_file(tmp_path, model):
   size = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
-  stored = {token: size + i for i, token in enumerate(CONTROL_TOKENS)}
-  one = folder(tmp_path / "a", model, decoder(CONTROL_TOKENS, size))
+  tokens = CONTROL_TOKENS[::-1]  # not the order in which missing ones are appended
+  stored = {token: size + i for i, token in enumerate(tokens)}
+  one = folder(tmp_path / "a", model, decoder(tokens, size))
   two = folder(tmp_path / "b", model, {"legacy": False}, added_tokens=stored)
   one, two = load_tokenizer(one), load_tokenizer(two)
-  assert one.ids == two.ids and one.ids.seg == size
+  assert one.ids == two.ids and one.ids.seg == size + 4
   assert one.fingerprint() == two.fingerprint()
 
 
