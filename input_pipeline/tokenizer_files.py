@@ -137,11 +137,15 @@ def _decoder(config, path):
   return found
 
 
-def _check_added(token, i, path):
+def _check_id(token, i, path):
   if not isinstance(i, int) or i < 0:
-    raise UserError(f"{path}: the id of {token!r} is {i!r}, want a whole number")
-  if i > MAX_ID:
-    raise UserError(f"{path}: the id of {token!r} is above {MAX_ID:,}")
+    raise UserError(f"{path}: the id of {token!r:.40} is {i!r}, want a whole number")
+  if i > MAX_ID:  # its library makes a place for every id below
+    raise UserError(f"{path}: the id of {token!r:.40} is above {MAX_ID:,}")
+
+
+def _check_added(token, i, path):
+  _check_id(token, i, path)
   if not 0 < len(token) <= MAX_TOKEN:
     raise UserError(f"{path}: a token of {len(token):,} letters: {token!r:.40}")
 
@@ -164,6 +168,8 @@ def own_tokens(path):
     parts = json.loads(read_bytes(path, MAX_BYTES))
     vocab = parts["model"]["vocab"]
     tokens = {pair[0] for pair in vocab} if isinstance(vocab, list) else set(vocab)
+    for token, i in vocab.items() if isinstance(vocab, dict) else ():
+      _check_id(token, i, path)
     for entry in parts.get("added_tokens") or ():
       _check_added(entry["content"], entry["id"], path)
       tokens.add(entry["content"])

@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from input_pipeline import regular_file
 from miras_jax import logs
 from miras_jax.checkpoint import fingerprint, leaf_table, workdir
 from miras_jax.config.run import RunConfig
@@ -61,12 +62,13 @@ def _read_params(folder, step, sharding):
 def read_config(folder) -> RunConfig:
   """RunConfig of a Workdir."""
   try:
-    return RunConfig.from_json(folder.config.read_text())
+    text = regular_file.read_bytes(folder.config, regular_file.SMALL_JSON).decode()
+    return RunConfig.from_json(text)
   except FileNotFoundError:
     raise UserError(
       f"{folder.config}: missing; is this the --workdir of a `miras train`?"
     ) from None
-  except (ValueError, TypeError, KeyError) as error:
+  except (OSError, ValueError, TypeError, KeyError) as error:
     raise UserError(f"{folder.config}: cannot be read: {error}") from error
 
 

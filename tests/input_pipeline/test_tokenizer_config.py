@@ -263,3 +263,11 @@ def test_a_tokenizer_that_is_a_pointer_of_git_lfs_is_called_so(tmp_path, name):
   (path / name).write_text("version https://git-lfs.github.com/spec/v1\nsize 3\n")
   with pytest.raises(UserError, match=f"{name}: is a pointer of Git LFS"):
     load_tokenizer(path)
+
+
+@pytest.mark.parametrize("i", [2**31 - 1, -1, "x"])
+def test_a_vocabulary_with_an_id_that_none_has_is_refused(tmp_path, i):
+  shell = {"model": {"type": "BPE", "vocab": {"a": 0, "b": i}, "merges": []}}
+  (tmp_path / "tokenizer.json").write_text(json.dumps(shell))
+  with pytest.raises(UserError, match="tokenizer.json: the id of 'b' is"):
+    load_tokenizer(tmp_path)
