@@ -9,3 +9,8 @@ flags = os.environ.get("XLA_FLAGS", "")
 if "xla_force_host_platform_device_count" not in flags:
   flags += " --xla_force_host_platform_device_count=8"
 os.environ["XLA_FLAGS"] = options.in_order(flags)
+
+
+def pytest_collection_modifyitems(items):
+  """The longest test starts first, so that neither worker waits for it at the end."""
+  items.sort(key=lambda item: item.path.name != "test_rehearsal.py")
