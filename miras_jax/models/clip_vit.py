@@ -117,6 +117,4 @@ def selected_depth(cfg):
   """Number of blocks before the selected hidden state (0 is after `pre_norm`)."""
   layer = cfg.select_layer
   depth = layer if layer >= 0 else cfg.depth + 1 + layer
-  if not 0 <= depth <= cfg.depth:
-    raise ValueError(f"{cfg.select_layer=} is outside the {cfg.depth} blocks")
   return depth
