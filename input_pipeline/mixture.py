@@ -73,6 +73,9 @@ class Mixture(Source):
   def fingerprint(self):
     return [list(self.weights), [source.fingerprint() for source in self.sources]]
 
+  def files_fingerprint(self):
+    return [source.files_fingerprint() for source in self.sources]
+
   def members(self, i):
     k, i = _locate(i, self._lengths)
     first = sum(self._counts[:k])

@@ -139,6 +139,9 @@ class PackedDataset(Source):
   def file_of(self, record):
     return self.dataset.file_of(record)
 
+  def files_fingerprint(self):
+    return self.dataset.files_fingerprint()
+
   def fingerprint(self):
     return [self.dataset.fingerprint(), [len(row) for row in self.rows]]
 

@@ -95,6 +95,9 @@ class Pipeline:
     self._host = host
     self._num_threads = num_threads
     self._next_index = 0
+    # Cached features stand for the photographs: these need not be there.
+    cached = examples.features is not None
+    self._files = None if cached else examples.dataset.files_fingerprint()
     self._iterator = None
 
   @property
@@ -139,7 +142,11 @@ class Pipeline:
 
   def get_state(self):
     """JSON-able; equal on every host, independent of hosts, threads and batch size."""
-    return {"next_index": self._next_index, "order": self._order.fingerprint}
+    return {
+      "next_index": self._next_index,
+      "order": self._order.fingerprint,
+      "files": self._files,
+    }
 
   def set_state(self, state):
     """Continues where `get_state` was taken; UserError when the data differ."""
@@ -148,6 +155,12 @@ class Pipeline:
         "the checkpoint was made with another data set, seed or shuffle setting "
         f"(order {state['order']}, here {self._order.fingerprint}); restore those or "
         "start in a new workdir"
+      )
+    files = state.get("files")  # states of an earlier version have none
+    if files is not None and self._files is not None and files != self._files:
+      raise UserError(
+        "photographs or masks were added, removed or changed since the checkpoint was"
+        " made; put them back as they were, or start in a new workdir"
       )
     self.close()
     self._next_index = int(state["next_index"])

@@ -168,6 +168,22 @@ class PristDataset(Source):
     """SHA-256 over record ids and dialogues: equal for equal data, on any machine."""
     return self._digest
 
+  def files_fingerprint(self):
+    """Digest of names and bytes of the photographs and annotations of all records."""
+    digest = hashlib.sha256()
+    for image_id in sorted(set(filter(None, self.image_ids))):
+      names = (image_id, _annotation_name(image_id))
+      for folders, name in zip((self._images, self._masks), names, strict=True):
+        digest.update(json.dumps([name, self._size_of(folders, name)]).encode())
+    return digest.hexdigest()[:16]
+
+  def _size_of(self, folders, name):
+    """Bytes of a file; None where there is none that may be read."""
+    try:
+      return self._find(folders, name)[0].stat().st_size
+    except (_Defect, OSError):
+      return None
+
   def _examine_files(self, i, problems, notes):
     entry = self.entries[i]
     size = None
@@ -238,7 +254,7 @@ class PristDataset(Source):
 
   def _read_annotation(self, img_id):
     """(Annotation, its file as shown in messages)."""
-    name = os.path.splitext(img_id)[0] + ".json"  # the last extension only
+    name = _annotation_name(img_id)
     path, shown = self._find(self._masks, name)
     try:
       data = safe_files.read_bytes(path, safe_files.MAX_MASK_BYTES)
@@ -284,6 +300,10 @@ class _Targets:
 class _Folder:
   path: pathlib.Path
   shown: str  # relative to the data root where it lies inside, ends in "/"
+
+
+def _annotation_name(image_id):
+  return os.path.splitext(image_id)[0] + ".json"  # the last extension only
 
 
 def _check_root(root):

@@ -61,6 +61,14 @@ class Source(Protocol):
   def fingerprint(self) -> Any:
     """A JSON-able value, equal for equal examples in equal order, on any machine."""
 
+  def files_fingerprint(self) -> Any:
+    """A JSON-able value that another photograph or mask changes; None: nobody knows.
+
+    Apart from `fingerprint`, which is of the records alone: pictures may be looked at
+    from names and sizes, so equal values do not prove equal pixels.
+    """
+    return None
+
   def dialogues(self) -> Iterator[Dialogue | None]:
     """What each record says, in order; None for one that is known to be defective.
 

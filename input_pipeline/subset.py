@@ -35,5 +35,8 @@ class First(Source):
   def fingerprint(self):
     return [self.source.fingerprint(), len(self)]
 
+  def files_fingerprint(self):
+    return self.source.files_fingerprint()
+
   def file_of(self, record):
     return self.source.file_of(record)
