@@ -5,6 +5,7 @@ import difflib
 from ml_collections import ConfigDict
 
 from miras_jax.config.run import base_config
+from miras_jax.config.variants import VARIANTS
 from miras_jax.errors import UserError
 
 __all__ = ["base_config", "lora_config", "parse"]
@@ -39,8 +40,7 @@ _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 
 # Side of the loss canvas where it is not 256: it divides the SAM canvas.
-_LOSS_CANVAS = {"tiny": 32, "small": 128}
-SIZES = ("7b", "13b", "34b", "70b", "1b", "small", "tiny")
+LOSS_SIDE = 256
 
 
 def lora_config(size, attention) -> ConfigDict:
@@ -49,14 +49,15 @@ def lora_config(size, attention) -> ConfigDict:
   From size 1b on: bfloat16, everything rematerialised, weights sharded over all devices
   (`mesh.data=-1 mesh.fsdp=1` is faster where the frozen weights fit whole).
   """
-  if size not in SIZES:
-    raise UserError(f"config option size={size!r}: there are {', '.join(SIZES)}")
-  large = size not in _LOSS_CANVAS
+  if size not in VARIANTS:
+    raise UserError(f"config option size={size!r}: there are {', '.join(VARIANTS)}")
+  canvas = VARIANTS[size].sam_encoder.image_size
+  large = canvas > 2 * LOSS_SIDE
   c = base_config()
   c.model.variant = size
   lora = dict(lora_rank=8, lora_alpha=16.0, lora_dropout=0.05)
   c.model.overrides = {"llama": lora}
-  c.loss.loss_resolution = _LOSS_CANVAS.get(size, 256)
+  c.loss.loss_resolution = min(canvas // 2, LOSS_SIDE)
   c.trainable = "lora_heads"
   c.optim.update(name="adamw", lr=3e-4, warmup_steps=100, b1=0.9, b2=0.95)
   c.optim.update(weight_decay=0.0, clip_norm=1.0, schedule="linear", accumulation=10)

@@ -58,4 +58,4 @@ def resolve(uri: str | os.PathLike) -> tuple[str, str]:
     )
   if not place:
     raise UserError(f"{text}: names no data set, want {scheme}:PLACE")
-  return scheme, place
+  return scheme, os.path.expanduser(place)

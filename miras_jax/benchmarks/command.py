@@ -1,44 +1,36 @@
-"""Benchmarks, each run by name.
-
-  miras bench quickstart            # a step: examples/s, tokens/s, compile time
-  miras bench packing               # one row an image against one row a conversation
-  miras bench decoder               # a LoRA step of the decoder against PyTorch eager
-  miras bench prist                 # the whole training step against PyTorch eager
-  miras bench decode                # prefill and new tokens against PyTorch eager
-  miras bench meshes                # the real model: every mesh has one losses
-  miras bench faults                # kills, flipped bits, full disks: what is survived
-  miras bench campaign --minutes=10 # mutated files, signals, clashes: none may fail
-  miras bench saves                 # how long a save blocks, what a kill costs
-  miras bench convert --scale=0.05  # converting a large checkpoint against copying it
-
-miras bench NAME --help tells what a benchmark measures and takes.
-"""
+"""Benchmarks, each run by name: `miras bench NAME --help` tells what one measures."""
 
 import importlib
 
 from miras_jax.errors import UserError
 from miras_jax.options import nearest
 
+# file of this folder: what it measures, as `miras bench --help` lists it
 BENCHMARKS = {
-  "quickstart": "miras_jax.benchmarks.quickstart",
-  "packing": "miras_jax.benchmarks.packing",
-  "decoder": "miras_jax.benchmarks.decoder",
-  "prist": "miras_jax.benchmarks.prist",
-  "decode": "miras_jax.benchmarks.decode",
-  "meshes": "miras_jax.benchmarks.meshes",
-  "saves": "miras_jax.benchmarks.saves",
-  "faults": "miras_jax.benchmarks.faults",
-  "campaign": "miras_jax.benchmarks.campaign",
-  "convert": "miras_jax.benchmarks.convert",
+  "quickstart": "a step: examples/s, tokens/s, compile time",
+  "packing": "one row an image against one row a conversation",
+  "decoder": "a LoRA step of the decoder against PyTorch eager",
+  "prist": "the whole training step against PyTorch eager",
+  "decode": "prefill and new tokens against PyTorch eager",
+  "meshes": "the real model: every mesh has the same losses",
+  "faults": "kills, flipped bits, full disks: what is survived",
+  "campaign": "mutated files, signals, clashes: none may fail",
+  "saves": "how long a save blocks, what a kill costs",
+  "convert": "converting a large checkpoint against copying it",
 }
 
 
 def main(argv):
   """`miras bench NAME [options]`."""
   if not argv or argv[0] in ("-h", "--help"):
-    print(__doc__)
+    print(usage())
     return 0
   name, *rest = argv
   if name not in BENCHMARKS:
     raise UserError(f"no benchmark {name!r}{nearest(name, BENCHMARKS)}")
-  return importlib.import_module(BENCHMARKS[name]).main(rest)
+  return importlib.import_module(f"miras_jax.benchmarks.{name}").main(rest)
+
+
+def usage() -> str:
+  lines = [f"  miras bench {name:<12} {text}" for name, text in BENCHMARKS.items()]
+  return "\n".join([__doc__, "", *lines])

@@ -119,14 +119,15 @@ def override(config, path, text) -> None:
 
 
 def described() -> str:
-  """A line for every field: its default and what it is."""
+  """A line for every field: its default, what it is and the values there are."""
   lines = []
   for one in settings():
     if one.option == "model.overrides":
       option = "--config.model.overrides.PART.FIELD=VALUE"
     else:
       option = f"--config.{one.option}={'' if one.default is None else one.default}"
-    lines.append(f"{option:42} {one.help}")
+    choices = f" ({', '.join(one.choices)})" if one.choices else ""
+    lines.append(f"{option:42} {one.help}{choices}")
   return "\n".join(lines)
 
 

@@ -74,7 +74,8 @@ class RunConfig:
     option="loss.loss_resolution",
   )
   trainable: str = setting(
-    "lora_heads", 'what trains: a preset of models/trees.py, "+more" added to it'
+    "lora_heads",
+    "what trains: lora_heads, paper or full, with +suffixes (models/trees.py)",
   )
   init_from: str = setting(
     "",
@@ -212,11 +213,12 @@ class Setting(NamedTuple):
   default: Any  # None: the preset's
   help: str
   may_change: bool
+  choices: tuple = ()
 
 
 PRESET = Setting(
   "", "loss.preset", str, "paper",
-  "weights by name: a row of LOSS_PRESETS in config/settings.py", False,
+  "weights by name; a weight that is set below wins", False, tuple(LOSS_PRESETS),
 )  # fmt: skip
 
 
@@ -236,7 +238,9 @@ def _settings(cls, prefix, may_change) -> Iterator[Setting]:
     default = field.default_factory() if made else field.default
     default = None if cls is LossConfig else default
     option = about["option"] or place
-    yield Setting(place, option, field.type, default, about["help"], free)
+    yield Setting(
+      place, option, field.type, default, about["help"], free, about["choices"]
+    )
 
 
 def base_config() -> ml_collections.ConfigDict:

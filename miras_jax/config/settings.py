@@ -56,7 +56,7 @@ class DataChoice:
   name_targets: bool = setting(True, 'whether answers read "[OBJ]name[SEG]"')
   view: str = setting(
     "letterbox",
-    'how an image becomes a square; "center_crop" as published',
+    "how an image becomes a square; center_crop is published",
     choices=VIEWS,
   )
   max_len: int = setting(
@@ -93,11 +93,13 @@ class DataChoice:
 class MeshConfig:
   """Size of each axis of the device mesh; at most one is -1."""
 
-  dcn_data: int = setting(1, "data parallelism between slices")
-  data: int = setting(-1, "data parallelism within a slice; -1: what is left")
-  fsdp: int = setting(1, "parts of the parameters, and of the batch")
-  tensor: int = setting(1, "parts of every matrix product")
-  sequence: int = setting(1, "parts of long rows")
+  dcn_data: int = setting(1, "slices of devices, each with rows of its own")
+  data: int = setting(
+    -1, "devices of a slice with rows of their own; -1: all that are left"
+  )
+  fsdp: int = setting(1, "devices that share every parameter, and the batch")
+  tensor: int = setting(1, "devices that share every matrix product")
+  sequence: int = setting(1, "devices that share every row; divides its length")
 
   def __post_init__(self):
     check(self, "mesh.")
@@ -122,8 +124,10 @@ class DistributedConfig:
   coordinator: str = setting(
     "", 'HOST:PORT of process 0, "auto" for what jax detects, "off" for none'
   )
-  processes: int = setting(0, "number of processes", least=0)
-  process: int = setting(-1, "number of this process", least=-1)
+  processes: int = setting(0, "number of processes; 0: the environment tells", least=0)
+  process: int = setting(
+    -1, "number of this process, from 0; -1: the environment tells", least=-1
+  )
   heartbeat_s: int = setting(
     20, "seconds of silence after which a process counts as dead", least=1
   )
@@ -172,7 +176,11 @@ class LossConfig:
   dice: float = setting(0.0, "weight of dice", least=0)
   focal: float = setting(0.0, "weight of the focal term", least=0)
   boundary: float = setting(0.0, "weight of the boundary term", least=0)
-  dice_scale: float = setting(1000.0, "what dice divides its sums by", above=0)
+  dice_scale: float = setting(
+    1000.0,
+    "what dice divides its sums by: the larger, the less empty masks weigh",
+    above=0,
+  )
   focal_form: str = setting("mask", "form of the focal term", choices=FOCAL_FORMS)
   boundary_form: str = setting(
     "probabilities", "form of the boundary term", choices=BOUNDARY_FORMS

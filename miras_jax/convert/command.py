@@ -19,6 +19,7 @@ import pathlib
 
 import numpy as np
 
+from miras_jax.config.families import FAMILIES
 from miras_jax.config.model import with_overrides
 from miras_jax.config.variants import VARIANTS
 from miras_jax.convert import infer, stand_in
@@ -55,7 +56,7 @@ def main(argv):
 def _parser():
   from miras_jax.options import Parser, local_paths
 
-  kinds = ", ".join(["auto", *KINDS, *ALIASES])
+  kinds = ", ".join(["auto", *KINDS, *ALIASES, *FAMILIES])
   # fmt: off
   parser = Parser(prog="miras convert", description=__doc__)
   add, add_path = parser.add_argument, parser.add_path

@@ -64,9 +64,12 @@ def check_batch(batch_size, mesh, *, accumulation=1) -> None:
     return
   lower = batch_size // unit * unit
   fits = f"{lower} or {lower + unit}" if lower else str(unit)
+  more = "mesh.data, mesh.fsdp" if batch_shards(mesh) > 1 else ""
+  if accumulation > 1:
+    more = f"optim.accumulation{' or ' + more if more else ''}"
   raise UserError(
     f"batch_size={batch_size} does not divide into {batch_shards(mesh)} batch shard(s)"
-    f" x optim.accumulation={accumulation}; take {fits}, or change mesh.data, mesh.fsdp"
+    f" x optim.accumulation={accumulation}; set batch_size={fits}, or change {more}"
   )
 
 

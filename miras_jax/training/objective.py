@@ -30,7 +30,11 @@ class MirasObjective:
   def __post_init__(self):
     canvas = self.model.cfg.sam_encoder.image_size
     if self.resolution < 1 or canvas % self.resolution:
-      raise ValueError(f"loss resolution {self.resolution} does not divide {canvas=}")
+      near = [n for n in (canvas // 2, canvas // 4) if n]
+      raise ValueError(
+        f"loss_resolution={self.resolution} does not divide SAM's picture of {canvas}"
+        f" pixels; take {' or '.join(map(str, near))}"
+      )
 
   @property
   def weights(self):

@@ -68,7 +68,8 @@ def test_every_option_of_a_run_says_what_it_is():
   lines = config_file.described().splitlines()
   for one, line in zip(run_config.settings(), lines, strict=True):
     assert line.startswith(f"--config.{one.option}")
-    assert one.help and line.endswith(one.help)
+    assert one.help and one.help in line
+    assert all(choice in line for choice in one.choices)
 
 
 def test_a_config_file_starts_from_every_field():

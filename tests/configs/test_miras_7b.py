@@ -2,9 +2,9 @@
 
 import pytest
 
-from configs import common
 from miras_jax.config import file as config_file
 from miras_jax.config.run import RunConfig
+from miras_jax.config.variants import VARIANTS
 from miras_jax.errors import UserError
 
 STAGES = ("miras_7b_stage1", "miras_7b_stage2")
@@ -14,7 +14,7 @@ def run(name, options=""):
   return RunConfig.from_config_dict(config_file.load(f"{name}:{options}"))
 
 
-@pytest.mark.parametrize("size", common.SIZES)
+@pytest.mark.parametrize("size", VARIANTS)
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_size_of_each_stage_has_the_published_adapter(stage, size):
   config = run(stage, f"size={size}")
@@ -48,5 +48,5 @@ def test_full_sizes_are_rematerialised_half_precision():
 
 
 def test_an_unknown_size_is_one_line():
-  with pytest.raises(UserError, match="size='8b': there are 7b, 13b"):
+  with pytest.raises(UserError, match="size='8b': there are tiny, small, 1b, 7b"):
     run("miras_7b_stage2", "size=8b")

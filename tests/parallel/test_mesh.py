@@ -45,13 +45,13 @@ def test_a_size_of_zero_is_refused():
 def test_batch_must_divide_the_shards_and_the_error_names_sizes_that_do():
   made = mesh.make_mesh(MeshConfig(data=4, fsdp=2))
   mesh.check_batch(16, made)
-  with pytest.raises(UserError, match=r"batch_size=12 .* take 8 or 16"):
+  with pytest.raises(UserError, match=r"batch_size=12 .* set batch_size=8 or 16"):
     mesh.check_batch(12, made)
 
 
 def test_every_micro_batch_must_divide_the_shards():
   made = mesh.make_mesh(MeshConfig(data=8))
-  with pytest.raises(UserError, match=r"accumulation=4; take 32"):
+  with pytest.raises(UserError, match=r"accumulation=4; set batch_size=32, or change optim.acc"):
     mesh.check_batch(16, made, accumulation=4)
 
 
