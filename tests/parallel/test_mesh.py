@@ -51,7 +51,7 @@ def test_batch_must_divide_the_shards_and_the_error_names_sizes_that_do():
 
 def test_every_micro_batch_must_divide_the_shards():
   made = mesh.make_mesh(MeshConfig(data=8))
-  with pytest.raises(UserError, match=r"accumulation=4; set batch_size=32, or change optim.acc"):
+  with pytest.raises(UserError, match=r"=4; set batch_size=32, or change optim.acc"):
     mesh.check_batch(16, made, accumulation=4)
 
 
