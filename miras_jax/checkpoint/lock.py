@@ -30,18 +30,16 @@ def hold(folder, command: str):
   except OSError as error:
     raise UserError(f"{folder}: cannot be written to: {error.strerror}") from error
   with file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise UserError(
-        f"{folder} is in use by {_read(path)}; wait for its end"
-      ) from None
-    except OSError:  # a file system without locks: as good as before there were any
-      yield
-      return
-    file.truncate(0)
-    file.write(json.dumps(_me(command)) + "\n")
-    file.flush()
+    # A file system without locks is as good as before there were any.
+    with contextlib.suppress(OSError):
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        text = f"{folder} is in use by {_read(path)}; wait for its end"
+        raise UserError(text) from None
+      file.truncate(0)
+      file.write(json.dumps(_me(command)) + "\n")
+      file.flush()
     yield
 
 

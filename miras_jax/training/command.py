@@ -51,13 +51,13 @@ def run(config, folder, *, profile=None) -> int:
   A run that is refused before it begins leaves no folder behind.
   """
   is_new = distributed.of_first(not folder.path.exists())
-  try:
-    with lock.hold_together(folder.path, "miras train", folder.make):
+  with lock.hold_together(folder.path, "miras train", folder.make):
+    try:
       return _run(config, folder, profile)
-  except UserError:
-    if is_new and distributed.is_first() and not folder.metrics.exists():
-      shutil.rmtree(folder.path, ignore_errors=True)
-    raise
+    except UserError:  # under the lock: the folder may be another trainer's by now
+      if is_new and distributed.is_first() and not folder.metrics.exists():
+        shutil.rmtree(folder.path, ignore_errors=True)
+      raise
 
 
 def _run(config, folder, profile):

@@ -71,6 +71,20 @@ def test_a_refused_run_leaves_a_folder_that_was_there(tmp_path):
   assert (tmp_path / "mine.txt").read_text() == "kept"
 
 
+def test_a_trainer_that_comes_second_leaves_the_folder_of_the_first(
+  tmp_path, monkeypatch
+):
+  def taken(path, *_):
+    path.mkdir()  # by the first one, after the second saw that there was none
+    (path / "tokenizer").touch()
+    raise UserError("in use")
+
+  monkeypatch.setattr(lock, "hold_together", taken)
+  with pytest.raises(UserError, match="in use"):
+    command.run(config(), workdir.Workdir(tmp_path / "new"))
+  assert (tmp_path / "new/tokenizer").exists()
+
+
 def test_a_second_trainer_learns_who_holds_the_folder(held):
   folder, process = held
   with pytest.raises(
