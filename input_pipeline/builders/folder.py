@@ -1,7 +1,6 @@
-"""The folder of a source: local or in a bucket, read without trusting names or sizes."""
+"""The folder of a source, local or in a bucket; names and sizes are not trusted."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 
 import ijson
@@ -18,7 +17,7 @@ MAX_JSON_BYTES = 1 << 30  # of a file that is read whole
 class SourceFolder:
   """Files by names relative to a root, "/" between folders. Errors name the file.
 
-  `card_layout` ends the error for what is not there: the tree that is expected.
+  homepage, layout: of the card; they end the error for what is not there: the tree that is expected.
   """
 
   def __init__(self, root, *, homepage="", layout=""):
@@ -113,12 +112,6 @@ class SourceFolder:
     """The error for a source without the files that its card describes."""
     listed = " or ".join(names)
     return UserError(
-      f"--src={self.root}: holds no {listed}; get the data from {self._homepage} and lay"
-      f" them out as\n{self._layout.rstrip()}"
+      f"--src={self.root}: holds no {listed}; get the data from {self._homepage} and"
+      f" lay them out as\n{self._layout.rstrip()}"
     )
-
-
-def jsonable(value):
-  """`value` if JSON can hold it, as a check of units. TypeError otherwise."""
-  json.dumps(value)
-  return value

@@ -1,4 +1,4 @@
-"""Items of a list of any size by a key, in a temporary database instead of in memory."""
+"""Items of a list of any size by a key, in a temporary database, not in memory."""
 
 import contextlib
 import itertools
