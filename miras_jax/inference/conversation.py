@@ -2,7 +2,7 @@
 
 Masks come at the image's own size.
 
-B rows, T prompt tokens, H W image rows and columns, h w low-resolution mask sides.
+T prompt tokens, H W image rows and columns, h w low-resolution mask sides.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from input_pipeline import batch_table, examples
+from input_pipeline import examples
 from input_pipeline.conversation import encode_prompt
 from miras_jax.models.sam_decoder import postprocess
 
@@ -18,17 +18,23 @@ THRESHOLD = 0.0  # a mask logit above it is inside, as SAM's mask_threshold
 ANSWER_KEYS = ("tokens", "num_tokens", "ended", "num_seg", "seg_valid", "mask_logits")
 
 
-def prompt_row(turns, tokenizer, data, *, names=None) -> tuple[dict, int]:
-  """Turns that end with a question -> (prompt arrays (T,), rounds that did not fit).
+class Prompt(NamedTuple):
+  """A conversation up to where an answer begins: `tokens` and `image_slot`, both (T,)
+  int32. The oldest `dropped_rounds` did not fit."""
+
+  tokens: np.ndarray
+  image_slot: np.ndarray
+  dropped_rounds: int = 0
+
+
+def prompt_of(turns, tokenizer, data, *, names=None) -> Prompt:
+  """Turns that end with a question -> Prompt.
 
   `names`: target names of the [SEG] in the answers so far, where these are gold.
   Raises ConversationError when even the last question does not fit.
   """
   row = encode_prompt(turns, tokenizer, names=names, **data.text_options())
-  # Old answers may hold more [SEG] than a training row: a prompt needs none of them.
-  bare = row._replace(seg_pos_K=row.seg_pos_K[:0], obj_pos_K=row.obj_pos_K[:0])
-  padded = examples.pad_row(bare, tokenizer, data)
-  return {k: padded[k] for k in batch_table.prompt_names()}, row.dropped_rounds
+  return Prompt(row.tokens_L, row.image_slot_L, row.dropped_rounds)
 
 
 class Answer(NamedTuple):
@@ -41,7 +47,7 @@ class Answer(NamedTuple):
 
 
 def read_answers(out, tokenizer) -> list[Answer]:
-  """Result of `Generator.generate` -> [Answer] of every row, on the host."""
+  """Result of `Session.turn` -> [Answer] of every row, on the host."""
   out = jax.device_get({k: out[k] for k in ANSWER_KEYS})
   answers = []
   for b, count in enumerate(out["num_tokens"] - out["ended"]):
@@ -80,10 +86,10 @@ class Conversation:
 
   def __init__(self, loaded, generator, image):
     """`image`: encoded bytes. Raises ImageError when they do not decode."""
-    self._loaded, self._generator = loaded, generator
+    self._loaded = loaded
     self._views = examples.make_views(image, loaded.data)
     batch = {k: v[None] for k, v in self._views.items()}
-    self._encoded = generator.encode(batch)
+    self._session = generator.session(generator.encode(batch), loaded.data.max_len)
     self.turns = []
 
   def reset(self):
@@ -97,10 +103,9 @@ class Conversation:
     """
     loaded = self._loaded
     asked = [*self.turns, ("user", text)]
-    row, dropped = prompt_row(asked, loaded.tokenizer, loaded.data)
-    batch = {k: v[None] for k, v in row.items()}
-    out = self._generator.generate(batch, self._encoded)
+    prompt = prompt_of(asked, loaded.tokenizer, loaded.data)
+    out = self._session.turn([prompt])
     answer = read_answers(out, loaded.tokenizer)[0]
     self.turns = [*asked, ("assistant", answer.text)]
     masks = full_size(answer.logits, self._views, loaded.data.sam_size)
-    return Reply(answer.text, masks, answer.num_seg, dropped)
+    return Reply(answer.text, masks, answer.num_seg, prompt.dropped_rounds)
