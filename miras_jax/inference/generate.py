@@ -73,7 +73,7 @@ def new_state(model, B, slots, max_new_tokens) -> State:
 
 def prefill(model, params, state: State, encoded, rows: Rows, ids) -> State:
   """Reads the tokens of a turn; rows that say something are then ready to answer."""
-  slots, speaks_B = _slots(state), rows.count_B > 0
+  slots, speaks_B = _slots(state.cache), rows.count_B > 0
   index_B = jnp.where(speaks_B, rows.start_B, slots)  # past the end: writes nothing
   x_BPD = _call(model, params)(
     rows.tokens_BP, rows.image_slot_BP, encoded["image_tokens"], method="embed"
@@ -99,7 +99,7 @@ def decode(
   """Adds up to `limit` tokens (data, not shape) to each row that is not done."""
   max_new_tokens = state.tokens_BG.shape[1]
   stop_B = jnp.minimum(state.step_B + limit, max_new_tokens)
-  slots, call = _slots(state), _call(model, params)
+  slots, call = _slots(state.cache), _call(model, params)
   no_image_B1 = jnp.full((len(stop_B), 1), -1, jnp.int32)
 
   def active(state):
@@ -193,12 +193,12 @@ def _call(model, params):
   return functools.partial(model.apply, {"params": params})
 
 
-def _slots(state):
-  return state.cache.k_LBSKH.shape[2]
+def _slots(cache):
+  return jax.tree.leaves(cache)[0].shape[2]
 
 
 def _extend(model, params, x_BTD, positions_BT, cache, index_B):
-  mask_BTS = cache_mask(index_B, x_BTD.shape[1], cache.k_LBSKH.shape[2])
+  mask_BTS = cache_mask(index_B, x_BTD.shape[1], _slots(cache))
   return _call(model, params)(
     x_BTD, positions_BT, cache, index_B, mask_BTS, method="extend"
   )
