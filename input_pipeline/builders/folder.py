@@ -17,7 +17,7 @@ MAX_JSON_BYTES = 1 << 30  # of a file that is read whole
 class SourceFolder:
   """Files by names relative to a root, "/" between folders. Errors name the file.
 
-  homepage, layout: of the card; they end the error for what is not there: the tree that is expected.
+  homepage, layout: of the card; they end the error for what is not there.
   """
 
   def __init__(self, root, *, homepage="", layout=""):

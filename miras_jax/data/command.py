@@ -39,7 +39,12 @@ mining and projector all are."""
 
 def main(argv=None):
   """Runs `miras data ...`; returns the exit status, raises UserError."""
-  argv, fields = config_file.split_fields(sys.argv[1:] if argv is None else argv)
+  argv = sys.argv[1:] if argv is None else list(argv)
+  if argv[:1] == ["build"]:
+    from miras_jax.data import build  # its options depend on the data set
+
+    return build.main(argv[1:])
+  argv, fields = config_file.split_fields(argv)
   args = _parser().parse_args(argv)
   if fields and args.command != "cache":
     name = f"--config.{fields[0][0]}"
@@ -57,6 +62,7 @@ def _parser():
   commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
   _add_synth(commands)
   _add_cache(commands)
+  commands.add_parser("build", help="turn a published or own data set into ArrayRecord")
   check = _add(commands, "check", run_check, "print every defect, exit 1 if any")
   stats = _add(commands, "stats", run_stats, "count what is there")
   show = _add(commands, "show", run_show, "draw one record with masks and dialogue")
