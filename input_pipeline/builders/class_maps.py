@@ -17,7 +17,7 @@ from input_pipeline import image_ops, mask_ops
 from input_pipeline.builders.builder import Builder, Unit
 from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.builders.one_target import one_target
-from input_pipeline.builders.photographs import read_photo
+from input_pipeline.builders.photographs import Photo, read_photo
 from input_pipeline.records import WHOLE_FILE, RecordError, SegConversation
 
 _PALETTE, _GREY = 3, 0  # colour types of a PNG
@@ -66,7 +66,7 @@ class ClassMaps(Builder):
       image_id = self.picture_id(_stem(unit["photo"]))
       photo = read_photo(src, unit["photo"])
       map_HW = read_class_map(src, unit["map"])
-      _check_size(map_HW, photo)
+      check_size(map_HW, photo)
       merged_HW = _one_value_a_name(map_HW, classes)
     except ValueError as error:
       yield RecordError(unit["map"], WHOLE_FILE, str(error))
@@ -127,7 +127,8 @@ def first_folder(src: SourceFolder, *names: str) -> str | None:
   return next((name for name in names if src.is_dir(name)), None)
 
 
-def _check_size(map_HW, photo):
+def check_size(map_HW: np.ndarray, photo: Photo) -> None:
+  """ValueError unless a map has the size of its photograph."""
   if map_HW.shape != (photo.height, photo.width):
     raise ValueError(
       f"is {map_HW.shape[1]}x{map_HW.shape[0]} pixels, its photograph"

@@ -1,8 +1,9 @@
 """Files in COCO's form: pictures and annotations of any number, by picture."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from input_pipeline.builders import fields
 from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.builders.grouping import grouped
 from input_pipeline.builders.lists import numbered, value
@@ -32,17 +33,19 @@ def categories(src: SourceFolder, name: str) -> dict[int, str]:
 
 
 def by_picture(
-  src: SourceFolder, name: str, keep: tuple[str, ...]
+  src: SourceFolder, name: str, keep: Mapping[str, tuple[type, ...]]
 ) -> Iterator[Annotated | RecordError]:
   """The pictures that have annotations, in the order of their ids as text.
 
-  keep: the keys of an annotation that are needed. A picture without annotations is no
-  fault of anybody and yields nothing; annotations without a picture are named.
+  keep: the keys of an annotation that are needed, and their types. A picture without
+  annotations is no fault of anybody and yields nothing; annotations without a picture
+  are named.
   """
-  errors = []
-  with grouped(_entries(src, name, keep, errors)) as groups:
-    yield from errors
+  with grouped(fields.as_pairs(_entries(src, name, keep))) as groups:
+    yield from fields.errors(groups)
     for key, entries in groups:
+      if key == fields.ERRORS:
+        continue
       image = next((entry for kind, _, entry in entries if kind == "image"), None)
       found = [(i, entry) for kind, i, entry in entries if kind == "annotation"]
       if image is not None and found:
@@ -53,20 +56,21 @@ def by_picture(
           yield RecordError(name, f"annotations/{index}", reason)
 
 
-def _entries(src, name, keep, errors):
-  """(picture's id, [kind, index, entry]) of both lists; the bad ones into `errors`."""
+def _entries(src, name, keep):
+  """(picture's id, [kind, index, entry]) of both lists, RecordErrors among them."""
   for index, entry in numbered(src, name, "images.item"):
     try:
-      value(entry, "file_name", str)
-      yield str(value(entry, "id", int)), ["image", index, entry]
+      needed = {"file_name": value(entry, "file_name", str)}
+      needed["id"] = value(entry, "id", int)
+      yield str(needed["id"]), ["image", index, needed]
     except ValueError as error:
-      errors.append(RecordError(name, f"images/{index}", str(error)))
+      yield RecordError(name, f"images/{index}", str(error))
   for index, entry in numbered(src, name, "annotations.item"):
     try:
-      needed = {key: value(entry, key, int, str, list, dict) for key in keep}
+      needed = {key: value(entry, key, *kinds) for key, kinds in keep.items()}
       yield str(value(entry, "image_id", int)), ["annotation", index, needed]
     except ValueError as error:
-      errors.append(RecordError(name, f"annotations/{index}", str(error)))
+      yield RecordError(name, f"annotations/{index}", str(error))
 
 
 def coco_picture_id(file_name: str, number: int) -> str:

@@ -1,6 +1,5 @@
 """COCO-Stuff: 164,000 pictures of COCO, every pixel a thing or some stuff."""
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +23,7 @@ CARD = Card(
   description=(
     "COCO's pictures of 2017 with 80 classes of things and 91 of stuff, each class of"
     " a picture one mask. As published, classes whose name holds a hyphen"
-    " (`wall-brick`, `plant-other`: 28 of them) are no target; `cocostuff_all` keeps"
+    " (`wall-brick`, `plant-other`: 28 of them) are no target; --hyphened=true keeps"
     " them. The pictures are those of COCO train2014 and val2014, so they hold the test"
     " pictures of RefCOCO, RefCOCO+ and RefCOCOg."
   ),
@@ -51,9 +50,10 @@ coco/train2017/000000000009.jpg ..., coco/val2017/   the pictures (or without co
 class CocoStuff(ClassMaps):
   """Values are category ids less one; `hyphened` keeps the names with a hyphen."""
 
-  def __init__(self, *, name: str = "cocostuff", hyphened: bool = False):
+  card = CARD
+
+  def __init__(self, *, hyphened: bool = False):
     super().__init__()
-    self.card = dataclasses.replace(CARD, name=name)
     self._hyphened = hyphened
 
   def options(self) -> Mapping[str, Any]:

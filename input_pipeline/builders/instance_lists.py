@@ -11,7 +11,7 @@ from input_pipeline.builders.one_target import one_target
 from input_pipeline.builders.photographs import find, read_photo
 from input_pipeline.records import RecordError, SegConversation
 
-_KEYS = ("category_id", "segmentation")
+_KEYS = {"category_id": (int,), "segmentation": (list, dict)}
 
 
 class InstanceLists(Builder):

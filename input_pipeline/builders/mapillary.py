@@ -1,6 +1,5 @@
 """Mapillary Vistas, research edition, with the labels of version 2.0 or 1.2."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +7,11 @@ from input_pipeline.builders.builder import Card
 from input_pipeline.builders.class_maps import ClassMaps
 from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.records import WHOLE_FILE, RecordError
+from miras_jax.errors import UserError
 
 _ROOTS = ("mapillary/", "")
 _FOLDERS = {"train": "training", "val": "validation"}
+VERSIONS = ("v2.0", "v1.2")
 
 CARD = Card(
   name="mapillary",
@@ -18,7 +19,7 @@ CARD = Card(
   title="Mapillary Vistas, research edition",
   description=(
     "Street photographs from all over the world, each class of a photograph one mask."
-    " The labels are those of version 2.0 (124 classes), of `mapillary_v12` those of"
+    " The labels are those of version 2.0 (124 classes), or with --labels=v1.2 those of"
     " version 1.2 (66). Classes go by their readable name in lower case. Void classes"
     " (ego vehicle, unlabelled, ...) have ordinary values; they are no target, unlike"
     " in the published loader."
@@ -48,9 +49,12 @@ mapillary/                         (or DIR itself)
 class Mapillary(ClassMaps):
   """Values are positions in the labels of `config_<version>.json`."""
 
-  def __init__(self, *, name: str = "mapillary", labels: str = "v2.0"):
+  card = CARD
+
+  def __init__(self, *, labels: str = VERSIONS[0]):
     super().__init__()
-    self.card = dataclasses.replace(CARD, name=name)
+    if labels not in VERSIONS:
+      raise UserError(f"--labels={labels}: want one of {', '.join(VERSIONS)}")
     self._labels = labels
 
   def options(self) -> Mapping[str, Any]:
