@@ -56,7 +56,7 @@ class ClassMaps(Builder):
         missing = f"no such file: the photograph of {map_name}"
         yield RecordError(f"{photos}/{stem}.jpg", WHOLE_FILE, missing)
       else:
-        yield {"id": f"{split}/{stem}", "photo": photo, "map": map_name}
+        yield {"id": f"{split}/{stem}", "file": map_name, "photo": photo}
 
   def records(
     self, src: SourceFolder, unit: Unit
@@ -65,17 +65,17 @@ class ClassMaps(Builder):
     try:
       image_id = self.picture_id(_stem(unit["photo"]))
       photo = read_photo(src, unit["photo"])
-      map_HW = read_class_map(src, unit["map"])
+      map_HW = read_class_map(src, unit["file"])
       check_size(map_HW, photo)
       merged_HW = _one_value_a_name(map_HW, classes)
     except ValueError as error:
-      yield RecordError(unit["map"], WHOLE_FILE, str(error))
+      yield RecordError(unit["file"], WHOLE_FILE, str(error))
       return
     rles = mask_ops.encode_values(merged_HW)
     targets = [(value, rle) for value, rle in rles.items() if classes.get(value)]
     if not targets:
       reason = "shows no class: all of its pixels are unlabelled or left out"
-      yield RecordError(unit["map"], WHOLE_FILE, reason)
+      yield RecordError(unit["file"], WHOLE_FILE, reason)
     for value, rle in targets:
       yield one_target(
         source=self.card.name,

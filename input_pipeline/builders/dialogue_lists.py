@@ -106,7 +106,10 @@ class DialogueLists(Builder):
     """The path of the picture; None: a conversation without one."""
     if isinstance(entry, dict) and entry.get("image") is None:
       return None
-    return value(entry, "image", str)
+    stated = value(entry, "image", str)
+    if not stated.strip():
+      raise ValueError(f"image {stated!r} is no path of a file")
+    return stated
 
   def records(
     self, src: SourceFolder, unit: Unit
@@ -180,7 +183,7 @@ def _gap(match):
 def _checked(path):
   """`path` in one spelling. ValueError for one that is no path below a folder."""
   pure = pathlib.PurePosixPath(path)
-  if not path.strip() or not pure.name:
+  if not pure.name:
     raise ValueError(f"image {path!r} is no path of a file")
   if pure.is_absolute() or ".." in pure.parts:
     raise ValueError(f"image {path!r} leaves the folder of the data set")

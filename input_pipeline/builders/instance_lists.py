@@ -39,8 +39,6 @@ class InstanceLists(Builder):
 
   def units(self, src: SourceFolder, split: str) -> Iterator[Unit | RecordError]:
     file = self.file(src, split)
-    if file is None:
-      raise src.missing(f"list of {split}")
     names = coco_lists.categories(src, file)
     for item in coco_lists.by_picture(src, file, _KEYS):
       if isinstance(item, RecordError):
