@@ -10,6 +10,7 @@ _HERE = "input_pipeline.builders"
 # name: (module, class, arguments)
 BUILDERS: dict[str, tuple[str, str, dict]] = {
   "ade20k": (f"{_HERE}.ade20k", "Ade20k", {}),
+  "ade20k_full": (f"{_HERE}.ade20k_full", "Ade20kFull", {}),
   "cocostuff": (f"{_HERE}.cocostuff", "CocoStuff", {}),
   "mapillary": (f"{_HERE}.mapillary", "Mapillary", {}),
   "pascal_part": (f"{_HERE}.parts", "PascalPart", {}),

@@ -5,13 +5,19 @@ import pytest
 from input_pipeline.builders import registry
 from input_pipeline.builders.build import build
 from input_pipeline.open_source import open_source
-from tests.input_pipeline.builders import class_files, dialogue_files, list_files
+from tests.input_pipeline.builders import (
+  ade_full_files,
+  class_files,
+  dialogue_files,
+  list_files,
+)
 
 CAPTIONS = ((9, "A dog."), (25, "Two men."))
 MIX = "sharegpt4v_mix665k_cap23k_coco-ap9k_lcs3k_sam9k_div2k.json"
 # name: (writes the source, {split: conversations})
 SOURCES = {
   "ade20k": (class_files.write_ade20k, {"train": 3, "val": 1}),
+  "ade20k_full": (ade_full_files.write_ade20k_full, {"train": 5}),
   "cocostuff": (class_files.write_cocostuff, {"train": 2, "val": 2}),
   "mapillary": (class_files.write_mapillary, {"train": 2}),
   "pascal_part": (list_files.write_pascal_part, {"train": 4, "val": 1}),
