@@ -6,8 +6,24 @@ import inspect
 from input_pipeline.builders.builder import Builder
 from miras_jax.errors import UserError
 
+_REFER = "input_pipeline.builders.refer"
+
 # name: (module, class, arguments)
-BUILDERS: dict[str, tuple[str, str, dict]] = {}
+BUILDERS: dict[str, tuple[str, str, dict]] = {
+  "prist": ("input_pipeline.builders.prist", "Prist", {}),
+  "refcoco": (_REFER, "Refer", {"dataset": "refcoco", "split_by": "unc"}),
+  "refcoco_google": (_REFER, "Refer", {"dataset": "refcoco", "split_by": "google"}),
+  "refcoco+": (_REFER, "Refer", {"dataset": "refcoco+", "split_by": "unc"}),
+  "refcocog": (_REFER, "Refer", {"dataset": "refcocog", "split_by": "umd"}),
+  "refcocog_google": (_REFER, "Refer", {"dataset": "refcocog", "split_by": "google"}),
+  "refclef": (_REFER, "Refer", {"dataset": "refclef", "split_by": "unc"}),
+  "refclef_berkeley": (_REFER, "Refer", {"dataset": "refclef", "split_by": "berkeley"}),
+  "grefcoco": ("input_pipeline.builders.grefcoco", "GRefCoco", {}),
+  "reasonseg": ("input_pipeline.builders.reasonseg", "ReasonSeg", {}),
+  "muse": ("input_pipeline.builders.muse", "Muse", {}),
+  "mmr": ("input_pipeline.builders.muse", "Mmr", {}),
+  "mrseg": ("input_pipeline.builders.mrseg", "MrSeg", {}),
+}
 
 
 def make(name: str, **options) -> Builder:

@@ -33,7 +33,9 @@ def test_byte_strings_of_python_2_become_text():
   # What Python 2 wrote for {'sent': 'left', u'x': 'caf\xe9', 'y': 'caf\xc3\xa9'}
   short = b"\x80\x02}q\x00(U\x04sentq\x01U\x04leftX\x01\x00\x00\x00xU\x04caf\xe9"
   binary = short + b"U\x01yT\x05\x00\x00\x00caf\xc3\xa9u."
-  lines = b"(dp0\nS'sent'\np1\nS'left'\np2\nsVx\nS'caf\\xe9'\nsS'y'\nS'caf\\xc3\\xa9'\ns."
+  lines = (
+    b"(dp0\nS'sent'\np1\nS'left'\np2\nsVx\nS'caf\\xe9'\nsS'y'\nS'caf\\xc3\\xa9'\ns."
+  )
   wanted = {"sent": "left", "x": "caf\u00e9", "y": "caf\u00e9"}
   assert plain_pickle.load(binary) == wanted
   assert plain_pickle.load(lines) == wanted
@@ -88,7 +90,5 @@ def test_the_number_of_steps_is_bounded():
 
 def test_a_nest_of_shared_lists_costs_what_it_spells():
   # Thirty levels of [x, x]: 2**30 values for whoever walks it, sixty steps for us.
-  data = b"]q\x00" + b"".join(
-    b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(30)
-  ) + b"."
+  data = b"]q\x00" + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(30)) + b"."
   assert len(plain_pickle.load(data, max_opcodes=300)) == 2
