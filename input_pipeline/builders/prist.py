@@ -21,7 +21,7 @@ CARD = Card(
     "Dialogues of three to five rounds about one photograph of TextCaps; the last"
     " answer holds one [SEG], the mask of the `focus`. The paper counts 8.3 thousand"
     " conversations on 2.8 thousand images. Public are the 508 dialogues of the test"
-    " split; photographs, masks and the other splits are asked for from the authors."
+    " split; its photographs and masks and the other splits are not."
     " Focus and label are compared as `miras data check` does."
   ),
   homepage="https://github.com/ccccai239/PixelRIST",
@@ -121,9 +121,8 @@ class _Files:
     try:
       return function(*args)
     except ValueError as error:
-      raise ValueError(
-        f"{self._find(self._masks, f'{self.stem}.json')}: {error}"
-      ) from (None)
+      file = self._find(self._masks, f"{self.stem}.json")
+      raise ValueError(f"{file}: {error}") from None
 
   def _once(self, key, folders, name, read):
     if key not in self._read:
