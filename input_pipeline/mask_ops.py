@@ -147,6 +147,29 @@ def encode_rle(mask_HW):
   return {"size": [height, width], "counts": _write_counts(runs)}
 
 
+def encode_values(map_HW):
+  """map_HW of whole numbers -> {value: COCO RLE of its pixels}, by value.
+
+  Takes one pass over the pixels, however many values there are.
+  """
+  height, width = np.shape(map_HW)
+  flat = np.asarray(map_HW).T.reshape(-1)
+  starts_R = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+  ends_R = np.append(starts_R[1:], flat.size)
+  values_R = flat[starts_R]
+  order_R = np.argsort(values_R, kind="stable")
+  cuts = np.flatnonzero(np.diff(values_R[order_R])) + 1
+  rles = {}
+  for runs in np.split(order_R, cuts):
+    edges = np.stack([starts_R[runs], ends_R[runs]], axis=1).reshape(-1)
+    counts = np.diff(edges, prepend=0)  # zeros first, then ones, in turn
+    if edges[-1] < flat.size:
+      counts = np.append(counts, flat.size - edges[-1])
+    value = int(values_R[runs[0]])
+    rles[value] = {"size": [height, width], "counts": _write_counts(counts)}
+  return rles
+
+
 def empty_rle(height, width):
   """The RLE of a mask without a pixel."""
   return {"size": [height, width], "counts": _write_counts(np.array([height * width]))}

@@ -158,3 +158,17 @@ def test_hostile_rle_is_refused_quickly(rle):
   with pytest.raises(ValueError, match="RLE"):
     mask_ops.decode_rle(rle)
   assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize("kind", ["noise", "blocks", "one value"])
+def test_a_map_of_values_is_the_same_as_a_mask_for_each(kind):
+  rng = np.random.default_rng(3)
+  map_HW = rng.integers(0, 4, (9, 13)).astype(np.uint8) * 80
+  if kind == "blocks":
+    map_HW = np.repeat(map_HW, 5, axis=0)
+  if kind == "one value":
+    map_HW[:] = 7
+  masks = mask_ops.encode_values(map_HW)
+  assert list(masks) == sorted(set(map_HW.flat))
+  for value, rle in masks.items():
+    assert rle == mask_ops.encode_rle(map_HW == value)
