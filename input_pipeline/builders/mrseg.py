@@ -118,16 +118,11 @@ class MrSeg(Builder):
         if path != fields.ERRORS:
           yield from _unit(path, items, masks)
 
-  def records(
-    self, src: SourceFolder, unit
-  ) -> Iterator[SegConversation | RecordError]:
+  def records(self, src: SourceFolder, unit) -> Iterator[SegConversation | RecordError]:
     for item in unit["items"]:
       try:
         photo = read_photo(src, _find(src, unit["path"]))
-        targets = [
-          _target(src, unit["masks"][key], photo.height, photo.width)
-          for key in item["masks"]
-        ]
+        targets = [_target(src, unit["masks"][key], photo) for key in item["masks"]]
       except ValueError as error:
         yield RecordError(item["file"], item["index"], str(error))
         continue
@@ -146,13 +141,8 @@ class MrSeg(Builder):
 
   def _files(self, src, split):
     """The lists of a split, sorted."""
-    names = (name.rpartition("/")[2] for name in src.walk(_LISTS, f"_{split}.json"))
-    chosen = {name for name in names if name.startswith(self.lists)}
-    return [
-      name
-      for name in src.walk(_LISTS, f"_{split}.json")
-      if name.rpartition("/")[2] in chosen
-    ]
+    names = src.walk(_LISTS, f"_{split}.json")
+    return [n for n in names if n.rpartition("/")[2].startswith(self.lists)]
 
   def _items(self, src, split, wanted):
     """(path of the picture, item) pairs and errors; fills {key: Pointer} `wanted`."""
@@ -299,8 +289,8 @@ def _find(src, path):
   return src.first(*names) or names[0]
 
 
-def _target(src, mask, height, width):
-  rle = mrseg_masks.draw(src, mask, height, width)
+def _target(src, mask, photo):
+  rle = mrseg_masks.draw(src, mask, photo)
   if not mask_ops.rle_area(rle):
     raise ValueError(f"mask {mask['key']}: is empty")
   return mask["name"], rle

@@ -5,12 +5,11 @@ Each data set that a conversation names has one place below `annotations_folder`
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
-from input_pipeline import image_ops, mask_ops
-from input_pipeline.builders import fields, reasonseg
+from input_pipeline import mask_ops
+from input_pipeline.builders import class_maps, fields, reasonseg
 from input_pipeline.builders.annotated import union_rle
 from input_pipeline.builders.folder import SourceFolder
+from input_pipeline.builders.photographs import Photo
 
 ROOT = "annotations_folder"
 _PACO = "paco_lvis/annotations/paco_lvis_v1"
@@ -73,18 +72,17 @@ def stored(
       yield keys[number], {"key": keys[number]} | mask
 
 
-def draw(src: SourceFolder, mask: Mapping, height: int, width: int) -> dict:
+def draw(src: SourceFolder, mask: Mapping, photo: Photo) -> dict:
   """RLE of a mask as `stored` describes it. ValueError or RecordError without one."""
   try:
     if mask.get("labelme"):
       content = src.json(mask["labelme"], fallback_encoding="cp1252")
-      return reasonseg.read_target(content, height, width)
+      return reasonseg.read_target(content, photo.height, photo.width)
     if mask.get("class_map"):
-      map_HW = _class_map(src, mask["class_map"])
-      if map_HW.shape != (height, width):
-        raise ValueError(f"{mask['class_map']}: is of another size than the picture")
+      map_HW = class_maps.read_class_map(src, mask["class_map"])
+      class_maps.check_size(map_HW, photo)
       return mask_ops.encode_rle(map_HW == mask["value"])
-    return union_rle([mask["segmentation"]], height, width)
+    return union_rle([mask["segmentation"]], photo.height, photo.width)
   except ValueError as error:
     raise ValueError(f"mask {mask['key']}: {error}") from None
 
@@ -127,12 +125,3 @@ def _read_by_key(src, file, keys):
       if isinstance(value, dict) and "segmentation" in value:
         value = value["segmentation"]
       yield number, {"name": NAME, "segmentation": value}
-
-
-def _class_map(src, file):
-  """map_HW uint8 of an 8-bit PNG, palette or grey."""
-  return image_ops.decode_indices(src.read(file))
-
-
-def _unused(map_HW):
-  return np.asarray(map_HW)

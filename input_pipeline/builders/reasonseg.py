@@ -184,6 +184,11 @@ def _parse(content):
   return texts, is_sentence, shapes
 
 
+def read_target(content, height: int, width: int) -> dict:
+  """RLE of the target of one of its JSON files. Raises ValueError."""
+  return _draw(_parse(content)[2], height, width)
+
+
 def _shape(i, shape):
   shape = fields.mapping(shape, f"shape {i}")
   label = fields.text(shape, "label", 1000)
