@@ -133,6 +133,12 @@ _PUBLISHED = {
 # fmt: on
 
 
+def _name(dataset, split_by):
+  """TFDS allows no "+"; the usual way to split goes without saying."""
+  name = dataset.replace("+", "_plus")
+  return name if split_by in ("unc", "umd") else f"{name}_{split_by}"
+
+
 def refer_card(dataset: str, split_by: str) -> Card:
   """The card of one of the four sets in one of its ways to split."""
   of_coco = dataset != "refclef"
@@ -140,7 +146,7 @@ def refer_card(dataset: str, split_by: str) -> Card:
   pictures = _COCO if of_coco else _SAIAPR
   layout = _LAYOUT.format(folder=dataset, refs=f"refs({split_by}).p", pictures=pictures)
   return Card(
-    name=f"{dataset.replace('+', '_plus')}_{split_by}",
+    name=_name(dataset, split_by),
     version="1.0.0",
     title=f"{_TITLES[dataset]}, split {split_by}",
     description=(

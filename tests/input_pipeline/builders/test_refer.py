@@ -44,7 +44,7 @@ def test_each_sentence_is_a_conversation(refcoco):
     "cup behind [SEG] the {post}",
   ]
   assert all(name in r.turns[0][1] for r in records for name, _ in r.targets)
-  assert records[0].source == "refcoco_unc"
+  assert records[0].source == "refcoco"
 
 
 def test_the_mask_is_what_was_annotated(refcoco):
