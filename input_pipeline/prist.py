@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import pathlib
+from typing import NamedTuple
 
 from input_pipeline import image_ops, labelme, mask_ops, safe_files
 from input_pipeline.prist_dialogue import parse_entry
@@ -93,7 +94,7 @@ class PristDataset(Source):
     self._images = images
     self._masks = masks
     self._image_sizes = {}  # img_id -> (height, width) of images that decode whole
-    self._targets = {}  # record -> its _Targets
+    self._targets = {}  # record -> its Targets
     texts = [_canonical(raw) for raw in raw_entries]
     self._first = _first_equal(texts)
     self._digest = _digest(self.ids, texts)
@@ -222,35 +223,16 @@ class PristDataset(Source):
     return self._targets[i]
 
   def _make_targets(self, i, height, width):
-    entry = self.entries[i]
-    targets, notes, ambiguous = [], [], 0
-    annotation, shown = None, ""
-    if any(entry.focuses):
-      annotation, shown = self._read_annotation(entry.img_id)
-      notes += annotation.notes
+    focuses = self.entries[i].focuses
+    if not any(focuses):
+      return draw_targets(focuses, None, height, width)
+    annotation, shown = self._read_annotation(self.entries[i].img_id)
     try:
-      if annotation:
-        labelme.check_size(annotation, height, width)
-      choices = {
-        focus: labelme.select_shapes(annotation.shapes, focus)
-        for focus in filter(None, entry.focuses)
-      }
-      labelme.check_work(choices.values(), height, width)
-      made = {
-        focus: labelme.focus_rle(choice.shapes, focus, height, width)
-        for focus, choice in choices.items()
-      }
-      for focus in entry.focuses:
-        if focus is None:
-          targets.append(("", mask_ops.empty_rle(height, width)))
-          continue
-        choice, (rle, dropped) = choices[focus], made[focus]
-        targets.append((focus, rle))
-        notes += [f"{shown}: {n}" for n in (choice.note, *dropped) if n]
-        ambiguous += choice.ambiguous
+      drawn = draw_targets(focuses, annotation, height, width)
     except ValueError as e:
       raise _Defect(f"{shown}: {e}") from None
-    return _Targets(tuple(targets), tuple(notes), ambiguous)
+    notes = (*annotation.notes, *(f"{shown}: {note}" for note in drawn.notes))
+    return drawn._replace(notes=notes)
 
   def _read_annotation(self, img_id):
     """(Annotation, its file as shown in messages)."""
@@ -289,11 +271,42 @@ class _Defect(Exception):
   """Why a record is unusable; becomes a RecordError with file and index."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Targets:
+class Targets(NamedTuple):
+  """`targets` as of a SegConversation, what was odd, for how many focuses the published
+  rule would merge shapes of several labels."""
+
   targets: tuple
   notes: tuple[str, ...]
   ambiguous: int
+
+
+def draw_targets(focuses, annotation, height, width) -> Targets:
+  """The mask of each focus, None the empty one, in a picture of this size.
+
+  annotation: a `labelme.Annotation`; None will do where every focus is None. Raises
+  ValueError for a focus that nothing is labelled as, and an annotation of another size.
+  """
+  if annotation:
+    labelme.check_size(annotation, height, width)
+  choices = {
+    focus: labelme.select_shapes(annotation.shapes, focus)
+    for focus in filter(None, focuses)
+  }
+  labelme.check_work(choices.values(), height, width)
+  made = {
+    focus: labelme.focus_rle(choice.shapes, focus, height, width)
+    for focus, choice in choices.items()
+  }
+  targets, notes, ambiguous = [], [], 0
+  for focus in focuses:
+    if focus is None:
+      targets.append(("", mask_ops.empty_rle(height, width)))
+      continue
+    choice, (rle, dropped) = choices[focus], made[focus]
+    targets.append((focus, rle))
+    notes += [note for note in (choice.note, *dropped) if note]
+    ambiguous += choice.ambiguous
+  return Targets(tuple(targets), tuple(notes), ambiguous)
 
 
 @dataclasses.dataclass(frozen=True)

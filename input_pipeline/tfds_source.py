@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from input_pipeline.builders import finish, schema
-from input_pipeline.lazy import LazySequence
+from input_pipeline.compact import LazySequence
 from input_pipeline.records import RecordError
 from input_pipeline.source import Dialogue, Source
 from miras_jax.errors import UserError

@@ -1,9 +1,8 @@
-"""The parts of a published file's entry, checked: texts, numbers, names of pictures.
+"""The parts of a published file's entry, checked: texts, numbers, lists.
 
 Every function raises ValueError with a reason fit for the end of a problem line.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 
 from input_pipeline.builders.grouping import Groups
@@ -71,12 +70,6 @@ def mapping(value, what: str) -> dict:
 
 def kind(entry, key: str) -> str:
   return f"a {type(entry[key]).__name__}" if key in entry else "missing"
-
-
-def coco_id(name: str) -> str | None:
-  """`coco/<12 digits>` of a COCO picture by its file name, of 2014 or 2017; or None."""
-  match = re.search(r"(?:^|[_/])(\d{12})\.(?:jpg|jpeg|png)$", name, re.IGNORECASE)
-  return f"coco/{match.group(1)}" if match else None
 
 
 def class_name(name: str) -> str:

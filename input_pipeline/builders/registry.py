@@ -7,8 +7,23 @@ from input_pipeline.builders.builder import Builder
 from miras_jax.errors import UserError
 
 _HERE = "input_pipeline.builders"
+_REFER = f"{_HERE}.refer"
+
 # name: (module, class, arguments)
 BUILDERS: dict[str, tuple[str, str, dict]] = {
+  "prist": (f"{_HERE}.prist", "Prist", {}),
+  "refcoco": (_REFER, "Refer", {"dataset": "refcoco", "split_by": "unc"}),
+  "refcoco_google": (_REFER, "Refer", {"dataset": "refcoco", "split_by": "google"}),
+  "refcoco+": (_REFER, "Refer", {"dataset": "refcoco+", "split_by": "unc"}),
+  "refcocog": (_REFER, "Refer", {"dataset": "refcocog", "split_by": "umd"}),
+  "refcocog_google": (_REFER, "Refer", {"dataset": "refcocog", "split_by": "google"}),
+  "refclef": (_REFER, "Refer", {"dataset": "refclef", "split_by": "unc"}),
+  "refclef_berkeley": (_REFER, "Refer", {"dataset": "refclef", "split_by": "berkeley"}),
+  "grefcoco": (f"{_HERE}.grefcoco", "GRefCoco", {}),
+  "reasonseg": (f"{_HERE}.reasonseg", "ReasonSeg", {}),
+  "muse": (f"{_HERE}.muse", "Muse", {}),
+  "mmr": (f"{_HERE}.muse", "Mmr", {}),
+  "mrseg": (f"{_HERE}.mrseg", "MrSeg", {}),
   "ade20k": (f"{_HERE}.ade20k", "Ade20k", {}),
   "ade20k_full": (f"{_HERE}.ade20k_full", "Ade20kFull", {}),
   "cocostuff": (f"{_HERE}.cocostuff", "CocoStuff", {}),
