@@ -118,7 +118,9 @@ class Ade20kFull(Builder):
       if target.level and target.level - 1 in maps:
         mask_HW &= maps[target.level - 1] == target.whole
       if not mask_HW.any():
-        continue  # listed, and hidden by what lies in front of it
+        reason = f"no pixel shows {target.name!r} at level {target.level}"
+        yield RecordError(unit["file"], f"name_ndx/{target.category}", reason)
+        continue
       yield one_target(
         source=self.card.name,
         id=id,

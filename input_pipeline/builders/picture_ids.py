@@ -13,7 +13,7 @@ from input_pipeline.builders.lists import numbered
 
 _COCO_NAME = re.compile(r"COCO_(?:train|val|test)20\d\d_(\d{12})(?!\d)")
 _COCO_2017 = re.compile(r"(?:^|/)(?:train|val|test|unlabeled)20\d\d/(\d{12})\.\w+$")
-_VISUAL_GENOME = re.compile(r"(?:^|/)(?:VG_100K(?:_2)?|gqa/images)/(\d+)\.\w+$")
+_VISUAL_GENOME = re.compile(r"(?:^|/)(?:VG_100K(?:_2)?|gqa/images)/(\d{1,15})\.\w+$")
 # Folder names under which others keep a picture, and what its id begins with.
 _FOLDERS = (
   (re.compile(r"(?:^|/)sam/images/(sa_\d+)\.\w+$"), "sam"),

@@ -62,6 +62,18 @@ def test_a_part_of_nothing_is_named_and_the_others_stay(tmp_path):
   assert error.reason == "object 9 is a part of nothing that is listed"
 
 
+def test_an_object_that_no_pixel_shows_is_named(tmp_path):
+  document, path = files.write_ade20k_full(tmp_path)
+  document["annotation"]["object"].append(files.thing(9, 5, "fence, fencing"))
+  write_json(path, document)
+  records, [error] = built(tmp_path)
+  assert len(records) == 5
+  assert (error.record, error.reason) == (
+    "name_ndx/5",
+    "no pixel shows 'fence' at level 0",
+  )
+
+
 @pytest.mark.parametrize(
   "objects, reason",
   [
