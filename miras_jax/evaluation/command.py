@@ -35,7 +35,6 @@ from miras_jax.inference.load import open_checkpoint, read_config
 from miras_jax.options import Parser
 
 PREDICTIONS = "predictions.jsonl"
-HEADLINE = ("ciou", "giou", "precision_micro", "recall_micro", "f1_micro", "seg_rate")
 
 
 def main(argv):
@@ -152,7 +151,7 @@ def _print_summary(result, out, seconds):
     print(f"left out, since they could not be scored: {len(failed)}")
   if count := data["more_masks_than_room"]:
     print(f"{count} conversations with more than {MOST_MASKS} [SEG]: scored as empty")
-  rows = [(name, result["metrics"][name]) for name in HEADLINE]
+  rows = [(name, result["metrics"][name]) for name in report.HEADLINE]
   rows += [("ciou, teacher-forced", result["teacher_forced"]["ciou"])]
   rows += [
     (f"ciou, {name.replace('_', ' ')}", table["ciou"])
