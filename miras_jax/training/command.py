@@ -33,7 +33,7 @@ from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import attention_support
 from miras_jax.options import Parser
-from miras_jax.parallel import distributed
+from miras_jax.parallel import distributed, stop_signal
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.training import init_from, initial_state, loop, meters, optim
 from miras_jax.training.task import make_task
@@ -41,6 +41,15 @@ from miras_jax.training.task import make_task
 
 def main(argv) -> int:
   """`miras train ...`; see the module's head."""
+  try:
+    with stop_signal.ends_at_once():
+      return _main(argv)
+  except stop_signal.Stopped as stopped:
+    print(f"stopped by {stopped}; nothing new to save")
+    return 0
+
+
+def _main(argv):
   config, folder, profile = parse(argv)
   logs.to_stderr()
   distributed.start(config.distributed)
