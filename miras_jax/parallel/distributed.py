@@ -10,6 +10,8 @@ import hashlib
 import importlib.util
 import json
 import os
+import sys
+import threading
 
 import jax
 import numpy as np
@@ -22,6 +24,8 @@ VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
 # A process that fails ends within this; the others then learn of it.
 SHUTDOWN_S = 10
+# What jax waits longer than we do for processes that do not come.
+GRACE_S = 60
 
 
 def start(cfg, environ=None) -> None:
@@ -34,20 +38,42 @@ def start(cfg, environ=None) -> None:
     return
   # Installs a SIGTERM handler that tells every process: see stop_signal.py.
   jax.config.update("jax_enable_preemption_service", True)
+  # jax ends a process that waits too long by an abort with a stack: we are earlier.
+  waiting = threading.Timer(cfg.join_s, _give_up, (where, cfg.join_s))
+  waiting.daemon = True
+  waiting.start()
   try:
     jax.distributed.initialize(
       **where,
-      initialization_timeout=cfg.join_s,
+      initialization_timeout=cfg.join_s + GRACE_S,
       heartbeat_timeout_seconds=cfg.heartbeat_s,
       shutdown_timeout_seconds=SHUTDOWN_S,
     )
   except (RuntimeError, ValueError, TypeError) as error:
     text = " ".join(str(error).split())[:200]
-    raise UserError(
-      f"cannot join the other processes ({where or 'detected by jax'}): {text}; set"
-      " --config.distributed.coordinator=HOST:PORT, .processes and .process, or"
-      " --config.distributed.coordinator=off"
-    ) from error
+    raise UserError(_cannot_join(where, text)) from error
+  finally:
+    waiting.cancel()
+
+
+def _give_up(where, seconds):
+  """Ends this process, whose main thread is inside jax, in one line."""
+  wanted = (
+    "the others have not all come"
+    if where.get("process_id") == 0
+    else ("process 0 does not answer, or not all have come")
+  )
+  text = _cannot_join(where, f"{wanted} within {seconds} s (distributed.join_s)")
+  print(f"error: {text}", file=sys.stderr, flush=True)
+  os._exit(1)
+
+
+def _cannot_join(where, why):
+  return (
+    f"cannot join the other processes ({where or 'detected by jax'}): {why}; set"
+    " --config.distributed.coordinator=HOST:PORT, .processes and .process, or"
+    " --config.distributed.coordinator=off"
+  )
 
 
 def address(cfg, environ):
