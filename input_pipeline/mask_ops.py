@@ -235,6 +235,8 @@ def _parse_counts(counts, max_runs):
   See `_write_counts`. Everything is checked here: the counts may come from anywhere.
   """
   if not isinstance(counts, str | bytes):
+    if not isinstance(counts, list | tuple | np.ndarray):
+      raise ValueError(f"RLE counts are a {type(counts).__name__}, want text or a list")
     if len(counts) > max_runs:
       raise ValueError(f"RLE has {len(counts):,} runs, at most {max_runs:,} make sense")
     return np.array([_bounded(n) for n in counts], np.int64)

@@ -68,9 +68,9 @@ class SeveralMasks(Builder):
           yield {"file": file, "image": name, "items": items}
 
   def records(self, src: SourceFolder, unit) -> Iterator[SegConversation | RecordError]:
-    name = _find(src, unit["image"])
     for item in unit["items"]:
       try:
+        name = _find(src, unit["image"])
         photo = read_annotated(src, name, item["height"], item["width"])
       except ValueError as error:
         yield RecordError(unit["file"], item["index"], str(error))
