@@ -148,12 +148,12 @@ def encode_rle(mask_HW):
 
 
 def encode_values(map_HW):
-  """map_HW of whole numbers -> {value: COCO RLE of its pixels}, by value.
+  """map_HW uint8 -> {value: COCO RLE of its pixels}, by value.
 
   Takes one pass over the pixels, however many values there are.
   """
   height, width = np.shape(map_HW)
-  flat = np.asarray(map_HW).T.reshape(-1)
+  flat = cv2.transpose(map_HW).reshape(-1)
   starts_R = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
   ends_R = np.append(starts_R[1:], flat.size)
   values_R = flat[starts_R]
@@ -236,7 +236,7 @@ def _parse_counts(counts, max_runs):
   """
   if not isinstance(counts, str | bytes):
     if not isinstance(counts, list | tuple | np.ndarray):
-      raise ValueError(f"RLE counts are a {type(counts).__name__}, want text or a list")
+      raise ValueError(f"RLE counts are a {type(counts).__name__}")
     if len(counts) > max_runs:
       raise ValueError(f"RLE has {len(counts):,} runs, at most {max_runs:,} make sense")
     return np.array([_bounded(n) for n in counts], np.int64)

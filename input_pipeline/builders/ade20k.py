@@ -82,7 +82,10 @@ class Ade20k(ClassMaps):
     if len(names) != _CLASSES:
       reason = f"holds {len(names)} names, want {_CLASSES}"
       raise RecordError(file, WHOLE_FILE, reason)
-    first_synonyms = [name.split(",")[0].split(";")[0].strip() for name in names]
+    first_synonyms = [re.split("[,;]", name)[0].strip() for name in names]
+    if "" in first_synonyms:
+      place = first_synonyms.index("") + 1
+      raise RecordError(file, place, "names no class")
     return {0: None, **dict(enumerate(first_synonyms, start=1))}
 
   def picture_id(self, stem: str) -> str:

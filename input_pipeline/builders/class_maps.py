@@ -67,12 +67,11 @@ class ClassMaps(Builder):
       photo = read_photo(src, unit["photo"])
       map_HW = read_class_map(src, unit["file"])
       check_size(map_HW, photo)
-      merged_HW = _one_value_a_name(map_HW, classes)
+      rles = _one_mask_a_name(map_HW, classes)
     except ValueError as error:
       yield RecordError(unit["file"], WHOLE_FILE, str(error))
       return
-    rles = mask_ops.encode_values(merged_HW)
-    targets = [(value, rle) for value, rle in rles.items() if classes.get(value)]
+    targets = [(value, rle) for value, rle in rles.items() if classes[value]]
     if not targets:
       reason = "shows no class: all of its pixels are unlabelled or left out"
       yield RecordError(unit["file"], WHOLE_FILE, reason)
@@ -136,20 +135,22 @@ def check_size(map_HW: np.ndarray, photo: Photo) -> None:
     )
 
 
-def _one_value_a_name(map_HW, classes):
-  """The map with the first value of each name for all of them.
+def _one_mask_a_name(map_HW, classes):
+  """{value: RLE}, of values with one name the first has the pixels of all.
 
   Raises ValueError for a value that is no class.
   """
-  present = np.flatnonzero(np.bincount(map_HW.reshape(-1), minlength=256))
-  if unknown := [int(value) for value in present if int(value) not in classes]:
+  rles = mask_ops.encode_values(map_HW)
+  if unknown := [value for value in rles if value not in classes]:
     raise ValueError(f"holds the values {unknown[:5]}, which are no class")
   first = {}
   table = np.arange(256, dtype=np.uint8)
-  for value, name in sorted(classes.items()):
-    if name is not None:
-      table[value] = first.setdefault(name, value)
-  return table[map_HW]
+  for value in rles:
+    if classes[value] is not None:
+      table[value] = first.setdefault(classes[value], value)
+  if (table == np.arange(256)).all():
+    return rles
+  return mask_ops.encode_values(table[map_HW])
 
 
 def _stem(name):

@@ -21,14 +21,15 @@ class Annotated(NamedTuple):
   annotations: list[tuple[int, dict]]
 
 
-def categories(src: SourceFolder, name: str) -> dict[int, str]:
+def categories(src: SourceFolder, file: str) -> dict[int, str]:
   """{id: name}; ids have gaps, so positions say nothing. RecordError for a bad list."""
   names = {}
-  for index, entry in numbered(src, name, "categories.item"):
+  for index, entry in numbered(src, file, "categories.item"):
     try:
-      names[value(entry, "id", int)] = value(entry, "name", str)
+      name = fields.said(value(entry, "name", str), "name")
+      names[value(entry, "id", int)] = name
     except ValueError as error:
-      raise RecordError(name, f"categories/{index}", str(error)) from None
+      raise RecordError(file, f"categories/{index}", str(error)) from None
   return names
 
 

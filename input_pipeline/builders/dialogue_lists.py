@@ -182,12 +182,12 @@ def _gap(match):
 
 def _checked(path):
   """`path` in one spelling. ValueError for one that is no path below a folder."""
-  pure = pathlib.PurePosixPath(path)
-  if not pure.name:
+  parts = [part for part in path.split("/") if part not in ("", ".")]
+  if not parts:
     raise ValueError(f"image {path!r} is no path of a file")
-  if pure.is_absolute() or ".." in pure.parts:
+  if path[0] == "/" or ".." in parts:
     raise ValueError(f"image {path!r} leaves the folder of the data set")
-  return str(pure)
+  return "/".join(parts)
 
 
 def _list_file(src, name):

@@ -4,7 +4,7 @@ import abc
 from collections.abc import Iterator
 
 from input_pipeline import coco_masks, mask_ops
-from input_pipeline.builders import coco_lists
+from input_pipeline.builders import coco_lists, fields
 from input_pipeline.builders.builder import Builder, Unit
 from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.builders.one_target import one_target
@@ -70,6 +70,8 @@ class InstanceLists(Builder):
     for label, indices, category, segmentations in self._targets(unit["regions"]):
       id = f"{unit['id']}/{label}"
       try:
+        phrase = self.phrase(category, f"{self.card.name}/{id}")
+        phrase = fields.said(phrase, f"the name cut from {category!r}")
         mask_HW = _drawn(segmentations, photo)
       except ValueError as error:
         where = ",".join(str(index) for index in indices)
@@ -80,7 +82,7 @@ class InstanceLists(Builder):
         id=id,
         photo=photo,
         image_id=image_id,
-        phrase=self.phrase(category, f"{self.card.name}/{id}"),
+        phrase=phrase,
         rle=mask_ops.encode_rle(mask_HW),
       )
 

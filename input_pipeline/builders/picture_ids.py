@@ -5,7 +5,7 @@ COCO's pictures are in most sources: as `COCO_train2014_<12 digits>.jpg`, as
 they are known by number alone; `vg` and `gqa` share Visual Genome's numbers.
 """
 
-import pathlib
+import posixpath
 import re
 
 from input_pipeline.builders.folder import SourceFolder
@@ -46,7 +46,7 @@ def of_path(path: str, coco_numbers: dict[int, int] | None = None) -> str:
   for pattern, source in _FOLDERS:
     if match := pattern.search(path):
       return f"{source}/{match[1]}"
-  return str(pathlib.PurePosixPath(path).with_suffix(""))
+  return posixpath.splitext(path)[0]
 
 
 def read_coco_numbers(src: SourceFolder, *names: str) -> dict[int, int]:

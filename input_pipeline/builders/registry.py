@@ -25,6 +25,7 @@ BUILDERS: dict[str, tuple[str, str, dict]] = {
   "mmr": (f"{_HERE}.muse", "Mmr", {}),
   "mrseg": (f"{_HERE}.mrseg", "MrSeg", {}),
   "ade20k": (f"{_HERE}.ade20k", "Ade20k", {}),
+  "ade20k_full": (f"{_HERE}.ade20k_full", "Ade20kFull", {}),
   "cocostuff": (f"{_HERE}.cocostuff", "CocoStuff", {}),
   "mapillary": (f"{_HERE}.mapillary", "Mapillary", {}),
   "pascal_part": (f"{_HERE}.parts", "PascalPart", {}),

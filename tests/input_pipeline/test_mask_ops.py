@@ -173,3 +173,9 @@ def test_a_map_of_values_is_the_same_as_a_mask_for_each(kind):
   assert list(masks) == sorted(set(map_HW.flat))
   for value, rle in masks.items():
     assert rle == mask_ops.encode_rle(map_HW == value)
+
+
+@pytest.mark.parametrize("counts", [None, 5, True, {}, {"a": 1}])
+def test_counts_of_another_type_are_refused(counts):
+  with pytest.raises(ValueError, match="RLE counts are a"):
+    mask_ops.decode_rle({"size": [2, 3], "counts": counts})

@@ -7,6 +7,7 @@ from input_pipeline.builders.build import build
 from input_pipeline.open_source import open_source
 from tests import prist_files
 from tests.input_pipeline.builders import (
+  ade_full_files,
   class_files,
   dialogue_files,
   list_files,
@@ -36,6 +37,7 @@ SOURCES = {
   "mmr": (muse_files.write_mmr, {"test_mixed": 1}),
   "mrseg": (mrseg_files.write_mrseg, {"train": 3, "val": 1}),
   "ade20k": (class_files.write_ade20k, {"train": 3, "val": 1}),
+  "ade20k_full": (ade_full_files.write_ade20k_full, {"train": 5}),
   "cocostuff": (class_files.write_cocostuff, {"train": 2, "val": 2}),
   "mapillary": (class_files.write_mapillary, {"train": 2}),
   "pascal_part": (list_files.write_pascal_part, {"train": 4, "val": 1}),

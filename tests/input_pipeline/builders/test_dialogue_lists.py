@@ -1,6 +1,7 @@
 """Dialogues without masks: LLaVA, ShareGPT4V, ALLaVA."""
 
 import io
+import tracemalloc
 
 import pytest
 from PIL import Image
@@ -61,6 +62,20 @@ def test_all_conversations_about_a_picture_are_one_unit(tmp_path):
   builder = registry.make("llava_instruct_150k")
   units = list(builder.units(SourceFolder(tmp_path), "train"))
   assert [[i for _, i, *_ in unit["items"]] for unit in units] == [[1], [0, 2]]
+
+
+def test_memory_does_not_grow_with_the_list(tmp_path):
+  peaks = []
+  for count in (2_000, 16_000):
+    entries = [item(f"{i:012d}.jpg", "What? " * 9, "It. " * 9) for i in range(count)]
+    write_json(tmp_path / LIST, entries)
+    del entries
+    units = registry.make("llava_instruct_150k").units(SourceFolder(tmp_path), "train")
+    tracemalloc.start()
+    assert sum(1 for _ in units) == count
+    peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+  assert peaks[1] < 1.5 * peaks[0]
 
 
 def test_a_picture_has_one_id_in_every_folder_of_the_mix(tmp_path):

@@ -129,7 +129,7 @@ def test_each_bad_question_is_named_and_the_good_ones_stay(tmp_path):
     13: (
       "'refer_seg/images/mscoco/images/train2014/a\\x00.jpg' contains a NUL character"
     ),
-    14: "question 0: target 0: RLE counts are a int, want text or a list",
+    14: "question 0: target 0: RLE counts are a int",
   }
 
 

@@ -93,6 +93,13 @@ def test_a_missing_picture_costs_its_annotations_and_no_others(tmp_path):
   }
 
 
+def test_a_category_without_a_name_is_refused(tmp_path):
+  root, path, content = list_files.write_pascal_part(tmp_path)
+  write_json(path, content | {"categories": [{"id": 7, "name": " "}]})
+  with pytest.raises(UserError, match="train.json:categories/0: name is empty"):
+    built("pascal_part", root)
+
+
 def test_a_list_that_breaks_off_ends_the_build(tmp_path):
   root, path, _ = list_files.write_pascal_part(tmp_path)
   path.write_bytes(path.read_bytes()[:-40])
