@@ -23,43 +23,58 @@ def load(data: bytes, *, max_opcodes: int = MAX_OPCODES):
   """
   if len(data) > MAX_BYTES:
     raise ValueError(f"has {len(data):,} bytes, more than the limit {MAX_BYTES:,}")
-  machine = _Machine(data)
   try:
-    return machine.run(max_opcodes)
-  except _Refused as refused:
-    raise ValueError(f"is a pickle that {refused}") from None
-  except (IndexError, KeyError, TypeError, struct.error, ValueError) as error:
-    reason = " ".join(str(error).split())[:80]
-    raise ValueError(f"is no sound pickle, near byte {machine.at}: {reason}") from None
+    return Machine().run(data, max_opcodes)
+  except Refused as refused:
+    raise ValueError(str(refused)) from None
 
 
-class _Refused(Exception):
-  """What a pickle asks for and does not get."""
+class Refused(Exception):
+  """What a pickle asks for and does not get, or where it is damaged."""
 
 
-class _Machine:
-  """The stack machine of a pickle."""
+class Machine:
+  """The stack machine of a pickle. `steps` says what each opcode it knows does."""
 
-  def __init__(self, data):
-    self.data, self.at = data, 0
+  steps = {}  # set below, where the functions are
+  name = "its pickle"  # in messages
+
+  def __init__(self):
+    self.data, self.at = b"", 0
     self.stack, self.memo = [], {}
 
-  def run(self, max_opcodes):
+  def run(self, data: bytes, max_opcodes: int = MAX_OPCODES):
+    """What the pickle describes. Raises Refused."""
+    self.data = data
+    try:
+      return self._run(max_opcodes)
+    except (Refused, MemoryError):
+      raise
+    except Exception as error:  # a damaged one breaks this or that rule of the format
+      reason = " ".join(str(error).split())[:60].encode("unicode_escape").decode()
+      raise self.refusal(f"is damaged near byte {self.at}: {reason}") from None
+
+  def refusal(self, reason: str) -> Refused:
+    return Refused(f"{self.name} {reason}")
+
+  def _run(self, max_opcodes):
     for _ in range(max_opcodes):
+      if self.at >= len(self.data):
+        raise self.refusal("ends early")
       code = self.data[self.at]
       self.at += 1
       if code == 0x2E:  # STOP
-        return self.value()
-      step = _STEPS.get(code)
+        return self.pop()
+      step = self.steps.get(code)
       if step is None:
-        raise _Refused(f"holds the opcode {_name(code)}: refused")
+        raise self.refusal(f"holds the opcode {_name(code)}: refused")
       step(self)
-    raise _Refused(f"takes more than {max_opcodes:,} steps")
+    raise self.refusal(f"takes more than {max_opcodes:,} steps")
 
   def take(self, count):
     part = self.data[self.at : self.at + count]
     if len(part) < count:
-      raise ValueError("it ends early")
+      raise self.refusal("ends early")
     self.at += count
     return part
 
@@ -75,7 +90,7 @@ class _Machine:
   def push(self, value):
     self.stack.append(value)
 
-  def value(self):
+  def pop(self):
     value = self.stack.pop()
     if value is _MARK:
       raise ValueError("a mark out of place")
@@ -92,7 +107,7 @@ class _Machine:
     return items
 
   def last(self, numbers):
-    items = [self.value() for _ in range(numbers)]
+    items = [self.pop() for _ in range(numbers)]
     self.push(tuple(reversed(items)))
 
   def integer(self):
@@ -101,7 +116,7 @@ class _Machine:
     if digits in (b"00", b"01"):
       return self.push(digits == b"01")
     if len(digits) > _MAX_DIGITS:
-      raise _Refused(f"holds a number of {len(digits):,} digits")
+      raise self.refusal(f"holds a number of {len(digits):,} digits")
     self.push(int(digits.rstrip(b"L")))
 
   def quoted(self):
@@ -123,7 +138,7 @@ class _Machine:
     target = self.container(dict)
     for key, value in zip(items[::2], items[1::2], strict=True):
       if not isinstance(key, str | int):
-        raise _Refused(f"has a {type(key).__name__} as a key, want text")
+        raise self.refusal(f"has a {type(key).__name__} as a key, want text")
       target[key] = value
 
   def container(self, kind):
@@ -137,7 +152,7 @@ class _Machine:
     self.set_items(items)
 
   def set_one(self):
-    value, key = self.value(), self.value()
+    value, key = self.pop(), self.pop()
     self.set_items([key, value])
 
 
@@ -167,24 +182,24 @@ def _signed(data):
 
 
 # fmt: off
-_STEPS = {ord(letter): step for letter, step in {
+Machine.steps = {ord(letter): step for letter, step in {
   "\x80": lambda m: m.take(1),              "\x95": lambda m: m.take(8),
-  "(": lambda m: m.push(_MARK),             "0": lambda m: m.value(),
+  "(": lambda m: m.push(_MARK),             "0": lambda m: m.pop(),
   "N": lambda m: m.push(None),              "\x88": lambda m: m.push(True),
-  "\x89": lambda m: m.push(False),          "I": _Machine.integer,
-  "L": _Machine.integer,                    "J": lambda m: m.push(m.number("<i")),
+  "\x89": lambda m: m.push(False),          "I": Machine.integer,
+  "L": Machine.integer,                    "J": lambda m: m.push(m.number("<i")),
   "K": lambda m: m.push(m.number("<B")),    "M": lambda m: m.push(m.number("<H")),
   "\x8a": _sized("<B", _signed),            "F": lambda m: m.push(float(m.line())),
-  "G": lambda m: m.push(m.number(">d")),    "S": _Machine.quoted,
+  "G": lambda m: m.push(m.number(">d")),    "S": Machine.quoted,
   "T": _sized("<I", _text),                 "U": _sized("<B", _text),
   "V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
   "X": _sized("<I", _unicode),              "\x8c": _sized("<B", _unicode),
   "\x8d": _sized("<Q", _unicode),           "C": _sized("<B", _text),
   "B": _sized("<I", _text),
   "]": lambda m: m.push([]),                "l": lambda m: m.push(m.to_mark()),
-  "a": lambda m: m.extend([m.value()]),     "e": lambda m: m.extend(m.to_mark()),
-  "}": lambda m: m.push({}),                "d": _Machine.new_dict,
-  "s": _Machine.set_one,                    "u": lambda m: m.set_items(m.to_mark()),
+  "a": lambda m: m.extend([m.pop()]),     "e": lambda m: m.extend(m.to_mark()),
+  "}": lambda m: m.push({}),                "d": Machine.new_dict,
+  "s": Machine.set_one,                    "u": lambda m: m.set_items(m.to_mark()),
   ")": lambda m: m.push(()),                "t": lambda m: m.push(tuple(m.to_mark())),
   "\x85": lambda m: m.last(1),              "\x86": lambda m: m.last(2),
   "\x87": lambda m: m.last(3),

@@ -14,12 +14,17 @@ MAX_LABELS = 1_000  # of one photograph, drawn for one conversation
 def read_annotated(src: SourceFolder, name: str, height: int, width: int) -> Photo:
   """The picture of a file, which its annotations state to be of this size."""
   photo = read_photo(src, name)
+  check_stated(photo, name, height, width)
+  return photo
+
+
+def check_stated(photo: Photo, name: str, height: int, width: int) -> None:
+  """ValueError unless a picture has the size that its annotations state."""
   if (photo.height, photo.width) != (height, width):
     raise ValueError(
       f"{name}: is {photo.height} pixels high and {photo.width} wide, its annotations"
       f" are for {height} and {width}"
     )
-  return photo
 
 
 def union_rle(segmentations, height: int, width: int) -> dict:

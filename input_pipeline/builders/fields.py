@@ -74,7 +74,7 @@ def kind(entry, key: str) -> str:
 
 def class_name(name: str) -> str:
   """`car_(automobile)` as one says it: "car"."""
-  return name.split("_(")[0].replace("_", " ").strip()
+  return name.split("_(")[0].replace("_", " ").strip() or name.strip()
 
 
 def as_pairs(entries: Iterable) -> Iterator[tuple[str, object]]:

@@ -10,6 +10,7 @@ from input_pipeline.builders import class_maps, fields, reasonseg
 from input_pipeline.builders.annotated import union_rle
 from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.builders.photographs import Photo
+from input_pipeline.records import RecordError
 
 ROOT = "annotations_folder"
 _PACO = "paco_lvis/annotations/paco_lvis_v1"
@@ -73,7 +74,7 @@ def stored(
 
 
 def draw(src: SourceFolder, mask: Mapping, photo: Photo) -> dict:
-  """RLE of a mask as `stored` describes it. ValueError or RecordError without one."""
+  """RLE of a mask as `stored` describes it. Raises ValueError, which names it."""
   try:
     if mask.get("labelme"):
       content = src.json(mask["labelme"], fallback_encoding="cp1252")
@@ -83,6 +84,8 @@ def draw(src: SourceFolder, mask: Mapping, photo: Photo) -> dict:
       class_maps.check_size(map_HW, photo)
       return mask_ops.encode_rle(map_HW == mask["value"])
     return union_rle([mask["segmentation"]], photo.height, photo.width)
+  except RecordError as error:
+    raise ValueError(f"mask {mask['key']}: {error.file}: {error.reason}") from None
   except ValueError as error:
     raise ValueError(f"mask {mask['key']}: {error}") from None
 

@@ -14,7 +14,7 @@ from input_pipeline import mask_ops
 from input_pipeline.builders import fields, picture_ids, wording
 from input_pipeline.builders.annotated import (
   MAX_LABELS,
-  read_annotated,
+  check_stated,
   several_segs,
   union_rle,
 )
@@ -23,6 +23,7 @@ from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.builders.grouping import grouped
 from input_pipeline.builders.lists import numbered
 from input_pipeline.builders.muse_cards import MMR, MUSE
+from input_pipeline.builders.photographs import read_photo
 from input_pipeline.records import SEG_TOKEN, RecordError, SegConversation
 
 _COCO = (
@@ -68,10 +69,16 @@ class SeveralMasks(Builder):
           yield {"file": file, "image": name, "items": items}
 
   def records(self, src: SourceFolder, unit) -> Iterator[SegConversation | RecordError]:
-    name = _find(src, unit["image"])
+    try:
+      name = _find(src, unit["image"])
+      photo = read_photo(src, name)
+    except ValueError as error:
+      for item in unit["items"]:
+        yield RecordError(unit["file"], item["index"], str(error))
+      return
     for item in unit["items"]:
       try:
-        photo = read_annotated(src, name, item["height"], item["width"])
+        check_stated(photo, name, item["height"], item["width"])
       except ValueError as error:
         yield RecordError(unit["file"], item["index"], str(error))
         continue

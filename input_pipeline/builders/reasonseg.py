@@ -197,6 +197,9 @@ def _shape(i, shape):
     points_N2 = np.asarray(points, np.float64).reshape(-1, 2)
   except (TypeError, ValueError, OverflowError):
     raise ValueError(f"shape {i}: points are no list of [x, y]") from None
+  if not np.abs(points_N2).max(initial=0) <= mask_ops.MAX_COORDINATE:
+    limit = f"{mask_ops.MAX_COORDINATE:g} pixels"
+    raise ValueError(f"shape {i}: a coordinate is not finite or past {limit}")
   if _is_target(label) and mask_ops.is_degenerate(points_N2):
     raise ValueError(f"shape {i}: its {len(points_N2)} points enclose nothing")
   return label, points_N2

@@ -12,8 +12,14 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
-from input_pipeline import mask_ops, plain_pickle
-from input_pipeline.builders import fields, picture_ids, refer_cards, wording
+from input_pipeline import mask_ops
+from input_pipeline.builders import (
+  fields,
+  picture_ids,
+  refer_cards,
+  refer_lists,
+  wording,
+)
 from input_pipeline.builders.annotated import (
   read_annotated,
   several_segs,
@@ -24,7 +30,6 @@ from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.builders.grouping import grouped
 from input_pipeline.records import (
   SEG_TOKEN,
-  WHOLE_FILE,
   RecordError,
   SegConversation,
 )
@@ -69,7 +74,9 @@ class Refer(Builder):
     with contextlib.ExitStack() as stack:
       parsed = self._refs(src, files, split, wanted)
       refs = stack.enter_context(grouped(fields.as_pairs(parsed)))
-      images = stack.enter_context(grouped(_images(src, files.instances, wanted)))
+      images = stack.enter_context(
+        grouped(refer_lists.images_of(src, files.instances, wanted.images))
+      )
       labels = stack.enter_context(grouped(self._labels(src, files.instances, wanted)))
       yield from fields.errors(refs)
       for image_id, members in refs:
@@ -111,7 +118,7 @@ class Refer(Builder):
 
   def _refs(self, src, files, split, wanted):
     """(image_id, ref) pairs of a split and errors; fills `wanted`."""
-    for index, raw in _raw_refs(src, files.refs):
+    for index, raw in refer_lists.raw_refs(src, files.refs):
       try:
         if self._is_in(_split_of(raw), split):
           ref = self._parse(raw) | {"index": index}
@@ -156,20 +163,23 @@ class Refer(Builder):
   def _labels(self, src, instances, wanted):
     """(annotation id, what of it draws the target) pairs."""
     for item in src.items(instances, "annotations.item"):
-      if isinstance(item, dict) and _is_in(item.get("id"), wanted.labels):
+      if isinstance(item, dict) and refer_lists.is_in(item.get("id"), wanted.labels):
         keys = ("image_id", "segmentation", "iscrowd", "category_id")
         yield item["id"], {key: item.get(key) for key in keys}
 
   def _unit(self, files, image_id, images, refs, labels):
     """The unit of a photograph, and errors for those of its refs that lack a part."""
-    if reason := _image_defect(image_id, images, files.instances):
+    if reason := refer_lists.image_defect(image_id, images, files.instances):
       for ref in refs:
         yield RecordError(files.refs, ref["index"], reason)
       return
     image, whole = images[0], []
     for ref in refs:
       try:
-        ref["labels"] = [_label(labels, n, image_id, files) for n in ref["labels"]]
+        ref["labels"] = [
+          refer_lists.label_of(labels, n, image_id, files.instances)
+          for n in ref["labels"]
+        ]
         whole.append(ref)
       except ValueError as error:
         yield RecordError(files.refs, ref["index"], str(error))
@@ -244,20 +254,6 @@ def _first(src, *names):
   return src.first(*(f"{root}{name}" for root in _ROOTS for name in names))
 
 
-def _raw_refs(src, name):
-  """(index, entry) of the list of expressions, a pickle or JSON."""
-  if name.endswith(".json"):
-    yield from enumerate(src.items(name))
-    return
-  try:
-    refs = plain_pickle.load(src.read(name, plain_pickle.MAX_BYTES))
-    if not isinstance(refs, list):
-      raise ValueError(f"holds a {type(refs).__name__}, want a list of expressions")
-  except ValueError as error:
-    raise RecordError(name, WHOLE_FILE, str(error)) from None
-  yield from enumerate(refs)
-
-
 def _split_of(raw):
   try:
     return fields.text(fields.mapping(raw, "the entry"), "split", 40)
@@ -270,41 +266,3 @@ def _names(named, split):
   if split.startswith("test") and named.startswith("test") and len(split) == 5:
     return split[4] in named[4:]
   return named == split
-
-
-def _is_in(number, numbers):
-  return isinstance(number, int) and number in numbers
-
-
-def _images(src, instances, wanted):
-  """(image id, its entry) pairs of the photographs of a split."""
-  for item in src.items(instances, "images.item"):
-    if isinstance(item, dict) and _is_in(item.get("id"), wanted.images):
-      keys = ("file_name", "height", "width")
-      yield item["id"], {key: item.get(key) for key in keys}
-
-
-def _image_defect(image_id, images, file):
-  """Why a photograph cannot be used; "": it can."""
-  if not images:
-    return f"image_id {image_id} is not in {file}"
-  try:
-    fields.text(images[0], "file_name", 1024)
-    for key in ("height", "width"):
-      fields.whole(images[0], key)
-  except ValueError as error:
-    return f"image {image_id} of {file}: {error}"
-  return ""
-
-
-def _label(labels, number, image_id, files):
-  """The annotation of a number. ValueError without one, or of another photograph."""
-  found = labels[number]
-  if not found:
-    raise ValueError(f"ann_id {number} is not in {files.instances}")
-  if str(found[0]["image_id"]) != image_id:
-    raise ValueError(
-      f"ann_id {number} is of image {found[0]['image_id']}, the expression of"
-      f" image {image_id}"
-    )
-  return found[0]

@@ -150,6 +150,7 @@ def test_uncompressed_rle_is_read():
     {"size": "big", "counts": [16]},
     {"size": [float("inf"), 4], "counts": [16]},
     {"counts": [16]},
+    {"size": [4, 4], "counts": 16},
     {"size": [4, 4], "counts": "0" * 100_000},
   ],
 )

@@ -3,6 +3,7 @@
 import os
 import pickle
 
+import numpy as np
 import pytest
 
 from input_pipeline import plain_pickle
@@ -57,17 +58,17 @@ def test_nothing_is_called(protocol, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ("data", "reason"),
   [
-    (b"", "no sound pickle"),
-    (b"\x80\x02]q\x00", "no sound pickle"),
+    (b"", "ends early"),
+    (b"\x80\x02]q\x00", "ends early"),
     (b"(.", "a mark out of place"),
-    (b"a.", "no sound pickle"),
-    (b"l.", "no sound pickle"),
+    (b"a.", "is damaged near byte"),
+    (b"l.", "is damaged near byte"),
     (b"]I1\nI2\ns.", "no dict"),
     (b"}(]I1\nu.", "has a list as a key"),
     (b"X\xff\xff\xff\xffab.", "ends early"),
     (b"I" + b"9" * 5000 + b"\n.", "5,000 digits"),
     (b"S'open\n.", "without quotes"),
-    (b"h\x05.", "no sound pickle"),
+    (b"h\x05.", "is damaged near byte"),
     (b"(i os\nsystem\n.", "INST: refused"),
     (b"\x82\x01.", "EXT1: refused"),
     (b"P1\n.", "PERSID: refused"),
@@ -92,3 +93,20 @@ def test_a_nest_of_shared_lists_costs_what_it_spells():
   # Thirty levels of [x, x]: 2**30 values for whoever walks it, sixty steps for us.
   data = b"]q\x00" + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(30)) + b"."
   assert len(plain_pickle.load(data, max_opcodes=300)) == 2
+
+
+def test_two_thousand_damaged_pickles_are_read_or_refused():
+  rng = np.random.default_rng(0)
+  originals = [pickle.dumps(VALUE, p) for p in range(pickle.HIGHEST_PROTOCOL + 1)]
+  outcomes = set()
+  for i in range(2000):
+    data = bytearray(originals[i % len(originals)])
+    for _ in range(rng.integers(1, 5)):
+      data[rng.integers(len(data))] = rng.integers(256)
+    try:
+      plain_pickle.load(bytes(data), max_opcodes=10_000)
+      outcomes.add("read")
+    except ValueError as error:
+      assert "\n" not in str(error)
+      outcomes.add("refused")
+  assert outcomes == {"read", "refused"}

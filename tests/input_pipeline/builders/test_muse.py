@@ -101,6 +101,9 @@ def test_each_bad_question_is_named_and_the_good_ones_stay(tmp_path):
     item(["a"], [dog], file_name="COCO_train2014_000000000077.jpg"),
     item(["a"], [dog], height=HEIGHT + 1),
     "text",
+    item(["a"], [dog], file_name="../../secret.jpg"),
+    item(["a"], [dog], file_name="a\0.jpg"),
+    item(["a"], [[DOG_TARGET | {"segmentation": {"size": [30, 40], "counts": 7}}]]),
   ]
   files.write_muse(tmp_path, items)
   records, errors = build_in_memory(MUSE, tmp_path, "train")
@@ -122,6 +125,11 @@ def test_each_bad_question_is_named_and_the_good_ones_stay(tmp_path):
       " annotations are for 31 and 40"
     ),
     11: "the entry is a str, want an object",
+    12: "'refer_seg/images/mscoco/images/../../secret.jpg' leaves its folder",
+    13: (
+      "'refer_seg/images/mscoco/images/train2014/a\\x00.jpg' contains a NUL character"
+    ),
+    14: "question 0: target 0: RLE counts are a int",
   }
 
 

@@ -134,6 +134,10 @@ BAD = {
     {"shapes": [shape("target", [[0, 0], [1e9, 0], [9, 9]])]},
     "past 1e+06 pixels",
   ),
+  "huge": (
+    {"shapes": [shape("target", [[0, 0], [1e308, 1e308], [9, 1e308]])]},
+    "past 1e+06 pixels",
+  ),
 }
 
 

@@ -157,7 +157,7 @@ def test_a_pickle_that_calls_something_is_refused(tmp_path):
 
   files.write_refcoco(tmp_path)
   (tmp_path / "refcoco/refs(unc).p").write_bytes(pickle.dumps([Evil()], 2))
-  with pytest.raises(UserError, match=r"refs\(unc\).p:-: is a pickle that .* GLOBAL"):
+  with pytest.raises(UserError, match=r"refs\(unc\).p:-: its pickle holds .* GLOBAL"):
     build_in_memory(REFCOCO, tmp_path, "train")
   assert not (tmp_path / "made").exists()
 
