@@ -15,6 +15,7 @@ REQUIRES = [
   "etils[epath]>=1.12,<2",
   "grain>=0.2.12,<0.3",
   "array_record>=0.8,<0.9",
+  "ijson>=3.3,<4",
   # Public data sets will be read through it; no module imports it yet.
   "tensorflow-datasets>=4.9.8,<5",
   "ml-collections>=1.0,<2",

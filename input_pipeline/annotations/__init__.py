@@ -1,0 +1,1 @@
+"""Annotated photographs of users: one reader a form, all to `photo.LabelledPhoto`."""
