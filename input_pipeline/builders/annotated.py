@@ -3,7 +3,7 @@
 Every function raises ValueError with a reason fit for the end of a problem line.
 """
 
-from input_pipeline import coco_masks, mask_ops
+from input_pipeline import coco_masks, exif, mask_ops
 from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.builders.photographs import Photo, read_photo
 from input_pipeline.records import SEG_TOKEN
@@ -13,18 +13,25 @@ MAX_LABELS = 1_000  # of one photograph, drawn for one conversation
 
 def read_annotated(src: SourceFolder, name: str, height: int, width: int) -> Photo:
   """The picture of a file, which its annotations state to be of this size."""
-  photo = read_photo(src, name)
-  check_stated(photo, name, height, width)
-  return photo
+  return as_stated(read_photo(src, name), name, height, width)
 
 
-def check_stated(photo: Photo, name: str, height: int, width: int) -> None:
-  """ValueError unless a picture has the size that its annotations state."""
+def as_stated(photo: Photo, name: str, height: int, width: int) -> Photo:
+  """A picture that has the size that its annotations state.
+
+  Where that is the size before a quarter turn by EXIF, they are for the pixels as they
+  are stored: the picture is not turned then. ValueError for any other size.
+  """
+  turn = exif.orientation(photo.data)
+  if exif.is_quarter_turn(turn) and (photo.width, photo.height) == (height, width):
+    if height != width:
+      return Photo(exif.without_orientation(photo.data), height, width)
   if (photo.height, photo.width) != (height, width):
     raise ValueError(
       f"{name}: is {photo.height} pixels high and {photo.width} wide, its annotations"
       f" are for {height} and {width}"
     )
+  return photo
 
 
 def union_rle(segmentations, height: int, width: int) -> dict:

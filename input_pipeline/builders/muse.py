@@ -14,7 +14,7 @@ from input_pipeline import mask_ops
 from input_pipeline.builders import fields, picture_ids, wording
 from input_pipeline.builders.annotated import (
   MAX_LABELS,
-  check_stated,
+  as_stated,
   several_segs,
   union_rle,
 )
@@ -78,13 +78,13 @@ class SeveralMasks(Builder):
       return
     for item in unit["items"]:
       try:
-        check_stated(photo, name, item["height"], item["width"])
+        shown = as_stated(photo, name, item["height"], item["width"])
       except ValueError as error:
         yield RecordError(unit["file"], item["index"], str(error))
         continue
       for number, asked in item["questions"]:
         try:
-          yield self._record(photo, unit["image"], item["index"], number, asked)
+          yield self._record(shown, unit["image"], item["index"], number, asked)
         except ValueError as error:
           reason = f"question {number}: {error}"
           yield RecordError(unit["file"], item["index"], reason)

@@ -14,9 +14,6 @@ from PIL import Image
 from input_pipeline import image_ops
 from input_pipeline.builders.folder import SourceFolder
 
-_ORIENTATION = 0x0112
-_QUALITY = 95  # of a JPEG that is written anew because its EXIF data turn it
-
 
 class Photo(NamedTuple):
   """An encoded picture and its size in pixels."""
@@ -39,23 +36,19 @@ def find(src: SourceFolder, name: str, prefixes: tuple[str, ...]) -> str:
 def read_photo(src: SourceFolder, name: str) -> Photo:
   """The picture of a file. Raises ValueError with the file and the reason.
 
-  A picture that its EXIF data turn is stored turned, as `cv2.imread` shows it to the
+  Its size is that of the picture as EXIF turns it, as `cv2.imread` shows it to the
   published loaders. Of a GIF, whatever its name, the first frame becomes a PNG.
   """
   try:
     data = src.read(name)
     if data[:4] == b"GIF8":
       data = _first_frame(data)
-    image_HWC = image_ops.decode_image(data)
-    orientation = _orientation(data)
-    if orientation != 1:
-      image_HWC = _turned(image_HWC, orientation)
-      data = _jpeg(image_HWC)
+    height, width = image_ops.decode_image(data).shape[:2]
   except FileNotFoundError:
     raise ValueError(f"{name}: no such file") from None
   except (ValueError, image_ops.ImageError) as error:
     raise ValueError(f"{name}: {error}") from None
-  return Photo(data, *image_HWC.shape[:2])
+  return Photo(data, height, width)
 
 
 def _first_frame(data):
@@ -69,31 +62,3 @@ def _first_frame(data):
   except Image.DecompressionBombError as error:
     raise ValueError(str(error)) from None
   return cv2.imencode(".png", image_HWC[..., ::-1])[1].tobytes()
-
-
-def _orientation(data):
-  """1 to 8 of a JPEG's EXIF data; 1, as stored, where they do not say."""
-  if data[:3] != b"\xff\xd8\xff" or b"Exif\0\0" not in data[:65536]:
-    return 1
-  try:
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-      found = image.getexif().get(_ORIENTATION, 1)
-  except (OSError, ValueError, SyntaxError, struct.error, TypeError, KeyError):
-    return 1  # damaged EXIF data turn nothing; the pixels are sound
-  return found if isinstance(found, int) and 1 <= found <= 8 else 1
-
-
-def _turned(image_HWC, orientation):
-  """The picture as EXIF says that it is to be shown."""
-  if orientation >= 5:
-    image_HWC = image_HWC.transpose(1, 0, 2)
-  if orientation in (2, 3, 6, 7):
-    image_HWC = image_HWC[:, ::-1]
-  if orientation in (3, 4, 7, 8):
-    image_HWC = image_HWC[::-1]
-  return np.ascontiguousarray(image_HWC)
-
-
-def _jpeg(image_HWC):
-  options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-  return cv2.imencode(".jpg", image_HWC[..., ::-1], options)[1].tobytes()

@@ -1,8 +1,13 @@
 """PRIST in its published layouts: dialogues with a focus, labelme files of targets."""
 
+import contextlib
+import dataclasses
+import os
+import pathlib
+import tempfile
 from collections.abc import Iterator
 
-from input_pipeline import image_ops, labelme, prist
+from input_pipeline import prist, prist_folders, safe_files
 from input_pipeline.builders import fields
 from input_pipeline.builders.builder import Builder, Card
 from input_pipeline.builders.folder import SourceFolder
@@ -73,80 +78,44 @@ class Prist(Builder):
           yield {"root": root, "split": split, "img_id": name, "entries": entries}
 
   def records(self, src: SourceFolder, unit) -> Iterator[SegConversation | RecordError]:
-    files = _Files(src, unit)
-    for index, raw in unit["entries"]:
-      entry = parse_entry(raw)
-      try:
-        image, (height, width) = files.photo()
-        annotation = files.annotation() if any(entry.focuses) else None
-        drawn = files.named(
-          prist.draw_targets, entry.focuses, annotation, height, width
-        )
-      except ValueError as error:
-        yield RecordError(files.list, index, str(error))
-        continue
-      yield SegConversation(
-        id=str(index),
-        source="prist",
-        image=image,
-        turns=entry.turns,
-        targets=drawn.targets,
-        image_id=f"openimages/{files.stem}",
-      )
-
-
-class _Files:
-  """Photograph and labels of a unit; each is read once, or fails each time alike."""
-
-  def __init__(self, src, unit):
-    self._src, self._root, split = src, unit["root"], unit["split"]
-    self.list = f"{self._root}{split}.json"
-    self._name = unit["img_id"]
-    self.stem = self._name.rpartition(".")[0] or self._name
+    root, split, name = unit["root"], unit["split"], unit["img_id"]
     below = f"multiturn/{split}/"
-    self._photos = ("images/", f"{split}/", "textcaps/train/", below)
-    self._masks = ("masks/", f"{split}/masks/", "textcaps/masks/", f"{below}masks/")
-    self._read = {}
+    photos = ("images/", f"{split}/", "textcaps/train/", below)
+    masks = ("masks/", f"{split}/masks/", "textcaps/masks/", f"{below}masks/")
+    with contextlib.ExitStack() as stack:
+      labels = prist_folders.annotation_name(name)
+      read = prist.PristDataset(
+        root=src.root,
+        split=split,
+        raw_entries=[raw for _, raw in unit["entries"]],
+        notes=[],
+        images=_folders(src, [f"{root}{folder}" for folder in photos], name, stack),
+        masks=_folders(src, [f"{root}{folder}" for folder in masks], labels, stack),
+      )
+      for i, (index, _) in enumerate(unit["entries"]):
+        yield _renumbered(read.load(i), f"{root}{split}.json", index)
 
-  def photo(self):
-    """(encoded picture, (height, width)). ValueError names the file."""
-    return self._once("photo", self._photos, self._name, _checked_photo)
 
-  def annotation(self):
-    """`labelme.Annotation` of the picture. ValueError names the file."""
-    return self._once("labels", self._masks, f"{self.stem}.json", _checked_labels)
+def _renumbered(found, file, index):
+  """What the reader gives, with the place in the source's own list."""
+  if isinstance(found, RecordError):
+    return RecordError(file, index, found.reason)
+  stem = os.path.splitext(found.image_id)[0]
+  return dataclasses.replace(found, id=str(index), image_id=f"openimages/{stem}")
 
-  def named(self, function, *args):
-    """`function(*args)`; a ValueError of it names the file of the labels."""
-    try:
-      return function(*args)
-    except ValueError as error:
-      file = self._find(self._masks, f"{self.stem}.json")
-      raise ValueError(f"{file}: {error}") from None
 
-  def _once(self, key, folders, name, read):
-    if key not in self._read:
-      self._read[key] = self._attempt(folders, name, read)
-    value = self._read[key]
-    if isinstance(value, ValueError):
-      raise value
-    return value
-
-  def _attempt(self, folders, name, read):
-    file = name
-    try:
-      file = self._find(folders, name)
-      return read(self._src, file)
-    except FileNotFoundError:
-      return ValueError(f"{file}: no such file")
-    except RecordError as error:
-      return ValueError(f"{file}: {error.reason}")
-    except (ValueError, image_ops.ImageError) as error:
-      return ValueError(f"{file}: {error}")
-
-  def _find(self, folders, name):
-    names = [f"{self._root}{folder}{name}" for folder in folders]
-    return self._src.first(*names) or names[0]
+def _folders(src, names, file, stack):
+  """The folders for the reader; of a bucket a copy that holds the one file."""
+  if "://" not in str(src.root):
+    return tuple(prist_folders.Folder(src.path(name), name) for name in names)
+  copies = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+  safe_files.check_relative(file)
+  for name in names:
+    if src.is_file(f"{name}{file}"):
+      copy = copies / name / file
+      copy.parent.mkdir(parents=True, exist_ok=True)
+      copy.write_bytes(src.read(f"{name}{file}"))
+  return tuple(prist_folders.Folder(copies / name, name) for name in names)
 
 
 def _root(src):
@@ -162,12 +131,3 @@ def _entries(src, file):
       yield RecordError(file, index, entry.problems[0])
     else:
       yield entry.img_id, [index, raw]
-
-
-def _checked_photo(src, file):
-  data = src.read(file)
-  return data, image_ops.decode_image(data).shape[:2]
-
-
-def _checked_labels(src, file):
-  return labelme.parse_annotation(src.json(file, fallback_encoding="cp1252"))

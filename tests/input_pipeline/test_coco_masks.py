@@ -7,6 +7,7 @@ from pycocotools import mask as coco
 from input_pipeline import coco_masks, mask_ops
 
 HEIGHT, WIDTH = 37, 53
+pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 
 
 def drawn_by_coco(polygon, height=HEIGHT, width=WIDTH):

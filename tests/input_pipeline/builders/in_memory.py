@@ -1,12 +1,11 @@
 """Builds a split of a source without writing it, and small files that sources hold."""
 
-import io
 import json
 
 import numpy as np
 from PIL import Image
 
-from input_pipeline import mask_ops
+from input_pipeline import image_ops, mask_ops
 from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.records import RecordError, SegConversation
 
@@ -39,7 +38,7 @@ def assert_whole(record: SegConversation):
   if not record.image:  # text alone
     assert (record.targets, record.image_id) == ((), "")
     return
-  size = Image.open(io.BytesIO(record.image)).size[::-1]
+  size = image_ops.image_size(record.image)
   for name, rle in record.targets:
     assert tuple(rle["size"]) == size
     assert bool(name) == bool(mask_ops.rle_area(rle))

@@ -67,6 +67,30 @@ def test_the_plain_layout_gives_what_the_reader_gives(tmp_path):
   ]
 
 
+class Bucket(SourceFolder):
+  """A folder that says that it is a bucket: nothing opens its files by their paths."""
+
+  def __init__(self, folder):
+    super().__init__(folder)
+    self._files, self.root = self.root, "gs://bucket/prist"
+
+  def path(self, name):
+    return self._files / name
+
+
+def test_a_bucket_gives_what_a_folder_gives(tmp_path):
+  published(tmp_path, [record("0a1f.jpg"), record("gone.jpg")])
+  (wanted,), errors = build_in_memory(PRIST, tmp_path, "train")
+  source = Bucket(tmp_path)
+  found = [
+    record
+    for unit in PRIST.units(source, "train")
+    for record in PRIST.records(source, unit)
+  ]
+  assert found[0] == wanted
+  assert str(found[1]) == str(errors[0])
+
+
 def test_each_bad_dialogue_is_named(tmp_path):
   bad = [
     record("0a1f.jpg"),

@@ -17,6 +17,7 @@ from tests.input_pipeline.builders.in_memory import (
   masks,
   reasons,
   write_json,
+  write_photo,
 )
 from tests.input_pipeline.builders.refer_files import HEIGHT, WIDTH, ref
 
@@ -148,6 +149,17 @@ def test_a_picture_of_another_size_is_named(refcoco, tmp_path):
   _, errors = build_in_memory(REFCOCO, tmp_path, "train")
   assert [error.record for error in errors] == [0, 2]
   assert "is 30 pixels high and 40 wide, its annotations" in errors[0].reason
+
+
+@pytest.mark.parametrize("stored", [(HEIGHT, WIDTH), (WIDTH, HEIGHT)])
+def test_a_picture_is_turned_as_its_annotations_are(tmp_path, stored):
+  files.write_refcoco(tmp_path)
+  name = "images/mscoco/images/train2014/" + files.coco_name(30)
+  write_photo(tmp_path / name, *stored, exif=6)
+  (record,), errors = build_in_memory(REFCOCO, tmp_path, "val")
+  assert not errors
+  assert image_ops.decode_image(record.image).shape == (HEIGHT, WIDTH, 3)
+  np.testing.assert_array_equal(masks(record)[0], drawn(files.MAN))
 
 
 def test_a_pickle_that_calls_something_is_refused(tmp_path):
