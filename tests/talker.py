@@ -57,6 +57,7 @@ class FakeGenerator:
       "num_seg": np.zeros(B, int),
       "seg_valid": np.zeros((B, M), int),
       "mask_logits": np.zeros((B, M, SIDE, SIDE), np.float32),
+      "iou": np.full((B, M), 0.5, np.float32),
     }
     for b, asked in enumerate(prompts):
       if asked is None:
@@ -82,13 +83,37 @@ class FakeGenerator:
 
 
 class FakeSession:
-  """What `generator.Session` is to a conversation."""
+  """What `generator.Session` is to a conversation; remembers the hints it was given."""
+
+  max_new_tokens = 64
 
   def __init__(self, generator, encoded):
     self._generator, self._encoded = generator, encoded
 
-  def turn(self, prompts, sampling=None):
-    return self._generator.answer(prompts, self._encoded)
+  def turn(self, prompts, sampling=None, hints=None):
+    self.ask(prompts)
+    return self.answers(hints)
+
+  def ask(self, prompts):
+    self._out = self._generator.answer(prompts, self._encoded)
+
+  def go_on(self, limit, sampling=None):
+    pass
+
+  def progress(self):
+    return [
+      (tokens[:count], True)
+      for tokens, count in zip(
+        self._out["tokens"], self._out["num_tokens"], strict=True
+      )
+    ]
+
+  def answers(self, hints=None):
+    self._generator.hints = hints
+    return self._out
+
+  def copy(self):
+    return FakeSession(self._generator, self._encoded)
 
 
 class FakeLoaded(load.Loaded):

@@ -28,6 +28,7 @@ ORDER = (
   ("scale",),
   ("parity",),
   ("cli",),
+  ("miras_jax",),  # the package itself: what it exports
 )
 FLOOR = {name: floor for floor, names in enumerate(ORDER) for name in names}
 MAX_LINES = 400

@@ -127,7 +127,7 @@ def decode(
   return jax.lax.while_loop(lambda state: active(state).any(), add_token, state)
 
 
-def read(model, params, state: State, encoded, ids, *, max_masks) -> dict:
+def read(model, params, state: State, encoded, ids, hints=None, *, max_masks) -> dict:
   """What the rows have answered in their turn, a dict:
 
   tokens [B, G]          new tokens, `</s>` included where there was one, then pad
@@ -138,6 +138,8 @@ def read(model, params, state: State, encoded, ids, *, max_masks) -> dict:
   seg_valid [B, M]       1 where a slot has a [SEG]
   seg_at [B, M]          index of that [SEG] among the new tokens
   mask_logits [B, M, H, W], iou [B, M]   zeros when no row has a [SEG]
+
+  hints: what a user has pointed at, see `Sam.masks_from_text`.
   """
   call = _call(model, params)
   segs = find_segs(state.tokens_BG, ids, max_masks)
@@ -147,7 +149,7 @@ def read(model, params, state: State, encoded, ids, *, max_masks) -> dict:
   )
 
   def masks():
-    return call(encoded["sam"], prompt_BMC, method="masks")
+    return call(encoded["sam"], prompt_BMC, hints, method="masks")
 
   def nothing():
     return jax.tree.map(

@@ -6,6 +6,7 @@ new image, or when the oldest rounds no longer fit.
 """
 
 import collections
+import copy
 import functools
 
 import jax
@@ -71,9 +72,10 @@ class Session:
     rows, new = len(encoded["image_tokens"]), generator.max_new_tokens
     self._state = stages.new_state(generator.model, rows, max_len + new, new)
     self._said = [np.zeros(0, np.int32)] * rows  # tokens whose keys the cache holds
+    self.max_new_tokens = generator.max_new_tokens
     self.read_tokens = 0  # by all rows in all turns, without padding
 
-  def turn(self, prompts, sampling=None) -> dict:
+  def turn(self, prompts, sampling=None, hints=None) -> dict:
     """Answers rows; returns what `stages.read` does, on the device.
 
     prompts: for each row its whole conversation up to where the answer begins, with
@@ -81,7 +83,7 @@ class Session:
     """
     self.ask(prompts)
     self.go_on(self._generator.max_new_tokens, sampling)
-    return self.answers()
+    return self.answers(hints)
 
   def ask(self, prompts):
     """Reads the prompts; see `turn`."""
@@ -109,10 +111,10 @@ class Session:
     inputs = self._encoded, generator.ids, sampling, jnp.int32(limit)
     self._state = generator._decode(generator.params, self._state, *inputs)
 
-  def answers(self) -> dict:
+  def answers(self, hints=None) -> dict:
     """What has been answered so far; remembers the tokens."""
     generator = self._generator
-    inputs = self._state, self._encoded, generator.ids
+    inputs = self._state, self._encoded, generator.ids, hints
     out = generator._read(generator.params, *inputs)
     tokens, counts, lengths = jax.device_get(
       (out["tokens"], out["num_tokens"], self._state.length_B)
@@ -121,6 +123,21 @@ class Session:
       said = self._said[b][: lengths[b]]
       self._said[b] = np.concatenate([said, tokens[b, :count]])
     return out
+
+  def copy(self) -> "Session":
+    """Another session that has said the same."""
+    other = copy.copy(self)
+    other._state = jax.tree.map(jnp.copy, self._state)
+    other._said = list(self._said)
+    return other
+
+  def progress(self):
+    """(tokens so far, whether it has ended) of each row's answer."""
+    state = self._state
+    tokens, counts, ended = jax.device_get(
+      (state.tokens_BG, state.step_B, state.done_B)
+    )
+    return [(t[:n], bool(e)) for t, n, e in zip(tokens, counts, ended, strict=True)]
 
   def _unread(self, b, prompt):
     """(tokens, slots) of a prompt that the cache lacks, and where they begin."""
