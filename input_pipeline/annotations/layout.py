@@ -33,6 +33,7 @@ MAX_FILES = 5_000_000
 MASK_SUFFIX = "_mask"  # of a mask beside its photograph
 _MAX_EVENTS = 5_000_000  # of a JSON file whose kind is asked
 _MAX_LOOKED_AT = 64  # JSON files that belong to no single photograph
+_PNG = (".png", ".PNG")
 _ROBOFLOW = re.compile(r"(?:_(?:jpe?g|png|webp|bmp|tiff?))?\.rf\.[0-9A-Za-z]+$", re.I)
 
 
@@ -53,13 +54,30 @@ def with_suffix(src: SourceFolder, *suffixes: str) -> list[str]:
 
 def photographs(src: SourceFolder) -> list[str]:
   """Names of the pictures that are no masks."""
-  return [n for n in with_suffix(src, *IMAGE_SUFFIXES) if not is_label(n)]
+  return _pictures(src)[0]
 
 
-def is_label(name: str) -> bool:
-  """Whether a picture lies where masks lie."""
+def masks(src: SourceFolder) -> list[str]:
+  """Names of the PNGs that lie where masks lie, or beside a photograph as its mask."""
+  return _pictures(src)[1]
+
+
+@functools.lru_cache(maxsize=2)
+def _pictures(src):
+  pictures = with_suffix(src, *IMAGE_SUFFIXES)
+  shown = {os.path.splitext(name)[0] for name in pictures}
+  masks_ = {name for name in pictures if _is_mask(name, shown)}
+  outside = [name for name in pictures if name not in masks_]
+  if not outside:  # labelme's files and their photographs in `annotations/`
+    return pictures, []
+  return outside, [name for name in pictures if name in masks_ and name[-4:] in _PNG]
+
+
+def _is_mask(name, shown):
   folders = name.lower().split("/")[:-1]
-  return stem(name).endswith(MASK_SUFFIX) or not LABEL_FOLDERS.isdisjoint(folders)
+  own = os.path.splitext(name)[0]
+  beside = own.endswith(MASK_SUFFIX) and own.removesuffix(MASK_SUFFIX) in shown
+  return beside or not LABEL_FOLDERS.isdisjoint(folders)
 
 
 def stem(name: str) -> str:
