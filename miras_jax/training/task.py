@@ -212,10 +212,10 @@ def open_batches(
 ) -> Pipeline:
   """Iterator of this host's batches: for ever when shuffled, else one pass."""
   cfg, limit = pipeline_config(config), config.data.pack
-  source, lengths = measured
+  source = measured.source
   if limit > 1:
     limits = {"limit": limit, "max_len": cfg.max_len, "max_masks": cfg.max_masks}
-    source = packing.pack(source, lengths, **limits)
+    source = packing.pack(source, measured.sizes, grouped=measured.grouped, **limits)
   batches = make_pipeline(
     source,
     tokenizer,
