@@ -51,11 +51,11 @@ def check_size(stated, height, width):
     )
 
 
-def check_pixels(points_N2, height, width):
+def check_pixels(coordinates, height, width):
   """ValueError where all coordinates of a photograph's labels lie in 0..1."""
-  if not len(points_N2) or max(height, width) <= _SMALL_SIDE:
+  if not len(coordinates) or max(height, width) <= _SMALL_SIDE:
     return
-  if points_N2.min() >= 0 and points_N2.max() <= 1:
+  if coordinates.min() >= 0 and coordinates.max() <= 1:
     raise ValueError(
       "all coordinates lie between 0 and 1: they are normalised, want pixels"
     )

@@ -12,6 +12,8 @@ that holds for the categories that the photograph lists as absent or complete.
 import posixpath
 from collections.abc import Iterator
 
+import numpy as np
+
 from input_pipeline import mask_ops
 from input_pipeline.annotations import canvas, layout, names
 from input_pipeline.annotations.photo import Form, LabelledPhoto
@@ -74,10 +76,10 @@ def _files(src):
 
 
 def _units_of(src, file, photographs):
-  categories, no_crowds = _categories(src, file)
+  categories, above = _categories(src, file)
   images = {str(row.get("id")) for row in _rows(src, file, "images")}
   orphans = _Orphans(file, images)
-  rows = _annotations(src, file, categories, no_crowds)
+  rows = _annotations(src, file, categories, no_crowds=above == {NO_CROWDS})
   split = layout.split_of(file) or _split_in(layout.stem(file))
   seen = set()
   with grouping.grouped(orphans.without(rows)) as groups:
@@ -98,7 +100,7 @@ def _units_of(src, file, photographs):
         "file": file,
         "size": size,
         "annotations": groups[key],
-        "complete": _complete(row, categories),
+        "complete": _complete(row, categories, above),
       }
       stated = split or layout.split_of(image)
       yield unit | ({"split": stated} if stated else {})
@@ -110,18 +112,23 @@ def _rows(src, file, key):
 
 
 def _categories(src, file):
-  """({id: name}, whether `iscrowd` says nothing)."""
-  categories, supers = {}, set()
+  """({id: name}, names that are above another one).
+
+  Roboflow's files have a root category that no annotation uses: a photograph without
+  an "animals" is not one without dogs.
+  """
+  categories, above = {}, set()
   for row in _rows(src, file, "categories"):
     try:
       categories[str(row.get("id"))] = names.check(row.get("name"))
     except ValueError as error:
       raise RecordError(file, f"category {row.get('id')}", str(error)) from None
-    supers.add(row.get("supercategory"))
-  return categories, supers == {NO_CROWDS}
+    if row.get("supercategory") != row.get("name"):
+      above.add(str(row.get("supercategory")))
+  return categories, above
 
 
-def _annotations(src, file, categories, no_crowds):
+def _annotations(src, file, categories, *, no_crowds):
   """(image id, what `read` needs of an annotation)."""
   for row in _rows(src, file, "annotations"):
     category = str(row.get("category_id"))
@@ -135,11 +142,11 @@ def _annotations(src, file, categories, no_crowds):
     yield str(row.get("image_id")), kept
 
 
-def _complete(row, categories):
+def _complete(row, categories, above):
   """Names of which everything is labelled in a photograph."""
   absent = row.get("neg_category_ids")
   if not isinstance(absent, list):
-    return sorted(set(categories.values()))
+    return sorted(set(categories.values()) - above)
   # LVIS: only the categories of the photograph were looked for, some of them not to
   # the last one; which are present is seen from its annotations.
   return sorted({categories[str(i)] for i in absent if str(i) in categories})
@@ -223,10 +230,9 @@ class _Orphans:
 def _check_pixels(annotations, drawing):
   parts = [a["segmentation"] for a in annotations]
   flat = [p for part in parts if isinstance(part, list) for p in part]
-  numbers = [n for p in flat if isinstance(p, list) for n in p]
-  if numbers:
-    points = canvas.points_of(numbers[: len(numbers) // 2 * 2])
-    canvas.check_pixels(points, drawing.height, drawing.width)
+  numbers = [n for part in flat if isinstance(part, list) for n in part]
+  if numbers and all(isinstance(n, int | float) for n in numbers):
+    canvas.check_pixels(np.array(numbers, float), drawing.height, drawing.width)
 
 
 def _add(drawing, annotation):

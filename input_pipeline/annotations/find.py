@@ -50,6 +50,6 @@ def find_form(src: SourceFolder, names: dict[int, str] | None = None) -> Form:
     )
   listed = "\n".join(f"  {name:12} {text}" for name, (_, text) in FORMS.items())
   raise UserError(
-    f"--src={src.root}: holds {len(layout.photographs(src)):,} photographs and no labels"
-    f" of a form that is known; looked for\n{listed}\n--form=NAME says which it is"
+    f"--src={src.root}: holds {len(layout.photographs(src)):,} photographs and no"
+    f" labels of a known form; looked for\n{listed}\n--form=NAME says which it is"
   )

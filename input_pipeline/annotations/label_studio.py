@@ -18,7 +18,7 @@ from input_pipeline.annotations import brush_rle, canvas, layout, names
 from input_pipeline.annotations.photo import Form, LabelledPhoto
 from input_pipeline.builders.builder import Unit
 from input_pipeline.builders.folder import SourceFolder
-from input_pipeline.records import WHOLE_FILE, RecordError
+from input_pipeline.records import RecordError
 
 # Results that mark no area: answers about the picture as a whole, and points.
 _NO_AREA = frozenset(

@@ -30,7 +30,9 @@ SPLITS = {
   "testing": "test",
 }
 MAX_FILES = 5_000_000
+_MAX_DEPTH = 8  # of folders; also ends a link that leads in a circle
 MASK_SUFFIX = "_mask"  # of a mask beside its photograph
+_COCO = ("images.item.file_name", "annotations.item.image_id")
 _MAX_EVENTS = 5_000_000  # of a JSON file whose kind is asked
 _MAX_LOOKED_AT = 64  # JSON files that belong to no single photograph
 _PNG = (".png", ".PNG")
@@ -39,13 +41,30 @@ _ROBOFLOW = re.compile(r"(?:_(?:jpe?g|png|webp|bmp|tiff?))?\.rf\.[0-9A-Za-z]+$",
 
 @functools.lru_cache(maxsize=2)
 def files(src: SourceFolder) -> tuple[str, ...]:
-  """Names of all files below the root, sorted folder by folder."""
+  """Names of all files below the root, sorted folder by folder; links are not judged
+  here but by whoever reads them."""
   found = []
-  for name in src.walk(""):
+  for name in _walk(src, "", _MAX_DEPTH):
     found.append(name)
     if len(found) > MAX_FILES:
       raise UserError(f"--src={src.root}: holds more than {MAX_FILES:,} files")
   return tuple(found)
+
+
+def _walk(src, prefix, depth):
+  entries = sorted(_entries(src.root / prefix if prefix else src.root))
+  yield from (prefix + name for name, is_folder in entries if not is_folder)
+  for name, is_folder in entries:
+    if is_folder and depth:
+      yield from _walk(src, f"{prefix}{name}/", depth - 1)
+
+
+def _entries(folder):
+  """(name, whether it is a folder) of what is not hidden."""
+  if "://" in str(folder):
+    return [(p.name, p.is_dir()) for p in folder.iterdir() if p.name[:1] != "."]
+  with os.scandir(folder) as entries:
+    return [(e.name, e.is_dir()) for e in entries if e.name[:1] != "."]
 
 
 def with_suffix(src: SourceFolder, *suffixes: str) -> list[str]:
@@ -139,6 +158,8 @@ def json_kind(src: SourceFolder, name: str) -> str:
   try:
     with src.open(name) as file:
       for count, (prefix, event, value) in enumerate(ijson.parse(file)):
+        if prefix in _COCO:
+          return "coco"
         if event == "map_key" and prefix in ("", "item"):
           keys.add((prefix, value))
           if kind := _kind(keys):
@@ -153,8 +174,6 @@ def json_kind(src: SourceFolder, name: str) -> str:
 def _kind(keys) -> str:
   if ("", "shapes") in keys:
     return "labelme"
-  if {("", "images"), ("", "annotations")} <= keys:
-    return "coco"
   if {("item", "img_id"), ("item", "dialogue")} <= keys:
     return "prist"
   if ("item", "data") in keys and not keys.isdisjoint(

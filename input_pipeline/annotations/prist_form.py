@@ -69,4 +69,6 @@ class Prist(Form):
 
 def _splits(src):
   kinds = layout.json_kinds(src)
-  return [n.removesuffix(".json") for n, k in kinds.items() if k == "prist" and "/" not in n]
+  return [
+    n.removesuffix(".json") for n, k in kinds.items() if k == "prist" and "/" not in n
+  ]

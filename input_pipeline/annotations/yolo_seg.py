@@ -142,7 +142,7 @@ def _photographs(src):
   listed = set()
   for key, value in stated.items():
     for entry in value if isinstance(value, list) else [value]:
-      members = _members(src, content.get("path"), entry, photographs)
+      members = _members(src, entry, photographs)
       if members is None:
         shown = f"{key}: {str(entry)[:200]!r}"
         yield RecordError(file, key, f"{shown} is no folder or list there"), None
@@ -155,7 +155,7 @@ def _photographs(src):
       yield name, layout.split_of(name)
 
 
-def _members(src, root, entry, photographs):
+def _members(src, entry, photographs):
   """Photographs of one entry of the YAML, a folder or a list of names; None: neither.
 
   Written on another machine, entries may climb out of the folder (Roboflow's do) or
@@ -180,7 +180,9 @@ def _members(src, root, entry, photographs):
 def _in_list(src, file, known):
   """The photographs that a text file lists, relative to the root or to anything."""
   for line in src.read(file, MAX_TEXT_BYTES).decode("utf-8", "replace").splitlines():
-    parts = [p for p in line.strip().replace("\\", "/").split("/") if p not in ("", ".")]
+    parts = [
+      p for p in line.strip().replace("\\", "/").split("/") if p not in ("", ".")
+    ]
     tails = ("/".join(parts[start:]) for start in range(len(parts)))
     found = next((tail for tail in tails if tail in known), None)
     if found:
@@ -223,7 +225,9 @@ def _add(drawing, row, listed) -> bool:
   except ValueError:
     raise ValueError("holds something that is no number") from None
   if len(fractions) % 2 or len(fractions) < 6:
-    raise ValueError(f"holds {len(fractions)} numbers, want x y of three points or more")
+    raise ValueError(
+      f"holds {len(fractions)} numbers, want x y of three points or more"
+    )
   if not (fractions >= -_OVERSHOOT).all() or not (fractions <= 1 + _OVERSHOOT).all():
     raise ValueError("holds coordinates outside 0 to 1: YOLO's are parts of the size")
   size = drawing.height, drawing.width

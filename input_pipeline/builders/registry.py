@@ -7,7 +7,9 @@ from input_pipeline.builders.builder import Builder
 from miras_jax.errors import UserError
 
 # name: (module, class, arguments)
-BUILDERS: dict[str, tuple[str, str, dict]] = {}
+BUILDERS: dict[str, tuple[str, str, dict]] = {
+  "own": ("input_pipeline.builders.own", "Own", {}),
+}
 
 
 def make(name: str, **options) -> Builder:
