@@ -45,16 +45,12 @@ class LabelStudio(Form):
     complete = sorted(filter(names.is_thing, listed.values()))
     photographs = _Photographs(src)
     for file in self._files(src):
-      for number, task in enumerate(src.items(file)):
-        shown = f"task {_shown(task, number)}"
-        try:
-          unit = _unit(task, photographs)
-        except ValueError as error:
-          yield RecordError(file, shown, str(error))
-          continue
-        unit |= {"file": file, "task": shown, "complete": complete}
-        split = layout.split_of(unit["image"])
-        yield unit | ({"split": split} if split else {})
+      try:
+        for number, task in enumerate(src.items(file)):
+          unit = _unit(file, f"task {_shown(task, number)}", task, photographs)
+          yield unit if isinstance(unit, RecordError) else unit | {"complete": complete}
+      except RecordError as error:  # the file breaks off: what came before it counts
+        yield error
 
   def read(self, src: SourceFolder, unit: Unit) -> LabelledPhoto:
     data, height, width = canvas.read_photograph(src, unit["image"])
@@ -84,7 +80,19 @@ def _shown(task, number):
   return value if isinstance(value, int) else f"number {number}"
 
 
-def _unit(task, photographs):
+def _unit(file, shown, task, photographs):
+  """The unit of a task, or the RecordError that says why there is none."""
+  try:
+    results = _results(task)
+    image = photographs.of(task)
+  except ValueError as error:
+    return RecordError(file, shown, str(error))
+  unit = {"image": image, "results": results, "file": file, "task": shown}
+  split = layout.split_of(image)
+  return unit | ({"split": split} if split else {})
+
+
+def _results(task):
   if not isinstance(task, dict):
     raise ValueError(f"is a {type(task).__name__}, want an object")
   annotation = _chosen(task)
@@ -97,7 +105,7 @@ def _unit(task, photographs):
         f"the picture was turned by {result['image_rotation']} degrees while it was"
         " labelled (image_rotation); turn the file itself and label it anew"
       )
-  return {"image": photographs.of(task), "results": results}
+  return results
 
 
 def _chosen(task):
@@ -128,7 +136,9 @@ class _Photographs:
 
   def of(self, task) -> str:
     data = task.get("data")
-    texts = [v for v in data.values() if isinstance(v, str)] if data else []
+    if not isinstance(data, dict):
+      raise ValueError("has no 'data' with the address of its picture")
+    texts = [v for v in data.values() if isinstance(v, str)]
     if isinstance(task.get("file_upload"), str):
       texts.append(task["file_upload"])
     for text in sorted(texts, key=lambda t: t != data.get("image")):
@@ -154,9 +164,13 @@ class _Photographs:
 
 def _path(text):
   """The path in an address: of `?d=`, else what comes before a question mark."""
-  parts = urllib.parse.urlsplit(text.replace("\\", "/"))
+  try:
+    parts = urllib.parse.urlsplit(text)
+  except ValueError:
+    return text
   inner = urllib.parse.parse_qs(parts.query).get("d")
-  return inner[0] if inner else urllib.parse.unquote(parts.path)
+  path = inner[0] if inner else urllib.parse.unquote(parts.path)
+  return path.replace("\\", "/")
 
 
 def _labelled(results):

@@ -98,7 +98,7 @@ class Labelme(Form):
 
 
 class _Photographs:
-  """Finds the photograph of a labelme file: the one that it names, else of its stem."""
+  """The photograph of a labelme file: the one of its stem, else the one it names."""
 
   def __init__(self, src):
     self._src = src

@@ -109,7 +109,7 @@ def _yaml(src):
   """(file, content) of the data set's YAML, (None, {}) where there is none."""
   file = src.first(*YAML_FILES)
   if file is None:
-    others = [n for n in src.list("", ".yaml", ".yml") if src.is_file(n)]
+    others = [n for n in src.list(".", ".yaml", ".yml") if src.is_file(n)]
     file = others[0] if len(others) == 1 else None
   if file is None:
     return None, {}

@@ -156,12 +156,14 @@ class Own(Builder):
   def _assignment(self, src):
     """{key of a unit: split}, of all photographs; made once."""
     if self._chosen is None:
-      units = (
-        u for u in self._form_of(src).units(src) if not isinstance(u, RecordError)
-      )
-      stated = {_key(unit): unit.get("split") for unit in units}
+      stated, errors = {}, []
+      for unit in self._form_of(src).units(src):
+        if isinstance(unit, RecordError):
+          errors = errors or [unit]
+        else:
+          stated[_key(unit)] = unit.get("split")
       if not stated:
-        raise src.missing("photograph with labels that can be used")
+        raise errors[0] if errors else src.missing("photograph with labels")
       self._chosen = self._divide(src, stated)
     return self._chosen
 
