@@ -149,7 +149,9 @@ def encode_rle(mask_HW):
   flat = mask_HW[:, first:end].T.reshape(-1)  # COCO goes down the columns
   edges = np.flatnonzero(np.diff(flat, prepend=False, append=False)) + first * height
   # The first run is of zeros, be it none; what comes after the last one is of zeros.
-  ends = edges if len(edges) and edges[-1] == height * width else [*edges, height * width]
+  ends = (
+    edges if len(edges) and edges[-1] == height * width else [*edges, height * width]
+  )
   runs = np.diff(np.concatenate([[0], ends]))
   return {"size": [height, width], "counts": _write_counts(runs)}
 
@@ -219,6 +221,8 @@ def _parse_counts(counts, max_runs):
   See `_write_counts`. Everything is checked here: the counts may come from anywhere.
   """
   if not isinstance(counts, str | bytes):
+    if not isinstance(counts, list | tuple | np.ndarray):
+      raise ValueError(f"RLE counts are a {type(counts).__name__}, want text or a list")
     if len(counts) > max_runs:
       raise ValueError(f"RLE has {len(counts):,} runs, at most {max_runs:,} make sense")
     return np.array([_bounded(n) for n in counts], np.int64)

@@ -162,6 +162,12 @@ def test_a_code_of_another_size_is_refused(tmp_path):
   assert "is for an image of 30x40 pixels" in defect(Coco(), tmp_path)
 
 
+@pytest.mark.parametrize("counts", [None, True, 5, "\x7f", [1.5], [[1]], {"a": 1}])
+def test_a_damaged_code_is_refused(tmp_path, counts):
+  make(tmp_path, thing({"size": [HEIGHT, WIDTH], "counts": counts}))
+  assert "annotation 10: RLE" in defect(Coco(), tmp_path)
+
+
 def test_a_code_that_would_fill_the_memory_is_refused(tmp_path):
   bomb = {"size": [HEIGHT, WIDTH], "counts": [2**39, 2**39]}
   make(tmp_path, thing(bomb))
