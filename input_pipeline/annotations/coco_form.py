@@ -25,7 +25,7 @@ from input_pipeline.records import WHOLE_FILE, RecordError
 # The supervision library gives all its categories this one, and writes every mask with
 # a hole or of several pieces as a crowd.
 NO_CROWDS = "common-objects"
-_LISTED = 100  # annotations of no photograph that are named one by one
+_LISTED = 100  # images that are not there, and the like, named one by one
 
 
 class Coco(Form):
@@ -76,70 +76,103 @@ def _files(src):
 
 
 def _units_of(src, file, photographs):
-  categories, above = _categories(src, file)
-  images = {str(row.get("id")) for row in _rows(src, file, "images")}
-  orphans = _Orphans(file, images)
-  rows = _annotations(src, file, categories, no_crowds=above == {NO_CROWDS})
-  split = layout.split_of(file) or _split_in(layout.stem(file))
-  seen = set()
-  with grouping.grouped(orphans.without(rows)) as groups:
-    for row in _rows(src, file, "images"):
-      key = str(row.get("id"))
+  content = _Content(file)
+  with grouping.grouped(content.sorted(layout.elements(src, file))) as groups:
+    yield from content.errors
+    categories, above = content.categories()
+    split = layout.split_of(file) or _split_in(layout.stem(file))
+    for key in content.images:
       try:
-        if key in seen:
-          raise ValueError(f"the id {key[:40]} is given to two images")
+        (row, *others) = groups[f"image {key}"]
+        if others:
+          raise ValueError("the id is given to several images")
         image = photographs.of(file, row.get("file_name"))
         size = [_side(row, "height"), _side(row, "width")]
       except ValueError as error:
         yield RecordError(file, f"image {key[:40]}", str(error))
         continue
-      finally:
-        seen.add(key)
+      things = groups[f"thing {key}"]
       unit = {
         "image": image,
         "file": file,
         "size": size,
-        "annotations": groups[key],
+        "annotations": [_thing(t, categories, above == {NO_CROWDS}) for t in things],
         "complete": _complete(row, categories, above),
       }
       stated = split or layout.split_of(image)
       yield unit | ({"split": stated} if stated else {})
-  yield from orphans.errors()
+  yield from content.orphans()
 
 
-def _rows(src, file, key):
-  return (row for row in src.items(file, f"{key}.item") if isinstance(row, dict))
+class _Content:
+  """What a COCO file holds, sorted in one pass over it, in whatever order it comes."""
+
+  def __init__(self, file):
+    self._file = file
+    self._categories = []
+    self.images = {}  # ids in their order
+    self._used = {}  # image id: the first annotation of it
+    self.errors = []
+
+  def sorted(self, elements):
+    """(key, value) of images and annotations; the rest is kept here."""
+    for key, row in elements:
+      if key not in ("images", "annotations", "categories"):
+        continue
+      if not isinstance(row, dict):
+        if len(self.errors) < _LISTED:
+          reason = f"{key} holds a {type(row).__name__}, want objects"
+          self.errors.append(RecordError(self._file, WHOLE_FILE, reason))
+      elif key == "categories":
+        self._categories.append(row)
+      elif key == "images":
+        self.images[str(row.get("id"))] = None
+        yield f"image {row.get('id')}", row
+      else:
+        kept = ("id", "category_id", "segmentation", "iscrowd")
+        self._used.setdefault(str(row.get("image_id")), row.get("id"))
+        yield f"thing {row.get('image_id')}", {k: row.get(k) for k in kept}
+
+  def categories(self):
+    """({id: name}, names that are above another one).
+
+    Roboflow's files have a root category that no annotation uses: a photograph without
+    an "animals" is not one without dogs.
+    """
+    categories, above = {}, set()
+    for row in self._categories:
+      try:
+        categories[str(row.get("id"))] = names.check(row.get("name"))
+      except ValueError as error:
+        shown = f"category {str(row.get('id'))[:40]}"
+        raise RecordError(self._file, shown, str(error)) from None
+      if row.get("supercategory") != row.get("name"):
+        above.add(str(row.get("supercategory")))
+    return categories, above
+
+  def orphans(self):
+    """Errors for annotations whose image the file does not list."""
+    lost = [
+      (key, number) for key, number in self._used.items() if key not in self.images
+    ]
+    for key, number in lost[:_LISTED]:
+      reason = f"image_id {key[:40]} is none of the images"
+      yield RecordError(self._file, f"annotation {str(number)[:40]}", reason)
+    if (more := len(lost) - _LISTED) > 0:
+      reason = f"annotations of {more:,} more images that are not listed"
+      yield RecordError(self._file, WHOLE_FILE, reason)
 
 
-def _categories(src, file):
-  """({id: name}, names that are above another one).
-
-  Roboflow's files have a root category that no annotation uses: a photograph without
-  an "animals" is not one without dogs.
-  """
-  categories, above = {}, set()
-  for row in _rows(src, file, "categories"):
-    try:
-      categories[str(row.get("id"))] = names.check(row.get("name"))
-    except ValueError as error:
-      raise RecordError(file, f"category {row.get('id')}", str(error)) from None
-    if row.get("supercategory") != row.get("name"):
-      above.add(str(row.get("supercategory")))
-  return categories, above
-
-
-def _annotations(src, file, categories, *, no_crowds):
-  """(image id, what `read` needs of an annotation)."""
-  for row in _rows(src, file, "annotations"):
-    category = str(row.get("category_id"))
-    kept = {
-      "id": row.get("id"),
-      "name": categories.get(category),
-      "category": category[:40],
-      "segmentation": row.get("segmentation"),
-      "crowd": bool(row.get("iscrowd")) and not no_crowds,
-    }
-    yield str(row.get("image_id")), kept
+def _thing(row, categories, no_crowds):
+  """What `read` needs of an annotation."""
+  category = str(row["category_id"])
+  return {
+    "id": row["id"],
+    "name": categories.get(category),
+    "category": category[:40],
+    "segmentation": row["segmentation"],
+    "crowd": bool(row["iscrowd"]) and not no_crowds,
+  }
 
 
 def _complete(row, categories, above):
@@ -200,31 +233,6 @@ class _Photographs:
 def _folder_split(name):
   """The split of COCO's own folders: train2017/a.jpg."""
   return _split_in(posixpath.basename(posixpath.dirname(name)))
-
-
-class _Orphans:
-  """Annotations whose image the file does not list."""
-
-  def __init__(self, file, images):
-    self._file, self._images = file, images
-    self._ids, self._count = [], 0
-
-  def without(self, pairs):
-    for image, annotation in pairs:
-      if image in self._images:
-        yield image, annotation
-        continue
-      self._count += 1
-      if len(self._ids) < _LISTED:
-        self._ids.append((annotation["id"], image))
-
-  def errors(self):
-    for number, image in self._ids:
-      reason = f"image_id {image[:40]} is none of the images"
-      yield RecordError(self._file, f"annotation {number}", reason)
-    if (more := self._count - len(self._ids)) > 0:
-      reason = f"{more:,} more annotations of images that are not listed"
-      yield RecordError(self._file, WHOLE_FILE, reason)
 
 
 def _check_pixels(annotations, drawing):

@@ -46,7 +46,7 @@ class LabelStudio(Form):
     photographs = _Photographs(src)
     for file in self._files(src):
       try:
-        for number, task in enumerate(src.items(file)):
+        for number, (_, task) in enumerate(layout.elements(src, file)):
           unit = _unit(file, f"task {_shown(task, number)}", task, photographs)
           yield unit if isinstance(unit, RecordError) else unit | {"complete": complete}
       except RecordError as error:  # the file breaks off: what came before it counts

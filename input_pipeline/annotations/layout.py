@@ -11,7 +11,9 @@ import re
 
 import ijson
 
+from input_pipeline.builders import json_stream
 from input_pipeline.builders.folder import SourceFolder
+from input_pipeline.records import WHOLE_FILE, RecordError
 from miras_jax.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -150,6 +152,17 @@ def json_kinds(src: SourceFolder) -> dict[str, str]:
   usual = [kind for kind in kinds.values() if kind == "labelme"]
   rest = usual[0] if usual else ""
   return {name: kinds.get(name, rest) for name in names}
+
+
+def elements(src: SourceFolder, name: str):
+  """`json_stream.elements` of a file. Raises RecordError where it breaks off."""
+  try:
+    with src.open(name) as file:
+      yield from json_stream.elements(file)
+  except FileNotFoundError:
+    raise RecordError(name, WHOLE_FILE, "no such file") from None
+  except (OSError, ValueError) as error:
+    raise RecordError(name, WHOLE_FILE, str(error)) from None
 
 
 def json_kind(src: SourceFolder, name: str) -> str:

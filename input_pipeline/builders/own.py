@@ -5,7 +5,9 @@ are written from the labels (`input_pipeline.narrate`).
 """
 
 import hashlib
+import json
 import pathlib
+import tempfile
 from collections.abc import Iterator, Mapping
 
 from input_pipeline import mask_ops
@@ -71,11 +73,13 @@ class Own(Builder):
     self._names = class_names.from_path(names) if names else None
     self._wordings_file = wordings or str(narrate_wordings.ENGLISH)
     self._wordings = narrate_wordings.Wordings.load(pathlib.Path(self._wordings_file))
-    self._form = self._chosen = None
+    self._form = self._chosen = self._listed = None
+    self._errors = []
 
   def __getstate__(self):
     """A worker makes its form anew, without what this process read for the list."""
-    return self.__dict__ | {"_form": None, "_chosen": None}
+    fresh = {"_form": None, "_chosen": None, "_listed": None, "_errors": []}
+    return self.__dict__ | fresh
 
   def options(self) -> Mapping:
     wordings = pathlib.Path(self._wordings_file).read_bytes()
@@ -95,13 +99,10 @@ class Own(Builder):
   def units(self, src: SourceFolder, split: str) -> Iterator[Unit | RecordError]:
     chosen = self._assignment(src)
     form = self._form_of(src)
-    says_errors = split == self.splits(src)[0]  # once, they belong to no split
+    if split == self.splits(src)[0]:
+      yield from self._errors  # once: they belong to no split
     seen = set()
-    for unit in form.units(src):
-      if isinstance(unit, RecordError):
-        if says_errors:
-          yield unit
-        continue
+    for unit in self._units():
       key = _key(unit)
       if chosen[key] != split:
         continue
@@ -154,18 +155,26 @@ class Own(Builder):
     return self._form
 
   def _assignment(self, src):
-    """{key of a unit: split}, of all photographs; made once."""
+    """{key of a unit: split}, of all photographs. Lists them once, into a file: a unit
+    holds the polygons of its photograph, and the files are read from end to end."""
     if self._chosen is None:
-      stated, errors = {}, []
+      stated, self._errors = {}, []
+      self._listed = tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".jsonl")
       for unit in self._form_of(src).units(src):
         if isinstance(unit, RecordError):
-          errors = errors or [unit]
-        else:
-          stated[_key(unit)] = unit.get("split")
+          self._errors.append(unit)
+          continue
+        stated[_key(unit)] = unit.get("split")
+        self._listed.write(json.dumps(unit) + "\n")
+      self._listed.flush()
       if not stated:
-        raise errors[0] if errors else src.missing("photograph with labels")
+        raise self._errors[0] if self._errors else src.missing("photograph with labels")
       self._chosen = self._divide(src, stated)
     return self._chosen
+
+  def _units(self):
+    with open(self._listed.name, encoding="utf-8") as lines:
+      yield from map(json.loads, lines)
 
   def _divide(self, src, stated):
     without = [key for key, split in stated.items() if split is None]
