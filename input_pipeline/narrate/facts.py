@@ -18,6 +18,7 @@ CENTRAL = 0.1  # likewise, for the distance to the centre
 LARGER = 1.6  # factor by which an extreme of size must win
 TOUCH = 0.008  # of the longer side: things so near each other touch
 NO_TOUCH = 0.03  # and so far from each other they do not
+MOST_OTHERS = 12  # things, the largest ones, that relations lead to
 INSIDE, OUTSIDE = 0.9, 0.2  # share of a thing in a half that it is surely (not) in
 
 
@@ -76,6 +77,7 @@ def _colours(group):
 def _relations(scene, group):
   """Relations to a thing outside the group that its name alone identifies."""
   outside = [t for t in scene.singles if t not in group]
+  outside = sorted(outside, key=lambda t: -t.area)[:MOST_OTHERS]
   tests = (("ask_next_to", touches), ("ask_above", is_above), ("ask_below", is_below))
   for other, (kind, test) in itertools.product(outside, tests):
     verdicts = []

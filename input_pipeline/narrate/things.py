@@ -131,6 +131,10 @@ def share_before(thing: Thing, axis: int, place: float, look_hw: Sequence[int]):
 
 def gap(a: Thing, b: Thing, most: int) -> int:
   """Pixels between two things, on what is looked at; `most` where there are more."""
+  spans = [(t.corner, np.add(t.corner, t.mask_hw.shape)) for t in (a, b)]
+  (a_from, a_to), (b_from, b_to) = spans
+  if np.maximum(np.subtract(b_from, a_to), np.subtract(a_from, b_to)).max() >= most:
+    return most  # so far are their boxes apart
   edge = most + 1
   outside_hw = (~np.pad(a.mask_hw, edge)).astype(np.uint8)
   far_hw = cv2.distanceTransform(outside_hw, cv2.DIST_L2, 5)
