@@ -63,8 +63,7 @@ def decode_mask_png(data):
   """PNG of one channel -> mask_HW bool, where it is not 0. Raises ImageError."""
   if not image_headers.is_png(data):
     raise ImageError("not a PNG")
-  _stored_size(data, MAX_PIXELS)
-  with _open_pillow(data) as image:
+  with _open_checked(data, _stored_size(data, MAX_PIXELS)) as image:
     if len(image.getbands()) != 1:
       raise ImageError(f"a PNG of mode {image.mode}, want one channel")
     _load(image)
@@ -100,11 +99,16 @@ def _decode_stored(data, max_pixels):
         return jpeg_repair.decode(data, size[0] * size[1])
       except ValueError as e:
         raise ImageError(f"damaged or truncated JPEG: {e}") from None
-  with _open_pillow(data) as image:
-    if image.size != size[::-1]:  # Pillow takes the last of several headers
-      raise ImageError(f"damaged {image.format}: it states two sizes")
+  with _open_checked(data, size) as image:
     _load(image)
     return _to_rgb(image)
+
+
+def _open_checked(data, size):
+  image = _open_pillow(data)
+  if image.size != size[::-1]:  # Pillow takes the last of several headers
+    raise ImageError(f"damaged {image.format}: it states two sizes")
+  return image
 
 
 def _load(image):
@@ -127,9 +131,13 @@ def _check_scans(data, size):
 
 def _jpeg_header(data):
   try:
-    return simplejpeg.decode_jpeg_header(data, strict=False)
+    return simplejpeg.decode_jpeg_header(data)
   except ValueError as e:
-    raise ImageError(f"damaged JPEG header: {e}") from None
+    reason = ImageError(f"damaged JPEG header: {e}")
+  try:  # a warning alone hides nothing in a header
+    return simplejpeg.decode_jpeg_header(data, strict=False)
+  except (ValueError, KeyError):
+    raise reason from None
 
 
 def _header_size(data):

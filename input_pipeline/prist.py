@@ -274,7 +274,7 @@ class PristDataset(Source):
         focus: labelme.select_shapes(annotation.shapes, focus)
         for focus in filter(None, entry.focuses)
       }
-      doubt = annotation and labelme.code_page_note(annotation, choices)
+      doubt = labelme.code_page_note(annotation, choices) if annotation else ""
       labelme.check_work(choices.values(), height, width)
       made = {
         focus: labelme.focus_rle(choice.shapes, focus, height, width)

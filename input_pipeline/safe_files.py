@@ -20,8 +20,7 @@ MAX_NAME = 1024  # characters
 # Of a JSON text: what is parsed takes up to 30 times the memory of its bytes.
 MAX_JSON_GROUPS = 5_000_000
 MAX_JSON_VALUES = 10_000_000
-_BLOCK = 1 << 20
-_TEXT_SIGN = re.compile(rb'["\\]')
+_BLOCK, _PIECE = 1 << 20, 1 << 16
 _LONGEST_KEY = 256  # bytes, with the space around its colon
 
 
@@ -86,13 +85,16 @@ def read_without_text(path, key, limit):
 def _pass_text(block, at, file):
   """(a block, where in it the JSON text ends that goes on at `at`): this or a later
   one of the file; an empty one where the text never ends."""
+  size = 64
   while block:
-    while found := _TEXT_SIGN.search(block, at):
-      if found[0] == b'"':
-        return block, found.start()
-      at = found.end() + 1  # after what the backslash escapes
-    at = max(0, at - len(block))
-    block = file.read(_BLOCK)
+    piece = block[at : at + size]
+    plain = piece.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    if (end := plain.find(b'"')) >= 0:
+      return block, at + end
+    at += len(piece) + plain.endswith(b"\\")  # which escapes what comes next
+    size = min(2 * size, _PIECE)
+    if at >= len(block):
+      at, block = at - len(block), file.read(_BLOCK)
   return b"", 0
 
 
