@@ -193,6 +193,8 @@ def _thing_mask(drawing, shapes, cuts):
     f"{s.name} is dropped: {s.degenerate}" for s in [*shapes, *cuts] if s.degenerate
   ]
   drawn = [(s, _draw(drawing, s)) for s in shapes if not s.degenerate]
+  if len(drawn) == 1 and not cuts:  # most things; the rest costs many passes
+    return drawn[0][1], notes
   drawn.sort(key=lambda item: -int(item[1].sum()))
   mask_HW = np.zeros((drawing.height, drawing.width), np.uint8)
   within_HW = mask_HW  # where a shape is a hole: inside an outline, none touched
