@@ -13,6 +13,7 @@ REQUIRES = [
   "optax>=0.2.5,<0.3",
   "orbax-checkpoint>=0.11.20,<0.13",
   "etils[epath]>=1.12,<2",
+  "tensorstore>=0.1.71,<0.2",  # what a checkpoint lacks is named by its own index
   "grain>=0.2.12,<0.3",
   "array_record>=0.8,<0.9",
   "ijson>=3.3,<4",
