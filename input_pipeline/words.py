@@ -15,7 +15,8 @@ from miras_jax.errors import UserError
 
 DEFAULT = "words.json"
 LISTS = (
-  "left", "right", "mirrored", "placed", "relative", "sided", "lit", "coloured",
+  "left", "right", "mirrored", "placed", "on_left", "on_right", "picture", "relative",
+  "sided", "lit", "coloured",
 )  # fmt: skip
 COLOURS = (
   "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black",
@@ -31,15 +32,20 @@ class Words:
   """A pattern for each list of words, and one for each colour.
 
   left, right: sides. mirrored: what else a mirrored picture makes untrue. placed: what
-  a part of the picture makes untrue. relative: what makes a side or a colour one of
-  something else ("left of the cup"). sided: what has sides of its own ("left shoe").
-  lit, coloured: what light and hue make untrue; names of colours are in `colours`.
+  a part of the picture makes untrue. on_left, on_right: what states a place in the
+  whole picture, unless a relative word and none of `picture` follows. relative: what
+  makes a side or a colour one of something else ("left of the cup"). sided: what has
+  sides of its own ("left shoe"). lit, coloured: what light and hue make untrue; names
+  of colours are in `colours`.
   """
 
   left: re.Pattern
   right: re.Pattern
   mirrored: re.Pattern
   placed: re.Pattern
+  on_left: re.Pattern
+  on_right: re.Pattern
+  picture: re.Pattern
   relative: re.Pattern
   sided: re.Pattern
   lit: re.Pattern

@@ -26,7 +26,7 @@ class Kind(NamedTuple):
 KINDS = {
   "defective": Kind("records that cannot be used", True),
   "equal_picture": Kind("pictures that another split or data set has, too", True),
-  "near_picture": Kind("pictures that look like one of another split or data set", True),
+  "near_picture": Kind("pictures that look like one of another split or set", True),
   "equal_id": Kind("pictures whose id another split has for another picture", True),
   "wrong_side": Kind("texts that name a side where the mask is not", True),
   "wrong_colour": Kind("texts that name a colour that the mask has not", True),

@@ -11,8 +11,8 @@ from input_pipeline.audit.pictures import Pictures, alike, near_pairs
 class Leaks:
   """Compares the pictures of a table.
 
-  names: what messages call each source. sets: number of the data set of each source;
-  set 0 is the audited one. Where two pictures match, the finding is at the later one, so
+  names: what messages call each source. sets: number of the data set of each source; 0
+  is the audited one. Where two pictures match, the finding is at the later one, so the
   sources are in the order in which they are compared with: others first, then train.
   """
 

@@ -99,7 +99,8 @@ def _alone(masks):
     where = Extent(*mask.where)
     if targets.is_on_other_side(mask.side, where):
       text = (
-        f"{mask.name!r} is said to be {mask.side}, its mask lies between"
-        f" {where.first:.0%} and {where.last:.0%} of the width, centre {where.centre:.0%}"
+        f"{mask.name!r} is said to be {mask.side}; its mask lies between"
+        f" {where.first:.0%} and {where.last:.0%} of the width, its centre at"
+        f" {where.centre:.0%}"
       )
       yield Fault("wrong_side", mask, text, abs(where.centre - 0.5))

@@ -15,7 +15,7 @@ import numpy as np
 
 NEAR_BITS = 6  # most bits in which the hashes of alike pictures differ
 THUMB = 16  # side of a thumbnail, pixels
-ALIKE = 0.97  # least correlation of the thumbnails of alike pictures
+ALIKE = 0.95  # least correlation of the thumbnails of alike pictures
 _PLAIN = 4.0  # standard deviation of grey levels below which a picture is plain
 _SIDE, _LOW = 32, 8
 _BITS = 64

@@ -22,8 +22,8 @@ from input_pipeline.words import Words
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """One split in an audit. name: what the user calls it. audited: False for one that the
-  audited ones are only compared with. source: what holds its records."""
+  """One split in an audit. name: what messages call it. audited: False for one that the
+  others are only compared with."""
 
   name: str
   source: Source
@@ -106,7 +106,7 @@ class _Walk:
   def _targets(self, number, i, record):
     for reason in texts.control_tokens(record.turns, [n for n, _ in record.targets]):
       self.add("control_token", number, i, reason)
-    said = texts.sentences(record.turns, len(record.targets))
+    said = texts.said_of_targets(record.turns, len(record.targets))
     picture = f"{number}\0{record.image_id}" if record.image_id else f"{number}\0\0{i}"
     for k, (name, rle) in enumerate(record.targets):
       mask_HW = mask_ops.decode_rle(rle)
@@ -115,14 +115,18 @@ class _Walk:
       where = targets.extent(mask_HW)
       if where:
         self._size(number, i, k, name, mask_HW)
-        self._colour(number, i, k, (name, said[k]), record.image, mask_HW)
-      side = next(
-        filter(None, (texts.side_of(t, self._words) for t in (name, said[k]))), ""
-      )
+        self._colour(number, i, k, (name, said[k].sentence), record.image, mask_HW)
+      side = self._side(name, said[k])
       base = texts.without_side(name, self._words)
       if name:
         row = (number, i, k, name, _digest(mask_HW), side, base, where)
         yield picture, names_lib.Named(*row)
+
+  def _side(self, name, said):
+    """The first side that a text about the mask states, the name before the others."""
+    sides = [texts.side_of(name, self._words)]
+    sides += [texts.stated_side(text, self._words) for text in said]
+    return next(filter(None, sides), "")
 
   def _size(self, number, i, k, name, mask_HW):
     area = int(mask_HW.sum())

@@ -1,9 +1,10 @@
 """`miras data audit DIR`: what is wrong with data though every record can be read.
 
 Leaks between splits, and between data sets with --against: equal pixels, pictures that
-look alike (perceptual hash and thumbnail), equal ids. Texts that name a side or a colour
-that the mask contradicts, as suspicions with their numbers. Ambiguous names, targets of
-few pixels, coordinates from 0 to 1, control tokens in texts, defective records.
+look alike (perceptual hash and thumbnail), equal ids. Texts that name a side or a
+colour that the mask contradicts: suspicions, with their numbers. Ambiguous names,
+targets of few pixels, coordinates from 0 to 1, control tokens in texts, defective
+records.
 
 Exit status 1 where there is a kind of finding marked with * in the summary: a leak, a
 contradiction, coordinates from 0 to 1 or a defective record; the others are notes.
