@@ -53,7 +53,7 @@ def _checked(builder, src, unit) -> Iterator[SegConversation | RecordError]:
     for record in builder.records(src, unit):
       if isinstance(record, RecordError):
         yield record
-      elif reason := _defect(record, sizes):
+      elif reason := defect(record, sizes):
         yield RecordError(unit.get("file", record.image_id or "-"), record.id, reason)
       else:
         yield record
@@ -61,7 +61,7 @@ def _checked(builder, src, unit) -> Iterator[SegConversation | RecordError]:
     yield error
 
 
-def _defect(record, sizes) -> str:
+def defect(record, sizes) -> str:
   """Why a record cannot be stored; "": it can. sizes: of pictures that decode whole."""
   segs = sum(count_segs(text) for role, text in record.turns if role == "assistant")
   if segs != len(record.targets):

@@ -141,29 +141,9 @@ def run_synth(args):
 
 def run_check(args):
   """Prints problems, warnings and a summary line; 1 if there was a problem."""
-  problems, warnings, image_ids, records = [], [], set(), 0
-  for split in _splits(args):
-    try:
-      dataset = _open(args, split)
-    except RecordError as e:
-      problems.append(str(e))
-      continue
-    warnings += map(str, dataset.notes())
-    for i in _progress(dataset, f"checking {split}"):
-      defects, notes = dataset.examine(i)
-      problems += map(str, defects)
-      warnings += map(str, notes)
-    records += len(dataset)
-    image_ids.update(filter(None, dataset.image_ids))
-  for line in problems:
-    print(line)
-  for line in warnings:
-    print(f"warning: {line}")
-  print(
-    f"{records} records, {len(image_ids)} images, {len(problems)} problems, "
-    f"{len(warnings)} warnings"
-  )
-  return 1 if problems else 0
+  from miras_jax.data import check
+
+  return check.run(args)
 
 
 def run_stats(args):
@@ -232,10 +212,10 @@ def split_stats(dataset):
 
 
 def _splits(args) -> list[str]:
-  """The splits that `check` and `stats` go through.
+  """The splits that `stats` goes through.
 
-  Raises UserError for anything but PRIST's layout: the two look at what only its reader
-  knows of a list (`PristDataset`: entries, examine, notes, ambiguous).
+  Raises UserError for anything but PRIST's layout: it looks at what only its reader
+  knows of a list (`PristDataset`: entries, ambiguous).
   """
   scheme, place = resolve(args.dir)
   if scheme != "prist":
