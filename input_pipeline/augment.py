@@ -22,6 +22,7 @@ from input_pipeline.records import SegConversation
 
 MARGIN = 0.1  # of a target's own height and width, kept around it
 SMALLEST = 0.5  # side of a picture that is made smaller, as a share of the canvas
+MOST_PIXELS = 16_000_000  # of a frame: photographs near it are made less small
 LIGHT = 0.2  # most that brightness and contrast change, as a share
 SATURATION = 0.3
 HUE = 10  # most that a hue turns, in degrees
@@ -52,16 +53,19 @@ def augmented(
 ) -> list[SegConversation]:
   """The conversations about one picture, all with the same other picture.
 
-  The picture is encoded without loss, so that what follows sees ordinary records.
-  epoch: how often they were drawn before. Raises ImageError and ValueError for a
-  picture or a mask that cannot be decoded or do not fit each other.
+  The picture is encoded without loss, so that what follows sees ordinary records. They
+  are as they were where a picture or mask is defective: who reads them names it.
+  epoch: how often they were drawn before.
   """
   texts = [text for record in records for _, text in record.turns]
   texts += [name for record in records for name, _ in record.targets]
-  image_HWC = image_ops.decode_image(records[0].image)
-  masks = [mask_ops.decode_rle(rle) for record in records for _, rle in record.targets]
+  try:
+    image_HWC = image_ops.decode_image(records[0].image)
+    masks = [mask_ops.decode_rle(rle) for r in records for _, rle in r.targets]
+  except (image_ops.ImageError, ValueError):
+    return list(records)
   if any(mask_HW.shape != image_HWC.shape[:2] for mask_HW in masks):
-    raise ValueError("a mask and the image differ in size")
+    return list(records)
   chance = Chance(options.seed, epoch, records[0].id)
   changed_HWC, changed = change(image_HWC, masks, texts, options, chance)
   if changed_HWC is image_HWC:
@@ -151,7 +155,8 @@ def _box_with_margin(masks, size_2):
 def shrink(image_HWC, masks, chance: Chance):
   """The whole picture, smaller on the canvas: in a frame of the mean colour."""
   height, width = image_HWC.shape[:2]
-  share = chance("scale", SMALLEST)
+  least = max(SMALLEST, min(1.0, (height * width / MOST_PIXELS) ** 0.5))
+  share = chance("scale", least)
   frame_2 = np.ceil(np.array([height, width]) / share).astype(int)
   top = int(chance("scale top") * (frame_2[0] - height + 1))
   left = int(chance("scale left") * (frame_2[1] - width + 1))

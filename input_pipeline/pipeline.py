@@ -15,7 +15,7 @@ import numpy as np
 
 from input_pipeline.examples import Examples
 from input_pipeline.mixture import Mixture
-from input_pipeline.source import Source
+from input_pipeline.source import Draw, Source
 from miras_jax.errors import UserError
 
 _PREFETCH_BATCHES = 2
@@ -35,6 +35,7 @@ def make_pipeline(
   num_threads=0,
   cache=False,
   features=None,
+  augment=None,
   state=None,
   report=None,
 ) -> "Pipeline":
@@ -51,6 +52,8 @@ def make_pipeline(
       quickest once `cache` holds everything.
     cache: keeps prepared examples in memory.
     features: FeatureCache, whose features take the place of pixels.
+    augment: augment.Augment, how pictures change each time they are drawn; not with
+      `cache` or `features`, which are of pictures as they are.
     state: what `get_state` of a pipeline on the same data and seed gave.
     report: called with one line for each defective record; default: logging.
   """
@@ -65,7 +68,13 @@ def make_pipeline(
     raise UserError("the data set holds no record")
   pipeline = Pipeline(
     examples=Examples(
-      dataset, tokenizer, data_cfg, cache=cache, features=features, report=report
+      dataset,
+      tokenizer,
+      data_cfg,
+      cache=cache,
+      features=features,
+      augment=augment,
+      report=report,
     ),
     order=_Order(dataset, seed=seed, shuffle=shuffle, repeat=repeat),
     batch_size=batch_size,
@@ -226,7 +235,7 @@ class _Order:
   def __getitem__(self, place):
     if not self._repeat and place >= len(self._places):
       return -1
-    return int(self._places[place])
+    return self._places[place]
 
 
 class _Part:
@@ -247,13 +256,13 @@ class _Part:
       raise IndexError(place)
     epoch, i = divmod(place, self._size)
     if self._seed is None:
-      return self._first + i
+      return Draw(self._first + i, epoch)
     order = self._epochs.get(epoch)
     if order is None:
       order = shuffled(self._size, seed=self._seed, epoch=epoch)
       beside = {e: o for e, o in self._epochs.items() if abs(e - epoch) == 1}
       self._epochs = beside | {epoch: order}
-    return self._first + int(order[i])
+    return Draw(self._first + int(order[i]), epoch)
 
 
 def shuffled(size, *, seed, epoch):

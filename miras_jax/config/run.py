@@ -17,6 +17,7 @@ from miras_jax.config import variants
 from miras_jax.config.fields import check, setting, with_local_paths
 from miras_jax.config.settings import (
   LOSS_PRESETS,
+  AugmentChoice,
   DataChoice,
   DistributedConfig,
   LossConfig,
@@ -63,6 +64,7 @@ class RunConfig:
 
   model: ModelChoice = ModelChoice()
   data: DataChoice = DataChoice()
+  augment: AugmentChoice = AugmentChoice()
   mesh: MeshConfig = setting(MeshConfig(), "", may_change=True)
   distributed: DistributedConfig = setting(DistributedConfig(), "", may_change=True)
   optim: OptimConfig = OptimConfig()
@@ -125,6 +127,7 @@ class RunConfig:
   def __post_init__(self):
     check(self)
     self._check_pack()
+    self._check_augment()
 
   def _check_pack(self):
     """Splash attention tells only so many conversations of a row apart."""
@@ -136,6 +139,18 @@ class RunConfig:
         f" a row apart at head_dim={llama.head_dim}; set data.pack={most} or less, or"
         " model.overrides.llama.attention=xla"
       )
+
+  def _check_augment(self):
+    """What is prepared once cannot differ each time it is drawn."""
+    if not self.augment.is_on():
+      return
+    for name in ("in_memory", "cache"):
+      if value := getattr(self.data, name):
+        raise UserError(
+          f"data.{name}={value} keeps pictures as they were prepared once, augment.*"
+          f" changes them each time: set --config.data.{name}={type(value)()} or leave"
+          " augment.* out"
+        )
 
   @classmethod
   def from_config_dict(cls, config: ml_collections.ConfigDict) -> "RunConfig":

@@ -26,9 +26,7 @@ def named(name, place, **options):
   return conversation(targets=[(name, mask(place))], **options)
 
 
-@pytest.mark.parametrize(
-  "name", ["left cup", "cup left", "linke Tasse", "左杯子"]
-)
+@pytest.mark.parametrize("name", ["left cup", "cup left", "linke Tasse", "左杯子"])
 def test_a_name_with_a_side_and_its_mask_on_the_other_is_found(name):
   assert kinds(named(name, RIGHT)) == {"wrong_side": 1}
   assert kinds(named(name, LEFT)) == {}
@@ -105,7 +103,8 @@ def test_a_colour_that_hardly_a_pixel_of_the_mask_has_is_found():
   ("name", "colour"),
   [
     ("red cup", "red"), ("rote Tasse", "red"), ("pink cup", "red"),
-    ("cup with a red rim", "blue"), ("red and blue cup", "blue"), ("'RED' sign", "blue"),
+    ("cup with a red rim", "blue"), ("red and blue cup", "blue"),
+    ("'RED' sign", "blue"),
     ("person in red", "blue"), ("red cup", "white"), ("white cup", "white"),
   ],
 )  # fmt: skip
