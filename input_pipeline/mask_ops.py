@@ -7,8 +7,10 @@ outline of thickness 1 and the even-odd fill are both drawn. Suffixes: H W mask 
 import cv2
 import numpy as np
 
+from input_pipeline.image_headers import MAX_PIXELS
+
 MAX_COORDINATE = 1e6  # pixels; far outside any image, far inside the rasteriser's int32
-MAX_MASK_PIXELS = 50_000_000
+MAX_MASK_PIXELS = MAX_PIXELS
 MAX_WORK = 3e9  # of `raster_work`, a second or two; real annotations take 1e5
 _IGNORE = 255
 
@@ -22,7 +24,7 @@ def rasterise_polygons(polygons, height, width):
   check_work(raster_work(polygons, height, width))
   mask_HW = np.zeros((height, width), np.uint8)
   for polygon in polygons:
-    _draw(mask_HW, polygon, 1)
+    draw(mask_HW, polygon, 1)
   return mask_HW
 
 
@@ -90,12 +92,12 @@ def rasterise_reasonseg(shapes, height, width):
   mask_HW = np.zeros((height, width), np.uint8)
   for i in np.argsort(areas)[::-1]:
     label, points = kept[i]
-    _draw(mask_HW, points, _IGNORE if "ignore" in label.lower() else 1)
+    draw(mask_HW, points, _IGNORE if "ignore" in label.lower() else 1)
   return mask_HW
 
 
 def outline(kind, points):
-  """The polygon (N, 2) of a labelme shape of type polygon, rectangle or circle."""
+  """The polygon (N, 2) of a labelme shape that is filled."""
   points = np.asarray(points, np.float64).reshape(-1, 2)
   if kind == "rectangle" and len(points) == 2:
     (x0, y0), (x1, y1) = points
@@ -121,7 +123,8 @@ def is_degenerate(polygon):
   return bool(np.abs(cross).max() <= 1e-9 * max(float(far @ far), 1e-12))
 
 
-def _draw(mask_HW, polygon, value):
+def draw(mask_HW, polygon, value):
+  """Sets the pixels of one polygon by the raster rule, without a check of the work."""
   points = _checked_points(polygon)
   if not len(points):
     return

@@ -6,11 +6,17 @@ from input_pipeline import prist, tfds_source
 from input_pipeline.builders.shard import defect
 from input_pipeline.open_source import open_source, resolve
 from input_pipeline.records import Problem, RecordError
+from miras_jax.errors import UserError
 
 
 def run(args) -> int:
   """Prints problems, warnings and a summary line; 1 if there was a problem."""
   scheme, place = resolve(args.dir)
+  if scheme not in READERS:
+    raise UserError(
+      f"{args.dir}: miras data check reads folders in PRIST's layout and built data"
+      " sets only"
+    )
   find, examine = READERS[scheme]
   splits = [args.split.removesuffix(".json")] if args.split else find(place)
   problems, warnings, image_ids, records = [], [], set(), 0

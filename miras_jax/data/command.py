@@ -29,8 +29,9 @@ _EXAMPLES = {
 }
 _LAYOUT = """A data set is a folder with train.json, val.json, ... (lists of {img_id,
 dialogue, focus}), photographs in images/ or <split>/ and labelme files in masks/ or
-<split>/masks/. Photographs are read as stored, without EXIF rotation, and may have 50
-million pixels. A record equal to an earlier one is kept, with a warning."""
+<split>/masks/. Photographs are turned as their EXIF orientation says, unless the size
+in the annotation is that of the stored pixels alone, and may have 120 million pixels. A
+record equal to an earlier one is kept, with a warning."""
 _CACHE = """Takes the --config.a.b=VALUE of the run that will read it. Run again after a
 kill, it goes on; with several processes each writes files of its own. What is cached:
 sam_features when SAM's image encoder is frozen, image_tokens when CLIP, ConvNeXt, patch
