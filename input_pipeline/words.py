@@ -59,7 +59,8 @@ class Words:
 
   def tells_place(self, text: str) -> bool:
     """Whether the text may be untrue of a part of the picture: place, size, number."""
-    return self.tells_side(text) or bool(self.placed.search(text))
+    patterns = (self.left, self.right, self.placed)
+    return any(pattern.search(text) for pattern in patterns)
 
   def tells_light(self, text: str) -> bool:
     """Whether a brighter or darker picture may make the text untrue."""

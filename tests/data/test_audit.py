@@ -88,10 +88,11 @@ def test_another_data_set_is_compared_with(tmp_path, capsys):
   assert f"has the pixels of a.png of {other}/test:0" in capsys.readouterr().out
 
 
-def test_coordinates_from_0_to_1_are_found(tmp_path, capsys):
+def test_a_defective_record_is_a_line_with_its_reason(tmp_path, capsys):
   root = folder(tmp_path, leak=False, label="cup", points=CORNER)
   assert data.main(["audit", str(root)]) == 1
-  assert "pixels at the top left corner" in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert out.startswith("defective: val.json:0: masks/a.json: shape 0 ('cup'): all its")
 
 
 def test_a_built_data_set_is_audited_as_any_other(tmp_path, capsys):
