@@ -9,6 +9,7 @@ import hashlib
 import re
 from array import array
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -63,10 +64,31 @@ def alike(a, b) -> bool:
   return bool(np.corrcoef(a, b)[0, 1] >= ALIKE)
 
 
+class Row(NamedTuple):
+  """What is kept of a picture: digests of pixels, id and COCO number (0: none)."""
+
+  digest: int
+  hash: int
+  id: int
+  coco: int
+  thumb: bytes
+
+
+def describe(image_id: str, image_HWC) -> Row:
+  """The row of a picture."""
+  return Row(
+    pixel_digest(image_HWC),
+    perceptual_hash(image_HWC),
+    id_digest(image_id) if image_id else 0,
+    int(coco_id(image_id) or 0),
+    thumbnail(image_HWC).tobytes(),
+  )
+
+
 class Pictures:
   """A table with a row for each picture of each source, in order of sources.
 
-  known by the id of the picture: records on one picture share a row.
+  record: the first that shows it.
   """
 
   def __init__(self):
@@ -78,16 +100,13 @@ class Pictures:
   def __len__(self):
     return len(self.source)
 
-  def add(self, source: int, record: int, image_id: str, image_HWC) -> None:
+  def add(self, source: int, record: int, row: Row) -> None:
     """A picture of a source that no earlier record of it shows."""
     self.source.append(source)
     self.record.append(record)
-    self.digest.append(pixel_digest(image_HWC))
-    self.hash.append(perceptual_hash(image_HWC))
-    self.id.append(id_digest(image_id) if image_id else 0)
-    coco = coco_id(image_id)
-    self.coco.append(int(coco) if coco else 0)
-    self._thumbs += thumbnail(image_HWC).tobytes()
+    for name in ("digest", "hash", "id", "coco"):
+      getattr(self, name).append(getattr(row, name))
+    self._thumbs += row.thumb
 
   def thumb(self, row: int):
     size = THUMB * THUMB

@@ -38,14 +38,22 @@ def main(argv) -> int:
   """Runs the audit; 1 where something fails it. UserError for data that cannot be read
   at all."""
   args = _parser().parse_args(argv)
-  if args.min_pixels < 0:
-    raise UserError(f"--min_pixels={args.min_pixels}: want 0 or more")
+  for name, least in (("min_pixels", 0), ("threads", 1)):
+    if getattr(args, name) < least:
+      raise UserError(f"--{name}={getattr(args, name)}: want {least} or more")
   known = words.load(args.words)
   if args.out:
     _make(args.out)
   with collected() as findings:
     parts, unreadable = _parts(args)
-    audit(parts, findings, known, least_pixels=args.min_pixels, progress=_progress)
+    audit(
+      parts,
+      findings,
+      known,
+      least_pixels=args.min_pixels,
+      threads=args.threads,
+      progress=_progress,
+    )
     for line in unreadable:
       print(line)
     print("\n".join(summary(parts, findings)))
@@ -66,6 +74,7 @@ def _parser():
   parser.add_argument(
     "--min_pixels", type=int, default=64, help="of a target that is not small (64)"
   )
+  parser.add_argument("--threads", type=int, default=2, help="that read records (2)")
   parser.add_path(
     "--words", default="", help="words of sides and colours, as words.json"
   )

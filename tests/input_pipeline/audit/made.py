@@ -65,11 +65,11 @@ class Made(source_lib.Source):
     return len(self)
 
 
-def audited(*sources, against=(), least_pixels=64):
+def audited(*sources, against=(), least_pixels=64, threads=2):
   """(counts that are not 0, all findings as text) of an audit of these sources."""
   parts = [Part(source.file, source, audited=False) for source in against]
   parts += [Part(source.file, source) for source in sources]
   with collected() as findings:
-    audit(parts, findings, words_lib.load(), least_pixels=least_pixels)
+    audit(parts, findings, words_lib.load(), least_pixels=least_pixels, threads=threads)
     lines = [f"{r['file']}:{r['record']}: {r['reason']}" for r in findings.rows()]
     return {kind: n for kind, n in findings.counts.items() if n}, lines

@@ -4,8 +4,17 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline.audit.pictures import coco_id, near_pairs
+from input_pipeline import image_ops
+from input_pipeline.audit.pictures import (
+  NEAR_BITS,
+  Pictures,
+  alike,
+  coco_id,
+  describe,
+  near_pairs,
+)
 from tests.input_pipeline.audit.made import Made, audited, conversation, photo
+from tests.shared_data import DATA, needs_data
 
 
 def train_and(*held_out):
@@ -100,3 +109,31 @@ def test_near_pairs_are_those_of_comparing_all_with_all():
   wanted = {(i, j) for i, j in np.argwhere(distance <= 6).tolist() if i < j}
   found = list(near_pairs(hashes, 6))
   assert set(found) == wanted and len(found) == len(wanted) == 6
+
+
+@needs_data
+def test_real_photographs_are_found_again_after_what_copies_go_through():
+  table, others = Pictures(), []
+  paths = sorted((DATA / "street_photos/images").iterdir())[::4]
+  for number, path in enumerate(paths):
+    image_HWC = image_ops.decode_image(path.read_bytes())
+    table.add(0, number, describe(path.name, image_HWC))
+    others.append([describe("", other) for other in changed(image_HWC)])
+  hashes = np.asarray(table.hash)
+  for number, rows in enumerate(others):
+    for row in rows:
+      assert (hashes[number] ^ np.uint64(row.hash)).item().bit_count() <= NEAR_BITS
+      assert alike(table.thumb(number), np.frombuffer(row.thumb, np.uint8))
+  pairs = [pair for pair in near_pairs(hashes) if alike(*map(table.thumb, pair))]
+  # Two are copies of one photograph.
+  assert [[paths[k].name for k in pair] for pair in pairs] == [["0692.jpg", "0732.jpg"]]
+
+
+def changed(image_HWC):
+  """A picture at half its size, compressed, in other light, in grey."""
+  height, width = image_HWC.shape[:2]
+  size = width // 2, height // 2
+  yield cv2.resize(image_HWC, size, interpolation=cv2.INTER_AREA)
+  yield cv2.imdecode(cv2.imencode(".jpg", image_HWC, [1, 30])[1], 1)
+  yield cv2.convertScaleAbs(image_HWC, alpha=1.2, beta=-20)
+  yield cv2.cvtColor(cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)

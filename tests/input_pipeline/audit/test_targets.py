@@ -105,3 +105,22 @@ def test_defective_records_are_named_and_the_others_audited():
 def test_a_record_without_a_picture_is_text_alone():
   text = conversation(targets=(), turns=(("user", "Hi"), ("assistant", "Hi")))
   assert kinds(dataclasses.replace(text, image=b"", image_id="")) == {}
+
+
+def test_a_defective_record_hides_no_picture_of_the_next():
+  lost, sound = RecordError("train", 0, "no answer"), conversation(0)
+  train = Made(lost, sound, file="train")
+  train.image_ids = ("0.png", "0.png")
+  counts, lines = audited(train, Made(conversation(5, image_id="0.png")))
+  assert counts == {"defective": 1, "equal_id": 1}
+  assert lines[1].endswith("of train:1")
+
+
+def test_any_number_of_threads_finds_the_same_in_the_same_order():
+  small = [("bee", mask((slice(30, 35), slice(30, 40))))]
+  records = [conversation(k // 2, targets=small) for k in range(40)]
+  one, many = (audited(Made(*records), threads=n) for n in (1, 7))
+  assert one == many and one[0] == {"small_target": 40}
+  assert one[1][:2] == [
+    f"val:{k}: the mask of 'bee' has 50 pixels of 4,800" for k in (0, 1)
+  ]
