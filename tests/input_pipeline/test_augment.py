@@ -10,6 +10,7 @@ from input_pipeline import augment as lib
 from input_pipeline import image_ops, mask_ops, packing
 from input_pipeline.augment import Augment, Chance
 from input_pipeline.examples import Examples
+from input_pipeline.mixture import mix
 from input_pipeline.source import Draw
 from tests.input_pipeline.audit.made import LEFT, RIGHT, Made, conversation, mask, photo
 from tests.input_pipeline.fakes import CFG, Source, assert_equal, make, take
@@ -239,3 +240,12 @@ def test_rows_of_several_conversations_are_augmented_as_one(tokenizer):
 def test_what_is_kept_prepared_is_not_augmented(tokenizer):
   with pytest.raises(ValueError, match="cannot be augmented"):
     Examples(Source(2), tokenizer, CFG, cache=True, augment=ALL)
+
+
+def test_a_small_source_of_a_mixture_shows_other_pictures_each_time(tokenizer):
+  small = Made(conversation(0), file="small")
+  large = Made(*map(conversation, range(1, 9)), file="large")
+  batches = take(make(mix([small, large], [1, 1]), tokenizer, augment=ALL), 4)
+  views = [b["image_sam"][k] for b in batches for k in np.flatnonzero(b["record"] == 0)]
+  assert len(views) == 8
+  assert len({view.tobytes() for view in views}) == 8
