@@ -150,6 +150,29 @@ def encode_rle(mask_HW):
   return {"size": [height, width], "counts": _write_counts(runs)}
 
 
+def encode_values(map_HW):
+  """map_HW uint8 -> {value: COCO RLE of its pixels}, by value.
+
+  Takes one pass over the pixels, however many values there are.
+  """
+  height, width = np.shape(map_HW)
+  flat = cv2.transpose(map_HW).reshape(-1)
+  starts_R = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+  ends_R = np.append(starts_R[1:], flat.size)
+  values_R = flat[starts_R]
+  order_R = np.argsort(values_R, kind="stable")
+  cuts = np.flatnonzero(np.diff(values_R[order_R])) + 1
+  rles = {}
+  for runs in np.split(order_R, cuts):
+    edges = np.stack([starts_R[runs], ends_R[runs]], axis=1).reshape(-1)
+    counts = np.diff(edges, prepend=0)  # zeros first, then ones, in turn
+    if edges[-1] < flat.size:
+      counts = np.append(counts, flat.size - edges[-1])
+    value = int(values_R[runs[0]])
+    rles[value] = {"size": [height, width], "counts": _write_counts(counts)}
+  return rles
+
+
 def empty_rle(height, width):
   """The RLE of a mask without a pixel."""
   return {"size": [height, width], "counts": _write_counts(np.array([height * width]))}
@@ -215,6 +238,8 @@ def _parse_counts(counts, max_runs):
   See `_write_counts`. Everything is checked here: the counts may come from anywhere.
   """
   if not isinstance(counts, str | bytes):
+    if not isinstance(counts, list | tuple | np.ndarray):
+      raise ValueError(f"RLE counts are a {type(counts).__name__}")
     if len(counts) > max_runs:
       raise ValueError(f"RLE has {len(counts):,} runs, at most {max_runs:,} make sense")
     return np.array([_bounded(n) for n in counts], np.int64)
