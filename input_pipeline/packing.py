@@ -8,6 +8,7 @@ Groups are fixed when the data set is opened: a packed data set is a data set of
 and the pipeline shuffles rows, so it stays elastic over hosts and workers.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,7 +28,7 @@ def pack(source: Source, sizes: Sequence[Size | None], **limits: int) -> Source:
   if isinstance(source, Mixture):
     parts = zip(source.sources, source.cut(sizes), strict=True)
     packed = tuple(pack(part, cut, **limits) for part, cut in parts)
-    return Mixture(packed, source.weights)
+    return dataclasses.replace(source, sources=packed)
   return PackedDataset(source, group(source.image_ids, sizes, **limits))
 
 
