@@ -100,8 +100,8 @@ class Order:
       known, number = drawn.pop(name, [self._hashes[k], 0])
       if known != self._hashes[k]:
         raise UserError(
-          f"{name} is another data set than when the checkpoint was made; put it back,"
-          " give the new one another name with config.sources, or start in a new workdir"
+          f"{name} is another data set than when the checkpoint was made; put it"
+          " back, give the new one another name, or start in a new workdir"
         )
       self._drawn[k] = int(number)
     self._left = drawn

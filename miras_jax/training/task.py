@@ -12,7 +12,6 @@ from input_pipeline import packing
 from input_pipeline.conversation import plain_texts
 from input_pipeline.examples import DataConfig
 from input_pipeline.feature_cache import FeatureCache
-from input_pipeline.open_source import open_source
 from input_pipeline.pipeline import Pipeline, make_pipeline
 from input_pipeline.source import Source
 from input_pipeline.subset import first_records
@@ -22,7 +21,7 @@ from miras_jax.errors import UserError
 from miras_jax.models import flops
 from miras_jax.models.miras import Miras, batch_sizes, init_params
 from miras_jax.parallel import distributed, sharding
-from miras_jax.training import sizes
+from miras_jax.training import sizes, sources
 from miras_jax.training.objective import MirasObjective
 from miras_jax.training.step import Objective
 
@@ -56,7 +55,7 @@ def make_task(config, folder, *, host=(0, 1)) -> Task:
   folder: workdir.Workdir. host: which share of every batch this process feeds, of how
   many (`mesh.data_host`). Raises UserError for missing or unfit data.
   """
-  train, held_out = distributed.together(open_splits, config.data)
+  train, held_out = distributed.together(sources.open_splits, config)
   return make_task_on(train, config, folder, held_out=held_out, host=host)
 
 
@@ -121,29 +120,6 @@ def _measured(config, tokenizer, source, folder=None):
   return sizes.measure(source, tokenizer, options, folder)
 
 
-def open_splits(data) -> tuple[Source, Source | None]:
-  """(what a run trains on, what it holds out if anything) of a DataChoice."""
-  train = open_split(data, data.split_train)
-  if data.limit:
-    train = first_records(train, data.limit)
-  return train, open_split(data, data.split_eval) if data.split_eval else None
-
-
-def open_split(data, split) -> Source:
-  """One split of `data.dir`. Raises UserError where there is none."""
-  if not data.dir:
-    raise UserError(
-      "data.dir is empty: name a data set with --config.data.dir=DIR"
-      " (miras data synth --out=DIR makes one)"
-    )
-  return open_source(
-    data.dir,
-    split,
-    images_dir=data.images_dir or None,
-    masks_dir=data.masks_dir or None,
-  )
-
-
 def open_tokenizer(data, folder, source, *, again=False):
   """The run's tokenizer: the one in `folder`, else trained or read, and saved there.
 
@@ -190,14 +166,14 @@ def talk_config(config):
 
 def pipeline_config(config, *, max_len=None):
   """The pipeline's DataConfig: the run's choices plus the model's shapes."""
-  sizes, data = batch_sizes(config.model.build()), config.data
+  lengths, data = batch_sizes(config.model.build()), config.data
   try:
     return DataConfig(
       max_len=max_len or data.max_len,
       max_masks=data.max_masks,
-      sam_size=sizes["S"],
-      aux_size=sizes["A"],
-      num_image_tokens=sizes["N"],
+      sam_size=lengths["S"],
+      aux_size=lengths["A"],
+      num_image_tokens=lengths["N"],
       view=data.view,
       template=data.template,
       system=data.system or None,
@@ -236,7 +212,7 @@ def open_batches(
 
 def held_out(config, tokenizer, *, limit=0) -> Pipeline:
   """Iterator over the held-out split of a fitted config once, as the probe is made."""
-  source = open_split(config.data, config.data.split_eval)
+  source = sources.open_split(config, config.data.split_eval)
   source = first_records(source, limit) if limit else source
   part = _measured(config, tokenizer, source)
   return open_batches(config, measured=part, tokenizer=tokenizer, shuffle=False)
@@ -249,9 +225,9 @@ def fitted_to_data(config, folder):
   """
   data = config.data
   names = dict.fromkeys(filter(None, (data.split_train, data.split_eval)))
-  sources = [open_split(data, name) for name in names]
-  tokenizer = open_tokenizer(data, folder, sources[0])
-  config = fit(config, tokenizer, [_measured(config, tokenizer, s) for s in sources])
+  opened = [sources.open_split(config, name) for name in names]
+  tokenizer = open_tokenizer(data, folder, opened[0])
+  config = fit(config, tokenizer, [_measured(config, tokenizer, s) for s in opened])
   data = dataclasses.replace(config.data, tokenizer=str(folder.resolve()))
   return dataclasses.replace(config, data=data)
 
