@@ -17,6 +17,7 @@ def mix(
   weights: Iterable[float],
   names: Iterable[str] | None = None,
   entries: Iterable[str] | None = None,
+  entry_names: Iterable[str] | None = None,
 ) -> "Mixture":
   """Mixture whose examples come from `sources` in proportion to `weights`.
 
@@ -25,7 +26,8 @@ def mix(
 
   names: of the sources, by which they are known to messages and to a run that goes on
     with another mixture; default: their numbers. entries: what each source counts as in
-    the log, several may share one; default: the names.
+    the log, several may share one; default: the names. entry_names: every entry there
+    is, which `entry_of` numbers; default: those of `entries`, sorted.
 
   Raises UserError for a source without examples, for weights that are not positive and
   for two sources of one name.
@@ -41,7 +43,9 @@ def mix(
   if any(not len(s) for s in sources):
     empty = [name for name, s in zip(names, sources, strict=True) if not len(s)]
     raise UserError(f"source {empty[0]} of the mixture holds no record")
-  return Mixture(sources, weights, names, names if entries is None else tuple(entries))
+  entries = names if entries is None else tuple(entries)
+  every = sorted(set(entries)) if entry_names is None else entry_names
+  return Mixture(sources, weights, names, entries, tuple(every))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Mixture(Source):
   weights: tuple[float, ...]
   names: tuple[str, ...]
   entries: tuple[str, ...]
+  entry_names: tuple[str, ...]
 
   @property
   def file(self):
@@ -106,11 +111,6 @@ class Mixture(Source):
   def locate(self, i: int) -> tuple[int, int]:
     """(number of the source, index in it) of example `i`."""
     return _locate(i, self._lengths)
-
-  @functools.cached_property
-  def entry_names(self) -> tuple[str, ...]:
-    """The entries, each once, sorted."""
-    return tuple(sorted(set(self.entries)))
 
   def entry_of(self, i: int) -> int:
     """The place in `entry_names` of the entry that example `i` counts as."""

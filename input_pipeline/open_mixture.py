@@ -50,7 +50,7 @@ def open_held_out(
   if not kept:
     return None, lacking
   entries, names, weights = zip(*kept, strict=True)
-  return mix(opened, weights, names, entries), lacking
+  return mix(opened, weights, names, entries, sorted(mixture)), lacking
 
 
 def _place(part, sources, root):

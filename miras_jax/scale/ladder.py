@@ -28,8 +28,8 @@ from miras_jax.inference.load import open_checkpoint
 from miras_jax.models import flops
 from miras_jax.scale import power_law
 from miras_jax.training import command as train
+from miras_jax.training import sources, task
 from miras_jax.training import step as train_step
-from miras_jax.training import task
 
 # Width and depth of the decoder over the config's own.
 RUNGS = ((0.5, 0.5), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0), (1.5, 1.5), (2.0, 2.0))

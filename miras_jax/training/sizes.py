@@ -10,7 +10,10 @@ import math
 import pathlib
 from typing import NamedTuple
 
+import numpy as np
+
 from input_pipeline import packing
+from input_pipeline.mixture import Mixture
 from input_pipeline.source import Size, Source
 from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
@@ -38,6 +41,9 @@ def measure(source: Source, tokenizer, options: dict, folder=None) -> Measured:
 
   options: `DataConfig.text_options()`. folder: of a run that keeps what was counted.
   """
+  if isinstance(source, Mixture):  # each on its own: another mixture counts no more
+    parts = [measure(part, tokenizer, options, folder) for part in source.sources]
+    return Measured(source, tuple(size for part in parts for size in part.sizes))
   if folder is None:
     sizes = source.sizes(tokenizer, options)
   else:
@@ -75,6 +81,27 @@ def tell_cut(parts, length: int) -> None:
         " has %d) and lose their oldest rounds, or all; --config.data.max_len=N sets"
         " the row", source.file, len(long), len(lengths), length, max(long),
       )  # fmt: skip
+
+
+def without_masks(source: Source, sizes) -> np.ndarray:
+  """For each example of a source, packed or not, whether it surely has no mask.
+
+  sizes: of its records, None for one that is defective.
+  """
+  bare = np.array([size is None or not size.segs for size in sizes], bool)
+  if source.num_records() == len(source):
+    return bare
+  return np.array([bare[list(source.members(i))].all() for i in range(len(source))])
+
+
+def share_without_masks(measured: Measured) -> float:
+  """How often a record that is drawn is a sound one without a mask."""
+  source, sizes = measured
+  bare = np.array([size is not None and not size.segs for size in sizes], bool)
+  if not isinstance(source, Mixture):
+    return float(bare.mean())
+  shares = [part.mean() for part in source.cut(bare)]
+  return float(np.average(shares, weights=source.weights))
 
 
 def _longest(lengths):

@@ -1,5 +1,6 @@
 """What a run trains: tokenizer, data, model and objective, built from a RunConfig."""
 
+import contextlib
 import dataclasses
 import functools
 import shutil
@@ -12,6 +13,8 @@ from input_pipeline import packing
 from input_pipeline.conversation import plain_texts
 from input_pipeline.examples import DataConfig
 from input_pipeline.feature_cache import FeatureCache
+from input_pipeline.host_rows import Grouping
+from input_pipeline.mixture import Mixture
 from input_pipeline.pipeline import Pipeline, make_pipeline
 from input_pipeline.source import Source
 from input_pipeline.subset import first_records
@@ -80,21 +83,39 @@ def make_task_on(
   open_part = functools.partial(
     open_batches, config, tokenizer=tokenizer, host=host, features=features
   )
-  return model_task(config)._replace(
+  made = model_task(config)
+  maskless = sizes.share_without_masks(parts[0])
+  entries = train.entry_names if isinstance(train, Mixture) else ()
+  return made._replace(
+    objective=dataclasses.replace(
+      made.objective, sources=entries, skip_maskless=maskless > 0
+    ),
     batches=open_part(measured=parts[0], shuffle=True),
-    probe=next(open_part(measured=parts[1], shuffle=False)) if held_out else None,
+    probe=_first_batch(open_part, parts[1]) if held_out else None,
     features=features,
-    flops=step_flops(config, features),
+    flops=step_flops(config, features, maskless),
     tokenizer=tokenizer.fingerprint(),
   )
 
 
-def step_flops(config, features):
-  """Floating-point operations of a step, what is cached left out (see flops.py)."""
+def _first_batch(open_part, measured):
+  """A held-out batch: of a mixture one that has examples of all its sources."""
+  mixed = isinstance(measured.source, Mixture)
+  with contextlib.closing(open_part(measured, shuffle=False, repeat=mixed)) as batches:
+    return next(batches)
+
+
+def step_flops(config, features, maskless=0.0):
+  """Floating-point operations of a step, what is cached left out (see flops.py).
+
+  maskless: the share of examples that have no mask, and so no use for what makes one.
+  """
   count = flops.example(config)
   names = features.shapes if features else ()
-  groups = sum((flops.FEATURES[name] for name in names), ())
-  saved = sum(count.parts.get(group, 0.0) for group in groups)
+  cached = sum((flops.FEATURES[name] for name in names), ())
+  saved = sum(count.parts.get(group, 0.0) for group in cached)
+  of_masks = set(flops.OF_MASKS) - set(cached)
+  saved += maskless * sum(count.parts.get(group, 0.0) for group in of_masks)
   return (count.useful - saved) * config.batch_size
 
 
@@ -184,14 +205,20 @@ def pipeline_config(config, *, max_len=None):
 
 
 def open_batches(
-  config, measured, tokenizer, *, shuffle, host=(0, 1), features=None
+  config, measured, tokenizer, *, shuffle, repeat=None, host=(0, 1), features=None
 ) -> Pipeline:
-  """Iterator of this host's batches: for ever when shuffled, else one pass."""
+  """Iterator of this host's batches: for ever when shuffled, else one pass.
+
+  repeat: for ever or one pass, whether shuffled or not.
+  """
   cfg, limit = pipeline_config(config), config.data.pack
   source, lengths = measured
   if limit > 1:
     limits = {"limit": limit, "max_len": cfg.max_len, "max_masks": cfg.max_masks}
     source = packing.pack(source, lengths, **limits)
+  number, grouping = config.optim.accumulation, None
+  if shuffle and number > 1 and sizes.share_without_masks(measured):
+    grouping = Grouping(sizes.without_masks(source, lengths), number)
   batches = make_pipeline(
     source,
     tokenizer,
@@ -199,12 +226,14 @@ def open_batches(
     batch_size=config.batch_size,
     seed=config.seed,
     shuffle=shuffle,
-    repeat=shuffle,
+    repeat=shuffle if repeat is None else repeat,
     host_index=host[0],
     host_count=host[1],
     num_threads=config.data.threads,
     cache=config.data.in_memory,
     features=features,
+    grouping=grouping,
+    lean=shuffle,
   )
   batches.needs_sound = shuffle  # training on nothing would end as if it were done
   return batches
@@ -234,7 +263,6 @@ def fitted_to_data(config, folder):
 
 def _texts(source, data):
   """What a vocabulary is learnt from: all that rows are made of, control tokens not."""
-  for turns, names in filter(None, source.dialogues()):
-    yield from plain_texts(
-      turns, system=data.system or None, names=names if data.name_targets else None
-    )
+  for said in filter(None, source.dialogues()):
+    names = said.names if data.name_targets else None
+    yield from plain_texts(said.turns, system=data.system or None, names=names)
