@@ -123,9 +123,9 @@ def test_a_limit_holds_for_each_data_set(root):
 @pytest.mark.parametrize(
   "mixture, words",
   [
-    ({"vga": 1}, "mixture.vga: no such data set; did you mean vqa.*there are sem_seg"),
-    ({"vqa": 1}, "llava_instruct_150k is not there; build it with miras data build llava"
-                 "_instruct_150k --src=... --out=.*sources.llava_instruct_150k=none"),
+    ({"refcocos": 1}, "mixture.refcocos: .* did you mean refcoco.* there are sem_seg"),
+    ({"vg": 1}, "mixture.vg: .* is not there; build it with miras data build vg"
+                " --src=... --out=.* leave it out with --config.sources.vg=none"),
   ],
 )  # fmt: skip
 def test_a_data_set_that_is_not_there_says_what_to_do(root, mixture, words):

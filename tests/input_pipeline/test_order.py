@@ -53,10 +53,9 @@ def test_a_mixture_goes_on_exactly_on_one_then_two_then_four_hosts(tokenizer, th
 
 
 def test_a_small_source_is_shuffled_anew_in_every_pass(tokenizer):
-  small = drawn(
-    mixture(big=1, small=3), take(make(mixture(big=1, small=3), tokenizer), 5)
-  )
-  passes = [small["small"][i : i + 5] for i in (0, 5, 10)]
+  source = mixture(big=1, small=3)
+  small = drawn(source, take(make(source, tokenizer), 5))["small"]
+  passes = [small[i : i + 5] for i in (0, 5, 10)]
   assert all(sorted(one) == list(range(5)) for one in passes)
   assert passes[0] != passes[1] != passes[2]
 
