@@ -11,9 +11,11 @@ from input_pipeline.examples import DataConfig, Examples
 from input_pipeline.mixture import mix
 from input_pipeline.tokenizer import train_bpe
 from miras_jax.config.model import with_overrides
-from miras_jax.config.settings import LossConfig
+from miras_jax.config.settings import LossConfig, MeshConfig
 from miras_jax.config.variants import TINY
 from miras_jax.models import miras
+from miras_jax.parallel import mesh as mesh_lib
+from miras_jax.parallel import sharding
 from miras_jax.training import step as train_step
 from miras_jax.training.objective import MirasObjective
 from tests.input_pipeline.fakes import Source, turns
@@ -131,3 +133,15 @@ def test_a_skipped_batch_runs_no_part_of_sam(rows, model, params):
     for name, batch in zip(NAMES, rows[:2], strict=True)
   }
   assert np.isfinite(loss["words"]) and np.isnan(loss["masks"])
+
+
+def test_devices_that_share_a_batch_agree_on_what_is_skipped(rows, model, params):
+  mesh = mesh_lib.make_mesh(MeshConfig(data=2), jax.devices()[:2])
+  objective = of_mixture(model)
+  with jax.set_mesh(mesh):
+    sums = jax.jit(lambda params, batch: objective.sums(params, batch, None)[0])
+    for batch in (rows[1], both(rows)):
+      placed = jax.device_put(batch, sharding.batch_shardings(mesh, batch))
+      got = jax.device_get(sums(params, placed))
+      want, _ = numbers(objective, params, batch)
+      np.testing.assert_allclose(got["dice"], want["dice"], rtol=1e-4)
