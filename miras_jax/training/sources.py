@@ -1,8 +1,11 @@
 """The data of a run: one data set, or the mixture of its config."""
 
+import os
+import shlex
+
 from input_pipeline.mixture import Mixture
 from input_pipeline.open_mixture import open_held_out, open_mixture
-from input_pipeline.open_source import open_source
+from input_pipeline.open_source import DEFAULT, open_source, resolve
 from input_pipeline.source import Source
 from input_pipeline.subset import first_records
 from miras_jax.config.run import RunConfig
@@ -37,6 +40,12 @@ def open_split(config: RunConfig, split: str) -> Source:
     raise UserError(
       "data.dir is empty: name a data set with --config.data.dir=DIR"
       " (miras data synth --out=DIR makes one)"
+    )
+  scheme, place = resolve(data.dir)
+  if scheme == DEFAULT and not os.path.isdir(place):
+    raise UserError(
+      f"data.dir={data.dir}: no such data folder; name yours with --config.data.dir=DIR"
+      f" (miras data synth --out={shlex.quote(place)} makes one)"
     )
   return open_source(
     data.dir,

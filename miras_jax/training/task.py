@@ -212,13 +212,13 @@ def open_batches(
   repeat: for ever or one pass, whether shuffled or not.
   """
   cfg, limit = pipeline_config(config), config.data.pack
-  source, lengths = measured
+  source = measured.source
   if limit > 1:
     limits = {"limit": limit, "max_len": cfg.max_len, "max_masks": cfg.max_masks}
-    source = packing.pack(source, lengths, **limits)
+    source = packing.pack(source, measured.sizes, grouped=measured.grouped, **limits)
   number, grouping = config.optim.accumulation, None
   if shuffle and number > 1 and sizes.share_without_masks(measured):
-    grouping = Grouping(sizes.without_masks(source, lengths), number)
+    grouping = Grouping(sizes.without_masks(source, measured.sizes), number)
   batches = make_pipeline(
     source,
     tokenizer,
