@@ -18,7 +18,12 @@ from input_pipeline.builders.builder import Builder, Card, Unit
 from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.narrate import wordings as narrate_wordings
 from input_pipeline.narrate import write as narrate_write
-from input_pipeline.records import WHOLE_FILE, RecordError, SegConversation
+from input_pipeline.records import (
+  WHOLE_FILE,
+  Problem,
+  RecordError,
+  SegConversation,
+)
 from miras_jax.errors import UserError
 
 SPLITS = "train:0.8,val:0.1,test:0.1"
@@ -114,7 +119,7 @@ class Own(Builder):
 
   def records(
     self, src: SourceFolder, unit: Unit
-  ) -> Iterator[SegConversation | RecordError]:
+  ) -> Iterator[SegConversation | RecordError | Problem]:
     form = self._form_of(src, unit["form"])
     try:
       photo = form.read(src, unit)
@@ -122,11 +127,12 @@ class Own(Builder):
       yield error
       return
     yield from photo.defects
+    yield from (Problem(unit["image"], WHOLE_FILE, note) for note in photo.notes)
     image_id = f"own/{hashlib.sha256(photo.image).hexdigest()[:16]}"
     talks = _from_files(photo) if photo.dialogues else self._written(photo)
     if not talks:
       reason = "no conversation can be written from its labels"
-      yield RecordError(unit["image"], WHOLE_FILE, reason)
+      yield Problem(unit["image"], WHOLE_FILE, reason)
     for number, (turns, targets) in enumerate(talks):
       yield SegConversation(
         id=f"{'/'.join(_key(unit))}/{number}",
