@@ -26,12 +26,14 @@ class Array(NamedTuple):
   axes: letters and numbers, "B" first. fill: what padding and examples of zero weight
   hold, a number or the name of a size ("S": the image covers the whole canvas; "pad":
   the tokenizer's id). pixels: of a cached feature, the pixels it takes the place of.
+  asked: only in batches that are asked for it.
   """
 
   axes: tuple[str | int, ...]
   dtype: np.dtype
   fill: int | str
   pixels: str = ""
+  asked: bool = False
 
 
 # fmt: off
@@ -54,6 +56,8 @@ TABLE = {
   "masks":        Array(("B", "M", "S", "S"), _PIXEL, 0),
   # The number of the example in its data set; -1 only fills up a last batch.
   "record":       Array(("B",), _INT, -1),
+  # The entry of the mixture that the example counts as; -1: none.
+  "source":       Array(("B",), _INT, -1, asked=True),
   # What `miras data cache` writes.
   "sam_features": Array(("B", "G", "G", "C"), _BF16, 0, pixels="image_sam"),
   "image_tokens": Array(("B", "N", "D"), _BF16, 0, pixels="image_aux"),
@@ -71,14 +75,15 @@ def feature_names() -> list[str]:
   return [name for name, array in TABLE.items() if array.pixels]
 
 
-def names(features: Iterable[str] = ()) -> list[str]:
-  """The arrays of a batch in which cached `features` take the place of their pixels."""
-  features = set(features)
-  replaced = {TABLE[name].pixels for name in features}
+def names(extras: Iterable[str] = ()) -> list[str]:
+  """The arrays of a batch that has `extras`: cached features, which take the place of
+  their pixels, and what is there only when it is asked for."""
+  extras = set(extras)
+  replaced = {TABLE[name].pixels for name in extras}
   return [
     name
     for name, array in TABLE.items()
-    if name in features or not (array.pixels or name in replaced)
+    if name in extras or not (array.pixels or array.asked or name in replaced)
   ]
 
 

@@ -10,7 +10,9 @@ import threading
 import numpy as np
 
 from input_pipeline import batch_table, image_ops, mask_ops, packing
+from input_pipeline.augment import augmented
 from input_pipeline.conversation import ConversationError, encode_conversation
+from input_pipeline.mixture import Mixture
 from input_pipeline.records import Problem, RecordError
 from input_pipeline.templates import TEMPLATES
 
@@ -68,15 +70,26 @@ class DataConfig:
     }
 
 
-def make_views(image, cfg):
-  """Encoded bytes -> image_sam, image_aux (uint8), valid_hw, original_hw (int32)."""
+VIEWS_OF_IMAGE = ("image_sam", "image_aux", "valid_hw", "original_hw")
+
+
+def make_views(image, cfg, *, has_masks=True):
+  """Encoded bytes -> image_sam, image_aux (uint8), valid_hw, original_hw (int32).
+
+  has_masks: False leaves SAM's view black, which nothing but a mask looks at.
+  """
   image_HWC = image_ops.decode_image(image)
-  sam_SSC, valid_hw = image_ops.sam_view(image_HWC, cfg.sam_size)
+  original_hw = image_HWC.shape[:2]
+  if has_masks:
+    sam_SSC, valid_hw = image_ops.sam_view(image_HWC, cfg.sam_size)
+  else:
+    sam_SSC = batch_table.filled("image_sam", cfg.sizes(0))
+    valid_hw = image_ops.resized_hw(*original_hw, cfg.sam_size)
   return {
     "image_sam": sam_SSC,
     "image_aux": image_ops.aux_view(image_HWC, cfg.aux_size, cfg.view),
     "valid_hw": np.array(valid_hw, np.int32),
-    "original_hw": np.array(image_HWC.shape[:2], np.int32),
+    "original_hw": np.array(original_hw, np.int32),
   }
 
 
@@ -88,8 +101,12 @@ def make_row(record, tokenizer, cfg):
 
 def encode_record(record, tokenizer, cfg):
   """SegConversation -> (Encoded, targets kept); ConversationError where it is unfit."""
-  names = [name for name, _ in record.targets]
-  row = encode_conversation(record.turns, tokenizer, names=names, **cfg.text_options())
+  names, options = [name for name, _ in record.targets], cfg.text_options()
+  if not record.image:
+    if names:
+      raise ConversationError(f"has no picture but {len(names)} masks")
+    options["num_image_tokens"] = 0
+  row = encode_conversation(record.turns, tokenizer, names=names, **options)
   count = len(row.seg_pos_K)
   if count > cfg.max_masks:
     raise ConversationError(
@@ -120,32 +137,34 @@ def pad_row(row, tokenizer, cfg):
 
 def make_masks(targets, original_hw, cfg):
   """[(name, RLE)] -> masks_KSS uint8 0/1 on the padded SAM canvas."""
+  image_hw = tuple(map(int, original_hw))
   masks = np.zeros((len(targets), cfg.sam_size, cfg.sam_size), np.uint8)
   for k, (name, rle) in enumerate(targets):
     try:
       mask_HW = mask_ops.decode_rle(rle)
     except ValueError as e:
       raise ConversationError(f"the mask of {name!r}: {e}") from None
-    if mask_HW.shape != tuple(original_hw):
+    if mask_HW.shape != image_hw:
       raise ConversationError(
-        f"the mask of {name!r} is {mask_HW.shape}, the image {tuple(original_hw)}"
+        f"the mask of {name!r} is {mask_HW.shape}, the image {image_hw}"
       )
     masks[k] = image_ops.mask_to_canvas(mask_HW, cfg.sam_size)
   return masks
 
 
-def empty_example(tokenizer, cfg, *, record, features=None):
+def empty_example(tokenizer, cfg, *, record, features=None, asked=()):
   """An example of zero weight: no loss, no mask; one visible token keeps softmax sane.
 
   record: index of the defective record, -1 where a last batch is only filled up.
   features: the FeatureCache whose features take the place of pixels, if any.
+  asked: arrays that are there only when they are asked for.
   """
   sizes = cfg.sizes(tokenizer.ids.pad) | (features.sizes if features else {})
   values = {
     "segments": batch_table.padded("segments", [1], sizes),
     "record": batch_table.padded("record", record, sizes),
   }
-  names = batch_table.names(features.shapes if features else ())
+  names = batch_table.names([*(features.shapes if features else ()), *asked])
   return batch_table.complete(values, sizes, names)
 
 
@@ -171,35 +190,56 @@ class Problems:
 class Examples:
   """Prepared examples of a data set by index; a defect gives `empty_example`.
 
-  dataset: a Source.
+  dataset: a Source; examples of a Mixture have `source`.
   cache: keeps every row and every view in memory, uint8 and masks as bits, so that an
     image is decoded and a conversation tokenised once: about S*S*3 + A*A*3 bytes an
     image and K*S*S/8 + 20*T a row.
   features: FeatureCache; `views` says what is in its place.
+  augment: Augment; what it changes differs each time that an example is drawn, so it
+    goes with neither.
+  lean: SAM's view of a row without a mask stays black. For training, where nothing
+    looks at it; in an evaluation the model may answer with a [SEG] of its own.
   """
 
   def __init__(
-    self, dataset, tokenizer, cfg, *, cache=False, features=None, report=None
+    self,
+    dataset,
+    tokenizer,
+    cfg,
+    *,
+    cache=False,
+    features=None,
+    augment=None,
+    report=None,
+    lean=False,
   ):
+    if augment and (cache or features):
+      raise ValueError("what is prepared once cannot be augmented each time")
     self.dataset = dataset
     self.tokenizer = tokenizer
     self.cfg = cfg
     self.features = features
+    self._augment = augment if augment and augment.is_on() else None
     self._sizes = cfg.sizes(tokenizer.ids.pad) | (features.sizes if features else {})
+    self._asked = ("source",) if isinstance(dataset, Mixture) else ()
+    self._names = batch_table.names(
+      [*(features.shapes if features else ()), *self._asked]
+    )
     self.problems = Problems(report)
+    self._lean = lean
     self._rows = {} if cache else None
-    self._views = {}  # image id -> views
+    self._views = {}  # image id, whether with masks -> views
 
   def __len__(self):
     return len(self.dataset)
 
   def __getitem__(self, index):
-    """Example `index`; -1 is the filler of a last batch."""
-    index = int(index)
+    """Example `index`, a number or a Draw; -1 is the filler of a last batch."""
+    index, epoch = int(index), getattr(index, "epoch", 0)
     if index < 0:
       return self._empty(-1)
     if self._rows is None:
-      parts = self._prepare(index)
+      parts = self._prepare(index, epoch)
     else:
       parts = self._rows.get(index) or self._rows.setdefault(
         index, self._prepare(index)
@@ -210,14 +250,17 @@ class Examples:
     """Indices of the records that example `index` is made of."""
     return self.dataset.members(index)
 
-  def _prepare(self, index):
+  def _prepare(self, index, epoch=0):
     """(views, row, packed masks), or (None, None, None) where no record is sound."""
     records = self.dataset.load(index)
     if not isinstance(records, tuple):
       records = (records,)
+    if self._augment:
+      records = self._augmented(records, epoch)
     known = {} if self._rows is None else self._views
+    has_masks = not self._lean or any(getattr(r, "targets", ()) for r in records)
     parts = [
-      self._parts(number, record, known)
+      self._parts(number, record, known, has_masks)
       for number, record in zip(self.members(index), records, strict=True)
     ]
     sound = [part for part in parts if part]
@@ -228,17 +271,23 @@ class Examples:
     row = pad_row(row, self.tokenizer, self.cfg)
     return views[0], row, np.packbits(np.concatenate(masks))
 
-  def _parts(self, number, record, known):
+  def _augmented(self, records, epoch):
+    """The records of a row with another picture, as they are where one is defective."""
+    if any(isinstance(r, RecordError) or not r.image for r in records):
+      return records
+    return augmented(records, self._augment, epoch)
+
+  def _parts(self, number, record, known, has_masks):
     """(views, Encoded, masks_KSS) of one record, or None after reporting its defect.
 
-    known: views by image, to which this record's are added.
+    known: views by image, to which this record's are added. has_masks: of the row.
     """
     if isinstance(record, RecordError):
       self.problems.add(number, record.problem)
       return None
     try:
       row, targets = encode_record(record, self.tokenizer, self.cfg)
-      views = self._views_of(record, known)
+      views = self._views_of(record, known, has_masks)
       return views, row, make_masks(targets, views["original_hw"], self.cfg)
     except (ConversationError, image_ops.ImageError) as e:
       file = self.dataset.file_of(number)
@@ -246,26 +295,39 @@ class Examples:
       self.problems.add(number, problem)
       return None
 
-  def _views_of(self, record, known):
-    key = (record.source, record.image_id or record.id)
+  def _views_of(self, record, known, has_masks):
+    key = (record.source, record.image_id or record.id, has_masks)
     if key not in known:
-      known[key] = self._make_views(record)
+      known[key] = self._make_views(record, has_masks)
     return known[key]
 
-  def _make_views(self, record):
-    """Views of a record's image, or the cached features that stand for them."""
+  def _make_views(self, record, has_masks):
+    """Views of a record's image, or the cached features that stand for them.
+
+    Those of a record without a picture are blank.
+    """
+    if not record.image:
+      wanted = (*VIEWS_OF_IMAGE, *(self.features.shapes if self.features else ()))
+      names = [name for name in self._names if name in wanted]
+      return {name: batch_table.filled(name, self._sizes) for name in names}
     if not self.features:
-      return make_views(record.image, self.cfg)
+      return make_views(record.image, self.cfg, has_masks=has_masks)
     name = record.image_id or record.id
     cached = self.features.views(record.image, name)
     pixels = batch_table.pixel_names(self.features.shapes)
     if not pixels:
       return cached
-    views = make_views(record.image, self.cfg)
+    views = make_views(record.image, self.cfg, has_masks=has_masks)
     return cached | {name: views[name] for name in pixels}
 
   def _empty(self, index):
-    return empty_example(self.tokenizer, self.cfg, record=index, features=self.features)
+    return empty_example(
+      self.tokenizer,
+      self.cfg,
+      record=index,
+      features=self.features,
+      asked=self._asked,
+    )
 
   def _assemble(self, index, views, row, packed):
     if row is None:
@@ -275,8 +337,9 @@ class Examples:
     bits = int(row["seg_valid"].sum()) * cfg.sam_size**2
     masks.reshape(-1)[:bits] = np.unpackbits(packed, count=bits)
     values = views | row | {"masks": masks, "record": np.array(index, np.int32)}
-    names = batch_table.names(self.features.shapes if self.features else ())
-    return batch_table.complete(values, self._sizes, names)
+    if self._asked:
+      values["source"] = np.array(self.dataset.entry_of(index), np.int32)
+    return batch_table.complete(values, self._sizes, self._names)
 
 
 def _record_number(record, index):

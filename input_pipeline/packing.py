@@ -8,6 +8,7 @@ Groups are fixed when the data set is opened: a packed data set is a data set of
 and the pipeline shuffles rows, so it stays elastic over hosts and workers.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ def pack(
   if isinstance(source, Mixture):
     parts = zip(source.sources, source.cut(sizes), strict=True)
     packed = tuple(pack(part, cut, grouped=grouped, **limits) for part, cut in parts)
-    return Mixture(packed, source.weights)
+    return dataclasses.replace(source, sources=packed)
   if grouped:
     return PackedDataset(source, grouped(source, sizes, **limits))
   return PackedDataset(source, group(source.image_ids, sizes, **limits))

@@ -1,20 +1,17 @@
 """Data set -> batches of one host: order, host's rows, examples, batch. Elastic.
 
-The order of examples is a function of the seed alone. Global batch number g is examples
-g*B .. g*B+B-1 of it and host h of H has rows h*B/H .. (h+1)*B/H-1, so that any number
-of hosts and threads sees the same global batches, and the state is how many examples
-have been handed out.
+The order of examples is a function of the seed alone (`order`), and which rows of a
+global batch a host has one of host and hosts (`host_rows`). So any number of hosts and
+threads sees the same global batches, and the state is how many examples have been
+handed out; for a mixture also how many of each source.
 """
-
-import hashlib
-import json
-import sys
 
 import grain
 import numpy as np
 
 from input_pipeline.examples import Examples
-from input_pipeline.mixture import Mixture
+from input_pipeline.host_rows import Grouping, HostRows
+from input_pipeline.order import Order
 from input_pipeline.source import Source
 from miras_jax.errors import UserError
 
@@ -35,8 +32,11 @@ def make_pipeline(
   num_threads=0,
   cache=False,
   features=None,
+  augment=None,
   state=None,
   report=None,
+  grouping: Grouping | None = None,
+  lean=False,
 ) -> "Pipeline":
   """Builds the iterator of host-local Batch dicts.
 
@@ -51,8 +51,13 @@ def make_pipeline(
       quickest once `cache` holds everything.
     cache: keeps prepared examples in memory.
     features: FeatureCache, whose features take the place of pixels.
-    state: what `get_state` of a pipeline on the same data and seed gave.
+    augment: augment.Augment, how pictures change each time they are drawn; not with
+      `cache` or `features`, which are of pictures as they are.
+    state: what `get_state` of a pipeline on the same data and seed gave, or on another
+      mixture of sources.
     report: called with one line for each defective record; default: logging.
+    grouping: the order of the rows inside each batch; None: as they are drawn.
+    lean: leaves out what only masks need of a row without one (`Examples`).
   """
   if batch_size < 1 or batch_size % host_count:
     raise UserError(
@@ -65,12 +70,20 @@ def make_pipeline(
     raise UserError("the data set holds no record")
   pipeline = Pipeline(
     examples=Examples(
-      dataset, tokenizer, data_cfg, cache=cache, features=features, report=report
+      dataset,
+      tokenizer,
+      data_cfg,
+      cache=cache,
+      features=features,
+      augment=augment,
+      report=report,
+      lean=lean,
     ),
-    order=_Order(dataset, seed=seed, shuffle=shuffle, repeat=repeat),
+    order=Order(dataset, seed=seed, shuffle=shuffle, repeat=repeat),
     batch_size=batch_size,
     host=(host_index, host_count),
     num_threads=num_threads,
+    grouping=grouping,
   )
   if state is not None:
     pipeline.set_state(state)
@@ -85,13 +98,14 @@ class Pipeline:
   pass that meets none but defective records is a UserError.
   """
 
-  def __init__(self, *, examples, order, batch_size, host, num_threads):
+  def __init__(self, *, examples, order, batch_size, host, num_threads, grouping=None):
     self.examples = examples
     self.batch_size = batch_size
     self.zero_weight = 0
     self.needs_sound = False
     self._any_sound, self._passed = False, 0
     self._order = order
+    self._grouping = grouping
     self._host = host
     self._num_threads = num_threads
     self._next_index = 0
@@ -142,28 +156,22 @@ class Pipeline:
 
   def get_state(self):
     """JSON-able; equal on every host, independent of hosts, threads and batch size."""
-    return {
-      "next_index": self._next_index,
-      "order": self._order.fingerprint,
-      "files": self._files,
-    }
+    place = {"next_index": self._next_index, "files": self._files}
+    return place | self._order.get_state()
 
   def set_state(self, state):
-    """Continues where `get_state` was taken; UserError when the data differ."""
-    if state["order"] != self._order.fingerprint:
-      raise UserError(
-        "the checkpoint was made with another data set, seed or shuffle setting "
-        f"(order {state['order']}, here {self._order.fingerprint}); restore those or "
-        "start in a new workdir"
-      )
-    files = state.get("files")  # states of an earlier version have none
-    if files is not None and self._files is not None and files != self._files:
+    """Continues where `get_state` was taken; UserError when the data differ.
+
+    Another mixture may go on: each of its sources does so where it was.
+    """
+    self.close()
+    place = self._order.set_state(state, int(state["next_index"]))
+    if _changed(state.get("files"), self._files):
       raise UserError(
         "photographs or masks were added, removed or changed since the checkpoint was"
         " made; put them back as they were, or start in a new workdir"
       )
-    self.close()
-    self._next_index = int(state["next_index"])
+    self._next_index = place
 
   def close(self):
     """Stops the threads; the next batch starts them again."""
@@ -172,7 +180,9 @@ class Pipeline:
     self._iterator = None
 
   def _open(self):
-    rows = _HostRows(self._order, self._next_index, self.batch_size, *self._host)
+    rows = HostRows(
+      self._order, self._next_index, self.batch_size, *self._host, self._grouping
+    )
     size = self.batch_size // self._host[1]
 
     def load(row):
@@ -195,99 +205,11 @@ def _stack(examples):
   return {k: np.stack([ex[k] for ex in examples]) for k in examples[0]}
 
 
-class _Order:
-  """Random access to the order: place -> record, for ever or once (then -1)."""
+def _changed(before, now):
+  """Whether two `files_fingerprint` differ, of a mixture in a source that both have.
 
-  def __init__(self, dataset, *, seed, shuffle, repeat):
-    sizes, weights = [len(dataset)], [1.0]
-    if isinstance(dataset, Mixture):
-      sizes, weights = [len(s) for s in dataset.sources], dataset.weights
-    self._repeat = repeat
-    parts = []
-    for k, size in enumerate(sizes):
-      part_seed = seed + 7919 * k if shuffle else None
-      first = sum(sizes[:k])
-      parts.append(_Part(size, first=first, seed=part_seed, repeat=repeat))
-    if len(parts) == 1:
-      self._places = parts[0]
-    elif repeat:
-      self._places = grain.MapDataset.mix(
-        [grain.MapDataset.source(part) for part in parts], weights=weights
-      )
-    else:  # one pass has no proportions: every record once
-      self._places = [record for part in parts for record in part]
-    settings = [dataset.fingerprint(), seed if shuffle else None, repeat]
-    text = json.dumps(settings, sort_keys=True)
-    self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
-
-  def __len__(self):
-    return len(self._places)
-
-  def __getitem__(self, place):
-    if not self._repeat and place >= len(self._places):
-      return -1
-    return int(self._places[place])
-
-
-class _Part:
-  """The order of one source: record numbers from `first` on, shuffled every epoch."""
-
-  def __init__(self, size, *, first, seed, repeat):
-    self._size = size
-    self._first = first
-    self._seed = seed
-    self._repeat = repeat
-    self._epochs = {}  # two at most; replaced, never changed, because of threads
-
-  def __len__(self):
-    return sys.maxsize if self._repeat else self._size
-
-  def __getitem__(self, place):
-    if not 0 <= place < len(self):
-      raise IndexError(place)
-    epoch, i = divmod(place, self._size)
-    if self._seed is None:
-      return self._first + i
-    order = self._epochs.get(epoch)
-    if order is None:
-      order = shuffled(self._size, seed=self._seed, epoch=epoch)
-      beside = {e: o for e, o in self._epochs.items() if abs(e - epoch) == 1}
-      self._epochs = beside | {epoch: order}
-    return self._first + int(order[i])
-
-
-def shuffled(size, *, seed, epoch):
-  """A permutation of range(size) that depends on nothing but its arguments.
-
-  Sorts by SplitMix64 of the index (Steele et al. 2014), so it is the same with every
-  version of numpy, which random generators do not promise.
+  None is not known: states of an earlier version have none.
   """
-  start = _mix64(_mix64(np.array([seed % 2**64], np.uint64)) ^ np.uint64(epoch))
-  return np.argsort(_mix64(np.arange(size, dtype=np.uint64) ^ start))
-
-
-def _mix64(x):
-  x = x + np.uint64(0x9E3779B97F4A7C15)
-  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-  return x ^ (x >> np.uint64(31))
-
-
-class _HostRows:
-  """The records one host reads, from place `start` of the order on."""
-
-  def __init__(self, order, start, batch_size, host_index, host_count):
-    self._order = order
-    self._start = start
-    self._batch_size = batch_size
-    self._host_batch = batch_size // host_count
-    self._first = host_index * self._host_batch
-
-  def __len__(self):
-    left = max(0, len(self._order) - self._start)
-    batches = min(-(-left // self._batch_size), sys.maxsize // self._batch_size)
-    return batches * self._host_batch
-
-  def __getitem__(self, i):
-    batch, row = divmod(i, self._host_batch)
-    return self._order[self._start + batch * self._batch_size + self._first + row]
+  if isinstance(before, dict) and isinstance(now, dict):
+    return any(_changed(before[name], now[name]) for name in before.keys() & now)
+  return before is not None and now is not None and before != now

@@ -18,7 +18,8 @@ class SegConversation:
   holds (name, mask) pairs, one per `[SEG]` of the assistant turns in order of
   appearance; a mask is a COCO RLE `{"size": [height, width], "counts": str}` of the
   size of the decoded image; an empty mask is a legal target and has the name "".
-  `image` is the encoded file; `image_id` is equal for conversations on one image.
+  `image` is the encoded file; `image_id` is equal for conversations on one image. A
+  conversation without a picture has `image` b"", `image_id` "" and no targets.
   """
 
   id: str

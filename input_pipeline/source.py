@@ -16,10 +16,14 @@ Loaded = SegConversation | RecordError
 
 
 class Dialogue(NamedTuple):
-  """What a record says, without its image: its turns and the names of its targets."""
+  """What a record says, without its image: its turns and the names of its targets.
+
+  has_image: whether there is one; a row without has no image tokens.
+  """
 
   turns: Sequence[tuple[str, str]]
   names: Sequence[str]
+  has_image: bool = True
 
 
 class Size(NamedTuple):
@@ -28,6 +32,17 @@ class Size(NamedTuple):
   prefix: int
   talk: int
   segs: int
+
+
+class Draw(int):
+  """The number of an example that is drawn; `epoch`: how often it was drawn before."""
+
+  epoch = 0
+
+  def __new__(cls, number: int, epoch: int = 0):
+    drawn = super().__new__(cls, number)
+    drawn.epoch = epoch
+    return drawn
 
 
 @runtime_checkable
@@ -79,7 +94,8 @@ class Source(Protocol):
       if isinstance(record, RecordError):
         yield None
       else:
-        yield Dialogue(record.turns, [name for name, _ in record.targets])
+        names = [name for name, _ in record.targets]
+        yield Dialogue(record.turns, names, bool(record.image))
 
   def sizes(self, tokenizer: Any, text_options: Mapping) -> Sequence[Size | None]:
     """Size of each example; None where it is defective or fits no row.
@@ -104,7 +120,9 @@ class Source(Protocol):
 def _size(dialogue, tokenizer, text_options):
   if dialogue is None:
     return None
-  turns, names = dialogue
+  turns, names, has_image = dialogue
+  if not has_image:
+    text_options = {**text_options, "num_image_tokens": 0}
   try:
     row = encode_conversation(turns, tokenizer, names=names, **text_options)
   except ConversationError:

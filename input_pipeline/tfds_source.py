@@ -113,9 +113,10 @@ class BuiltDataset(Source):
   def dialogues(self):
     """What each record says, from the builder's list; reads no photograph."""
     with (self.folder / f"index-{self.split}.dialogues.jsonl").open("rb") as lines:
-      for line in lines:
+      for line, image_id in zip(lines, self.image_ids, strict=True):
         said = json.loads(line)
-        yield Dialogue([tuple(turn) for turn in said["turns"]], said["names"])
+        turns = [tuple(turn) for turn in said["turns"]]
+        yield Dialogue(turns, said["names"], bool(image_id))
 
   def fingerprint(self):
     return self.counts["fingerprint"]

@@ -44,7 +44,8 @@ convert() {
 train() {
   # shellcheck disable=SC2086  # $few is several words
   "$MIRAS" train --config="configs/miras_7b_$1.py:size=tiny" --workdir="$dir/$1" \
-    --config.init_from="$2" --config.data.dir="$dir/data" $few "${@:3}"
+    --config.init_from="$2" --config.mixture=none --config.data.dir="$dir/data" \
+    $few "${@:3}"
 }
 
 say "random stand-ins for Vicuna, CLIP, ConvNeXt and SAM, and rendered conversations"

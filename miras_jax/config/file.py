@@ -9,9 +9,17 @@ import traceback
 
 import ml_collections
 
+from input_pipeline import mixtures
 from miras_jax.config.run import RunConfig, base_config, settings
 from miras_jax.errors import UserError
 from miras_jax.options import local_path
+
+# Groups below which any name is possible: what they lead to checks it.
+FREE = {
+  "model.overrides": "PART.FIELD=VALUE",
+  "mixture": "NAME=WEIGHT",
+  "sources": "NAME=PLACE",
+}
 
 
 def load(argument: str) -> ml_collections.ConfigDict:
@@ -101,10 +109,13 @@ def override(config, path, text) -> None:
     with node.unlocked():
       if last in node:  # its type is that of the model's field
         del node[last]
-      node[last] = _literal(text)
+      node[last] = text if parents == ["sources"] else _literal(text)
     return
-  if path == "model.overrides":
-    raise UserError(f"--config.{path} is a group; set one of {path}.PART.FIELD")
+  if path == "mixture":
+    config.mixture = ml_collections.ConfigDict(_mixture(text))
+    return
+  if path in FREE:
+    raise UserError(f"--config.{path} is a group; set one of {path}.{FREE[path]}")
   value = _child(config, node, last, path)
   if isinstance(value, ml_collections.ConfigDict):
     inside = ", ".join(f"{path}.{k}" for k in value)
@@ -122,8 +133,8 @@ def described() -> str:
   """A line for every field: its default, what it is and the values there are."""
   lines = []
   for one in settings():
-    if one.option == "model.overrides":
-      option = "--config.model.overrides.PART.FIELD=VALUE"
+    if one.option in FREE:
+      option = f"--config.{one.option}.{FREE[one.option]}"
     else:
       option = f"--config.{one.option}={'' if one.default is None else one.default}"
     choices = f" ({', '.join(one.choices)})" if one.choices else ""
@@ -162,7 +173,7 @@ def read(argument: str, fields=()) -> RunConfig:
 def _from_config_dict(argument, config):
   known = set(fields(base_config()))
   for path in fields(config):
-    if path not in known and not path.startswith("model.overrides"):
+    if path not in known and not path.startswith(tuple(FREE)):
       raise UserError(f"{argument}: {_unknown(path, known)}")
   return RunConfig.from_config_dict(config)
 
@@ -189,8 +200,19 @@ def fields(config, prefix=""):
 
 
 def _is_free(parents):
-  """Below model.overrides any name is possible: the model's dataclasses check it."""
-  return parents[:2] == ["model", "overrides"]
+  return ".".join(parents[:2]) in FREE or parents[:1] in (["mixture"], ["sources"])
+
+
+def _mixture(text):
+  """{name: weight} of a mixture that is given as one value."""
+  found = mixtures.parse(text)
+  found = _literal(text) if found is None else found
+  if not isinstance(found, dict):
+    raise UserError(
+      f"--config.mixture={text}: want NAME:WEIGHT,NAME:WEIGHT, or one of"
+      f" {', '.join(mixtures.PRESETS)}"
+    )
+  return found
 
 
 def _child(config, node, name, path):

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from input_pipeline import mixtures
 from miras_jax.config import model as model_config
 from miras_jax.config import variants
 from miras_jax.config.fields import check, setting, with_local_paths
 from miras_jax.config.settings import (
   LOSS_PRESETS,
+  AugmentChoice,
   DataChoice,
   DistributedConfig,
   LossConfig,
@@ -63,6 +65,18 @@ class RunConfig:
 
   model: ModelChoice = ModelChoice()
   data: DataChoice = DataChoice()
+  augment: AugmentChoice = AugmentChoice()
+  mixture: dict = setting(
+    {},
+    "weight of each data set or group that is drawn (input_pipeline/mixtures.json);"
+    " --config.mixture=PRESET, or NAME:WEIGHT,..., or none: data.dir is the data set",
+    may_change=True,
+  )
+  sources: dict = setting(
+    {},
+    "where a data set of the mixture is, when not below data.dir; none: left out",
+    may_change=True,
+  )
   mesh: MeshConfig = setting(MeshConfig(), "", may_change=True)
   distributed: DistributedConfig = setting(DistributedConfig(), "", may_change=True)
   optim: OptimConfig = OptimConfig()
@@ -125,6 +139,8 @@ class RunConfig:
   def __post_init__(self):
     check(self)
     self._check_pack()
+    self._check_augment()
+    self._check_mixture()
 
   def _check_pack(self):
     """Splash attention tells only so many conversations of a row apart."""
@@ -136,6 +152,27 @@ class RunConfig:
         f" a row apart at head_dim={llama.head_dim}; set data.pack={most} or less, or"
         " model.overrides.llama.attention=xla"
       )
+
+  def _check_augment(self):
+    """What is prepared once cannot differ each time it is drawn."""
+    if not self.augment.is_on():
+      return
+    for name in ("in_memory", "cache"):
+      if value := getattr(self.data, name):
+        raise UserError(
+          f"data.{name}={value} keeps pictures as they were prepared once, augment.*"
+          f" changes them each time: set --config.data.{name}={type(value)()} or leave"
+          " augment.* out"
+        )
+
+  def _check_mixture(self):
+    mixtures.check(self.mixture, self.sources)
+    for name in ("images_dir", "masks_dir"):
+      if self.mixture and getattr(self.data, name):
+        raise UserError(
+          f"data.{name} is of one data set; the data sets of a mixture have their"
+          " photographs and masks in their own folders"
+        )
 
   @classmethod
   def from_config_dict(cls, config: ml_collections.ConfigDict) -> "RunConfig":
@@ -165,6 +202,7 @@ class RunConfig:
     for path, value in self.model.overrides.items():
       _set(overrides, path, tuple(value) if isinstance(value, list) else value)
     config.model.overrides = overrides
+    config.update(mixture=self.mixture, sources=self.sources)
     return config
 
   @classmethod
@@ -267,9 +305,14 @@ def first_difference(old: RunConfig, new: RunConfig) -> tuple[str, Any, Any] | N
   options = {one.place: one.option for one in settings()}
   before, after = (dict(_flatten(dataclasses.asdict(c))) for c in (old, new))
   for place in sorted(before.keys() | after.keys()):
-    if before.get(place) != after.get(place) and place not in _may_change():
+    if before.get(place) != after.get(place) and not _is_free(place):
       return options.get(place, place), before.get(place), after.get(place)
   return None
+
+
+def _is_free(place):
+  """Whether a resumed run may differ there; `mixture.vqa` may because `mixture` may."""
+  return not _may_change().isdisjoint((place, place.partition(".")[0]))
 
 
 @functools.cache

@@ -32,6 +32,7 @@ from miras_jax.errors import UserError
 from miras_jax.parallel import distributed, sharding
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.training import features, init_from, sizes, task
+from miras_jax.training import sources as run_sources
 
 
 def main(args):
@@ -78,7 +79,7 @@ def _make(folder):
 
 def open_sources(config) -> dict[str, Source]:
   """{split: source} of the run's training and held-out split."""
-  train, held_out = task.open_splits(config.data)
+  train, held_out = run_sources.open_splits(config)
   sources = {config.data.split_train: train}
   if held_out is not None:
     sources.setdefault(config.data.split_eval, held_out)

@@ -4,16 +4,11 @@
 `warning: `, then a summary; its exit status is 1 if there was any problem.
 """
 
-import json
 import pathlib
 import sys
 
-import numpy as np
-from tqdm import tqdm
-
-from input_pipeline import mask_ops, prist
-from input_pipeline.open_source import open_source, resolve
-from input_pipeline.records import SEG_TOKEN, RecordError
+from input_pipeline.open_source import open_source
+from input_pipeline.records import RecordError
 from input_pipeline.source import Source
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
@@ -22,7 +17,8 @@ from miras_jax.options import Parser
 _EXAMPLES = {
   "synth": "miras data synth --out data/synth --conversations 2000 --seed 0",
   "check": "miras data check PRIST --images-dir /photos/textcaps --split test",
-  "stats": "miras data stats data/synth --json",
+  "stats": "miras data stats data/synth --json\n  miras data stats"
+  " --config=configs/miras_7b_stage2.py --config.data.dir=DIR --out=stats.png",
   "show": "miras data show data/synth --split val --index 3 --out record.png",
   "cache": "miras data cache --config=configs/miras_7b_stage2.py --out=cache/prist"
   " --config.data.dir=PRIST",
@@ -45,9 +41,13 @@ def main(argv=None):
     from miras_jax.data import build  # its options depend on the data set
 
     return build.main(argv[1:])
+  if argv[:1] == ["audit"]:
+    from miras_jax.data import audit
+
+    return audit.main(argv[1:])
   argv, fields = config_file.split_fields(argv)
   args = _parser().parse_args(argv)
-  if fields and args.command != "cache":
+  if fields and not getattr(args, "config", None):
     name = f"--config.{fields[0][0]}"
     raise UserError(f"miras data {args.command}: unknown option {name}")
   args.fields = fields
@@ -64,11 +64,14 @@ def _parser():
   _add_synth(commands)
   _add_cache(commands)
   commands.add_parser("build", help="turn a published or own data set into ArrayRecord")
+  commands.add_parser("audit", help="leaks, contradictions, small and doubtful targets")
   check = _add(commands, "check", run_check, "print every defect, exit 1 if any")
   stats = _add(commands, "stats", run_stats, "count what is there")
   show = _add(commands, "show", run_show, "draw one record with masks and dialogue")
-  for command in (check, stats, show):
+  _add_draws(stats)
+  for command in (check, show):
     command.add_path("dir", metavar="DIR", help="folder of the data set")
+  for command in (check, stats, show):
     command.add_path("--images-dir", help="folder of the photographs")
     command.add_path("--masks-dir", help="folder of the labelme files")
   for command in (check, stats):
@@ -111,6 +114,14 @@ def _add_cache(commands):
   cache.add_argument("--part_size", type=int, default=128, help="images in a file")
 
 
+def _add_draws(stats):
+  """The options of `stats` beside those of every command that reads a data set."""
+  stats.add_path("dirs", metavar="DIR", nargs="*", help="folder; several are a mixture")
+  stats.add_argument("--config", help="of a run: what that draws, with its mixture")
+  stats.add_argument("--draws", type=int, default=1000, help="examples to look at")
+  stats.add_path("--out", help="picture of the histograms to write, e.g. stats.png")
+
+
 def run_cache(args):
   """Writes the features of every image of a run."""
   from miras_jax.data import cache as data_cache  # starts jax
@@ -143,13 +154,10 @@ def run_check(args):
 
 
 def run_stats(args):
-  """Prints counts per split, as a table or as JSON."""
-  stats = {s: split_stats(_open(args, s)) for s in _splits(args)}
-  if args.json:
-    print(json.dumps({"splits": stats}, indent=1))
-  else:
-    print(_table(stats))
-  return 0
+  """Prints counts of a folder, or of what a run draws, and draws them."""
+  from miras_jax.data import stats
+
+  return stats.run(args)
 
 
 def run_show(args):
@@ -173,99 +181,7 @@ def run_show(args):
   return 0
 
 
-def split_stats(dataset):
-  """Counts of one PristDataset: plain numbers, ready for JSON.
-
-  Dialogue counts are over all records; target counts over the usable ones, since a
-  mask that is missing has no area. Areas are fractions of the image.
-  """
-  areas, usable, ambiguous = [], 0, 0
-  for i in _progress(dataset, f"reading {dataset.split}"):
-    record = dataset.load(i)
-    if isinstance(record, RecordError):
-      continue
-    usable += 1
-    ambiguous += dataset.ambiguous(i)
-    areas += [_area_fraction(rle) for _, rle in record.targets]
-  turns = [entry.turns for entry in dataset.entries]
-  texts = [text for dialogue in turns for _, text in dialogue]
-  seg = [_count_seg(dialogue) for dialogue in turns]
-  return {
-    "conversations": len(dataset),
-    "usable": usable,
-    "defective": len(dataset) - usable,
-    "images": len(set(filter(None, dataset.image_ids))),
-    "turns": sum(role == "user" for dialogue in turns for role, _ in dialogue),
-    "messages": len(texts),
-    "words": sum(len(text.split()) for text in texts),
-    "seg_per_conversation": {str(n): seg.count(n) for n in sorted(set(seg))},
-    "targets": len(areas),
-    "empty_targets": sum(area == 0 for area in areas),
-    "ambiguous_focuses": ambiguous,
-    "target_area": _quantiles([area for area in areas if area > 0]),
-    "fingerprint": dataset.fingerprint(),
-  }
-
-
-def _splits(args) -> list[str]:
-  """The splits that `stats` goes through.
-
-  Raises UserError for anything but PRIST's layout: it looks at what only its reader
-  knows of a list (`PristDataset`: entries, ambiguous).
-  """
-  scheme, place = resolve(args.dir)
-  if scheme != "prist":
-    raise UserError(
-      f"{args.dir}: miras data {args.command} reads folders in PRIST's layout only"
-    )
-  if args.split is None:
-    return prist.find_splits(place)
-  return [args.split.removesuffix(".json")]
-
-
 def _open(args, split) -> Source:
   return open_source(
     args.dir, split, images_dir=args.images_dir, masks_dir=args.masks_dir
   )
-
-
-def _progress(dataset, text):
-  return tqdm(range(len(dataset)), desc=text, unit="record", leave=False)
-
-
-def _count_seg(dialogue):
-  return sum(text.count(SEG_TOKEN) for role, text in dialogue if role == "assistant")
-
-
-def _area_fraction(rle):
-  height, width = rle["size"]
-  return mask_ops.rle_area(rle) / (height * width)
-
-
-def _quantiles(areas):
-  """Five numbers of the distribution, or None for no area at all."""
-  if not areas:
-    return None
-  values = np.quantile(areas, [0, 0.25, 0.5, 0.75, 1])
-  names = ("min", "p25", "median", "p75", "max")
-  return {name: round(float(v), 5) for name, v in zip(names, values, strict=True)}
-
-
-def _table(stats):
-  """Rows are counts, columns are splits."""
-  keys = next(iter(stats.values())).keys()
-  rows = [["", *stats]]
-  rows += [[key, *(_cell(s[key]) for s in stats.values())] for key in keys]
-  widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-  return "\n".join(
-    "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-    for row in rows
-  )
-
-
-def _cell(value):
-  if value is None:
-    return "-"
-  if isinstance(value, dict):
-    return ", ".join(f"{k}: {v:.3g}" for k, v in value.items())
-  return value[:12] if isinstance(value, str) else f"{value:,}"

@@ -40,6 +40,8 @@ FEATURES = {
   "image_tokens": ("clip", "convnext", "mining", "projector"),
   "sam_features": ("sam/encoder",),
 }
+# The parts that make masks and nothing else.
+OF_MASKS = ("seg_prompt", "sam/encoder", "sam/prompt_encoder", "sam/decoder")
 ENCODERS = sum(FEATURES.values(), ())
 
 

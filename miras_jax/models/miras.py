@@ -74,6 +74,12 @@ class Miras(nn.Module):
     Returns a dict: `hidden [B, T, D]`, `mask_logits [B, M, h, w]` at a quarter of the
     SAM canvas, `iou [B, M]`.
     """
+    hidden_BTD = self.hidden(batch, deterministic=deterministic)
+    mask_logits_BMHW, iou_BM = self.masks_of(batch, hidden_BTD)
+    return {"hidden": hidden_BTD, "mask_logits": mask_logits_BMHW, "iou": iou_BM}
+
+  def hidden(self, batch, *, deterministic=True):
+    """Final-normed hidden states [B, T, D] of every token of a batch."""
     if "image_tokens" in batch:
       image_tokens_BND = batch["image_tokens"].astype(self.dtype)
     else:
@@ -86,7 +92,10 @@ class Miras(nn.Module):
       segments_BT=batch["segments"],
       deterministic=deterministic,
     )
-    hidden_BTD = sharding.constrain(hidden_BTD, "decoder")
+    return sharding.constrain(hidden_BTD, "decoder")
+
+  def masks_of(self, batch, hidden_BTD):
+    """(mask_logits [B, M, h, w], iou [B, M]) of every [SEG] of a batch."""
     prompt_BMC = self.seg_prompt(
       hidden_BTD, batch["seg_pos"], batch["obj_pos"], batch["seg_valid"]
     )
@@ -94,8 +103,7 @@ class Miras(nn.Module):
       sam_BHWC = batch["sam_features"].astype(self.dtype)
     else:
       sam_BHWC = self.sam_features(batch["image_sam"], batch["valid_hw"])
-    mask_logits_BMHW, iou_BM = self.masks(sam_BHWC, prompt_BMC)
-    return {"hidden": hidden_BTD, "mask_logits": mask_logits_BMHW, "iou": iou_BM}
+    return self.masks(sam_BHWC, prompt_BMC)
 
   def image_tokens(self, image_aux_BHWC):
     """uint8 aux view -> image tokens in decoder width, [B, N, D]."""

@@ -29,8 +29,8 @@ from miras_jax.inference.load import open_checkpoint
 from miras_jax.models import flops
 from miras_jax.scale import power_law
 from miras_jax.training import command as train
+from miras_jax.training import sources, task
 from miras_jax.training import step as train_step
-from miras_jax.training import task
 
 # Width and depth of the decoder over the config's own.
 RUNGS = ((0.5, 0.5), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0), (1.5, 1.5), (2.0, 2.0))
@@ -81,9 +81,13 @@ def plan(config, out, *, budget, rungs):
     raise UserError(f"--rungs={rungs}: want 1 to {len(RUNGS)}")
   if not config.data.split_eval:
     raise UserError("the ladder scores held-out data: config.data.split_eval is empty")
+  if config.mixture:
+    raise UserError(
+      "the ladder scores one data set: --config.mixture=none trains on data.dir alone"
+    )
   out.mkdir(parents=True, exist_ok=True)
   config = task.fitted_to_data(config, out / "tokenizer")
-  size = len(task.open_split(config.data, config.data.split_train))
+  size = len(sources.open_split(config, config.data.split_train))
   ladder = [
     _rung(config, i, budget / GROWTH ** (rungs - 1 - i), size) for i in range(rungs)
   ]
@@ -177,7 +181,8 @@ def score(folder, data):
   """Held-out loss, its terms, and cIoU with its bootstrap interval, of a run."""
   loaded = open_checkpoint(folder.path)
   total, terms = held_out_loss(loaded, data.split_eval)
-  source = task.open_split(data, data.split_eval)
+  config = dataclasses.replace(loaded.config, data=data)
+  source = sources.open_split(config, data.split_eval)
   found = read_records(source, HELD_OUT, shown=data.dir)
   options = evaluate.Options(controls=False, batch_size=min(64, len(found.records)))
   scores = evaluate.evaluate(

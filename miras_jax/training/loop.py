@@ -181,6 +181,7 @@ class _Loop:
     while len(self.pending) > lag:
       step, metrics, notes = self.pending.popleft()
       numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
+      numbers = _of_present(numbers)
       self.last = numbers
       self.log_file.write(step, numbers | self.meters.step(notes))
       self.watch(step, numbers, notes["record"])
@@ -202,6 +203,21 @@ class _Loop:
     self._flush(0)  # so that a checkpoint never lacks the rows before it
     finite = {k: v for k, v in self.last.items() if math.isfinite(v)}
     self.checkpoints.save(step, state, data_state=data_state, metrics=finite)
+
+
+def _of_present(numbers):
+  """Leaves out "loss/vqa" and the like where the batch has no example of `vqa`."""
+  absent = {
+    (name.startswith("probe_"), name.partition("/")[2])
+    for name, value in numbers.items()
+    if name.removeprefix("probe_").startswith("examples/") and not value
+  }
+  return {
+    name: value
+    for name, value in numbers.items()
+    if "examples/" in name
+    or (name.startswith("probe_"), name.partition("/")[2]) not in absent
+  }
 
 
 def _shape(x):

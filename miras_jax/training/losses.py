@@ -10,6 +10,8 @@ V vocabulary, G shards of the batch. Mask arguments shared by the mask losses:
   targets_BMHW  0/1, any dtype
   seg_valid_BM  1 where there is a target, else 0
   pixels_BHW    1 inside the image, 0 on its padding; None: no padding
+
+With `by_row` a loss is one sum for each row, [B], instead of one of all.
 """
 
 import jax
@@ -36,7 +38,14 @@ def token_ce(logits_BTV, tokens_BT, loss_mask_BT, *, normaliser) -> jax.Array:
 
 
 def chunked_token_ce(
-  hidden_BTD, head_DV, tokens_BT, loss_mask_BT, *, normaliser, chunk=256
+  hidden_BTD,
+  head_DV,
+  tokens_BT,
+  loss_mask_BT,
+  *,
+  normaliser,
+  by_row=False,
+  chunk=256,
 ) -> jax.Array:
   """`token_ce` of `hidden @ head`, `chunk` positions at a time.
 
@@ -46,17 +55,20 @@ def chunked_token_ce(
   whole = (hidden_BTD, *next_tokens(tokens_BT, loss_mask_BT))
   G = sharding.batch_shards(hidden_BTD.shape[0])
   if G == 1:
-    return _ce_in_chunks(whole, head_DV, chunk) / normaliser
+    return _ce_in_chunks(whole, head_DV, chunk, by_row) / normaliser
   # A copy of the head for each shard of the batch: its gradient then adds up where it
   # is and crosses the network once, not once a chunk.
   head_GDV = jnp.broadcast_to(head_DV, (G, *head_DV.shape))
   head_GDV = sharding.constrain(head_GDV, "head_copies")
   shards = jax.tree.map(lambda x: x.reshape(G, -1, *x.shape[1:]), whole)
-  of_each_G = jax.vmap(lambda part, head_DV: _ce_in_chunks(part, head_DV, chunk))
-  return of_each_G(shards, head_GDV).sum() / normaliser
+  of_each_G = jax.vmap(
+    lambda part, head_DV: _ce_in_chunks(part, head_DV, chunk, by_row)
+  )
+  sums = of_each_G(shards, head_GDV)
+  return (sums.reshape(-1) if by_row else sums.sum()) / normaliser
 
 
-def _ce_in_chunks(whole, head_DV, chunk):
+def _ce_in_chunks(whole, head_DV, chunk, by_row):
   """Sum of cross-entropy of `whole` = (hidden_BTD, targets_BT, weight_BT)."""
 
   @jax.checkpoint
@@ -69,7 +81,7 @@ def _ce_in_chunks(whole, head_DV, chunk):
       head_DV.astype(hidden_BTD.dtype),
       preferred_element_type=jnp.float32,
     )
-    return _ce_sum(logits_BTV, targets_BT, weight_BT)
+    return _ce_sum(logits_BTV, targets_BT, weight_BT, by_row)
 
   if whole[0].shape[1] <= chunk:
     return ce_of(whole, head_DV)
@@ -78,7 +90,8 @@ def _ce_in_chunks(whole, head_DV, chunk):
   def add(total, part):
     return total + ce_of(part, head_DV), None
 
-  return jax.lax.scan(add, jnp.zeros((), jnp.float32), chunks)[0]
+  start = jnp.zeros(whole[0].shape[:1] if by_row else (), jnp.float32)
+  return jax.lax.scan(add, start, chunks)[0]
 
 
 def _chunks(x_BT, chunk):
@@ -88,22 +101,30 @@ def _chunks(x_BT, chunk):
   return jnp.moveaxis(x.reshape(B, -1, chunk, *x.shape[2:]), 1, 0)
 
 
-def _ce_sum(logits_BTV, targets_BT, weight_BT):
+def _ce_sum(logits_BTV, targets_BT, weight_BT, by_row=False):
   logits_BTV = logits_BTV.astype(jnp.float32)
   # A comparison instead of a gather: it fuses, and works on a sharded vocabulary.
   ids = jax.lax.broadcasted_iota(targets_BT.dtype, logits_BTV.shape, 2)
   is_target = ids == targets_BT[..., None]
   picked_BT = jnp.where(is_target, logits_BTV, 0).sum(-1)
   ce_BT = jax.nn.logsumexp(logits_BTV, axis=-1) - picked_BT
-  return (ce_BT * weight_BT).sum()
+  return _total(ce_BT * weight_BT, by_row)
 
 
 def mask_losses(
-  cfg, logits_BMHW, targets_BMHW, *, seg_valid_BM, pixels_BHW=None, normaliser
+  cfg,
+  logits_BMHW,
+  targets_BMHW,
+  *,
+  seg_valid_BM,
+  pixels_BHW=None,
+  normaliser,
+  by_row=False,
 ):
   """The unweighted mask terms that `cfg` (a LossConfig) asks for, by name."""
   args = (logits_BMHW, targets_BMHW)
-  where = dict(seg_valid_BM=seg_valid_BM, pixels_BHW=pixels_BHW, normaliser=normaliser)
+  where = dict(seg_valid_BM=seg_valid_BM, pixels_BHW=pixels_BHW, by_row=by_row)
+  where["normaliser"] = normaliser
   terms = {}
   if cfg.mask_bce:
     terms["mask_bce"] = mask_bce(*args, **where)
@@ -130,11 +151,11 @@ def valid_pixels(valid_hw_B2, height, width, image_size):
 
 
 def mask_bce(
-  logits_BMHW, targets_BMHW, *, seg_valid_BM, pixels_BHW=None, normaliser
+  logits_BMHW, targets_BMHW, *, seg_valid_BM, pixels_BHW=None, normaliser, by_row=False
 ) -> jax.Array:
   """Logistic loss, mean over the pixels of a mask, summed over masks."""
   bce_BM = _mean_bce(logits_BMHW, targets_BMHW, pixels_BHW)
-  return _masked_sum(bce_BM, seg_valid_BM) / normaliser
+  return _masked_sum(bce_BM, seg_valid_BM, by_row) / normaliser
 
 
 def dice(
@@ -144,6 +165,7 @@ def dice(
   seg_valid_BM,
   pixels_BHW=None,
   normaliser,
+  by_row=False,
   scale=1000.0,
   eps=1e-6,
 ) -> jax.Array:
@@ -152,7 +174,7 @@ def dice(
   overlap_BM = (p_BMHW * t_BMHW).sum((2, 3)) / scale
   total_BM = (p_BMHW.sum((2, 3)) + t_BMHW.sum((2, 3))) / scale
   dice_BM = 1 - (2 * overlap_BM + eps) / (total_BM + eps)
-  return _masked_sum(dice_BM, seg_valid_BM) / normaliser
+  return _masked_sum(dice_BM, seg_valid_BM, by_row) / normaliser
 
 
 def focal(
@@ -162,6 +184,7 @@ def focal(
   seg_valid_BM,
   pixels_BHW=None,
   normaliser,
+  by_row=False,
   form="mask",
   alpha=0.8,
   gamma=2.0,
@@ -176,12 +199,12 @@ def focal(
   if form == "published":
     valid_BM = seg_valid_BM.astype(jnp.float32)
     row_B = (bce_BM * valid_BM).sum(1) / jnp.maximum(valid_BM.sum(1), 1)
-    return _focal(row_B, alpha, gamma).sum() / normaliser
+    return _total(_focal(row_B, alpha, gamma), by_row) / normaliser
   if form != "mask":
     raise ValueError(f"focal {form=} is not in {FOCAL_FORMS}")
   # differs from reference: a mask weighs the same whatever else is on its image, so a
   # packed row has the loss of its conversations.
-  return _masked_sum(_focal(bce_BM, alpha, gamma), seg_valid_BM) / normaliser
+  return _masked_sum(_focal(bce_BM, alpha, gamma), seg_valid_BM, by_row) / normaliser
 
 
 def _focal(bce, alpha, gamma):
@@ -195,6 +218,7 @@ def boundary(
   seg_valid_BM,
   pixels_BHW=None,
   normaliser,
+  by_row=False,
   form="probabilities",
   scale=1000.0,
   threshold=0.3,
@@ -213,7 +237,8 @@ def boundary(
   difference = sobel_edges(p_BMHW) / scale - sobel_edges(t_BMHW) / scale
   if pixels_BHW is not None:
     difference = jnp.where(pixels_BHW[:, None], difference, 0)
-  return _masked_sum(jnp.square(difference).sum((2, 3)), seg_valid_BM) / normaliser
+  square_BM = jnp.square(difference).sum((2, 3))
+  return _masked_sum(square_BM, seg_valid_BM, by_row) / normaliser
 
 
 def sobel_edges(x_BMHW) -> jax.Array:
@@ -248,5 +273,10 @@ def _mean_bce(logits_BMHW, targets_BMHW, pixels_BHW):
   return jnp.where(inside, bce_BMHW, 0).sum((2, 3)) / jnp.maximum(count_B1, 1)
 
 
-def _masked_sum(value_BM, seg_valid_BM):
-  return (value_BM * seg_valid_BM.astype(jnp.float32)).sum()
+def _masked_sum(value_BM, seg_valid_BM, by_row):
+  return _total(value_BM * seg_valid_BM.astype(jnp.float32), by_row)
+
+
+def _total(value, by_row):
+  """The sum of all, or one for each row."""
+  return value.sum(tuple(range(1, value.ndim))) if by_row else value.sum()

@@ -4,6 +4,7 @@ B batch, M masks, H W rows and columns of the loss resolution.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +22,17 @@ class MirasObjective:
 
   `resolution`: side of the square that masks are compared on; logits are resized to it
   bilinearly, targets by averaging. It divides the SAM canvas.
+  `sources`: the entries of the mixture by name; the terms of each are logged as
+  "term/name", and "examples/name" counts its conversations.
+  `skip_maskless`: a batch (a micro-batch) without any mask runs neither SAM's image
+  encoder nor the mask decoder. Another program: only where there can be such batches.
   """
 
   model: object
   loss: LossConfig
   resolution: int
+  sources: tuple[str, ...] = ()
+  skip_maskless: bool = False
 
   def __post_init__(self):
     canvas = self.model.cfg.sam_encoder.image_size
@@ -38,22 +45,59 @@ class MirasObjective:
 
   @property
   def weights(self):
-    terms = ("token_ce", "mask_bce", "dice", "focal", "boundary")
+    terms = ("token_ce", *self._mask_terms)
     return {t: getattr(self.loss, t) for t in terms if getattr(self.loss, t)}
+
+  @property
+  def _mask_terms(self):
+    terms = ("mask_bce", "dice", "focal", "boundary")
+    return [term for term in terms if getattr(self.loss, term)]
 
   def counts(self, batch):
     """Valid targets of each term: supervised tokens, or masks."""
     _, weight_BT = losses.next_tokens(batch["tokens"], batch["loss_mask"])
-    masks = batch["seg_valid"].astype(jnp.float32).sum()
-    return {t: weight_BT.sum() if t == "token_ce" else masks for t in self.weights}
+    valid_BM = batch["seg_valid"].astype(jnp.float32)
+    tokens, masks = weight_BT.sum(), valid_BM.sum()
+    counts = {t: tokens if t == "token_ce" else masks for t in self.weights}
+    if not self._has_sources(batch):
+      return counts
+    tokens_B, masks_B = weight_BT.sum(1), valid_BM.sum(1)
+    rows = {t: tokens_B if t == "token_ce" else masks_B for t in self.weights}
+    return counts | self._by_source(batch, rows) | self._examples(batch, counted=False)
 
   def sums(self, params, batch, rng):
     """Loss sums over valid targets and, as a metric, (intersection, union) of masks."""
     rngs = {} if rng is None else {"dropout": rng}
-    out = self.model.apply(
-      {"params": params}, batch, deterministic=rng is None, rngs=rngs
-    )
-    logits_BMHW, target_BMHW, pixels_BHW = self.compared(out["mask_logits"], batch)
+    apply = functools.partial(self.model.apply, {"params": params})
+    hidden_BTD = apply(batch, deterministic=rng is None, rngs=rngs, method="hidden")
+    by_row = self._has_sources(batch)
+
+    def of_masks():
+      logits_BMHW, _ = apply(batch, hidden_BTD, method="masks_of")
+      return self._of_masks(logits_BMHW, batch, by_row)
+
+    if self.skip_maskless:
+      nothing = functools.partial(self._of_no_masks, batch, by_row)
+      sums, pairs = jax.lax.cond((batch["seg_valid"] > 0).any(), of_masks, nothing)
+    else:
+      sums, pairs = of_masks()
+    if self.loss.token_ce:
+      sums["token_ce"] = losses.chunked_token_ce(
+        hidden_BTD,
+        head_kernel(params),
+        batch["tokens"],
+        batch["loss_mask"],
+        normaliser=1.0,
+        by_row=by_row,
+      )
+    if by_row:
+      parts = self._by_source(batch, sums) | self._examples(batch, counted=True)
+      sums = {term: rows_B.sum() for term, rows_B in sums.items()} | parts
+    return sums, jax.lax.stop_gradient(pairs)
+
+  def _of_masks(self, mask_logits_BMhw, batch, by_row):
+    """(sums of the mask terms, {metric: (numerator, denominator)})."""
+    logits_BMHW, target_BMHW, pixels_BHW = self.compared(mask_logits_BMhw, batch)
     sums = losses.mask_losses(
       self.loss,
       logits_BMHW,
@@ -61,18 +105,37 @@ class MirasObjective:
       seg_valid_BM=batch["seg_valid"],
       pixels_BHW=pixels_BHW,
       normaliser=1.0,
+      by_row=by_row,
     )
-    if self.loss.token_ce:
-      sums["token_ce"] = losses.chunked_token_ce(
-        out["hidden"],
-        head_kernel(params),
-        batch["tokens"],
-        batch["loss_mask"],
-        normaliser=1.0,
-      )
     valid_BMHW = pixels_BHW[:, None] & (batch["seg_valid"] > 0)[..., None, None]
-    pairs = {"ciou": overlap(logits_BMHW, target_BMHW, valid_BMHW)}
-    return sums, jax.lax.stop_gradient(pairs)
+    return sums, {"ciou": overlap(logits_BMHW, target_BMHW, valid_BMHW)}
+
+  def _of_no_masks(self, batch, by_row):
+    """What `_of_masks` gives where no row has a mask."""
+    zero, number = jnp.zeros(batch["seg_valid"].shape[:by_row]), jnp.zeros(())
+    return dict.fromkeys(self._mask_terms, zero), {"ciou": (number, number)}
+
+  def _has_sources(self, batch):
+    return bool(self.sources) and "source" in batch
+
+  def _by_source(self, batch, rows):
+    """{term: one number a row} -> {"term/source": its sum over the source's rows}."""
+    of_source_BK = batch["source"][:, None] == jnp.arange(len(self.sources))
+    sums = {t: (x_B[:, None] * of_source_BK).sum(0) for t, x_B in rows.items()}
+    return {
+      f"{term}/{name}": sums_K[k]
+      for term, sums_K in sums.items()
+      for k, name in enumerate(self.sources)
+    }
+
+  def _examples(self, batch, *, counted):
+    """How many conversations of each source a batch holds: a sum over a count of 1."""
+    if not counted:
+      return {f"examples/{name}": jnp.ones(()) for name in self.sources}
+    # The talks of a packed row are its segments from 2 on (input_pipeline/packing.py).
+    talks_B = jnp.maximum(batch["segments"].max(1) - 1, 1)
+    sound_B = batch["loss_mask"].max(1) > 0
+    return self._by_source(batch, {"examples": (talks_B * sound_B).astype(jnp.float32)})
 
   def compared(self, mask_logits_BMhw, batch):
     """(logits, soft targets, pixels on the image), all at the loss resolution."""

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline import packing
-from input_pipeline.compact import Rows, Sizes
+from input_pipeline.compact import LazySequence, Rows, Sizes
+from input_pipeline.mixture import Mixture
 from input_pipeline.source import Source
 from miras_jax.errors import UserError
 from miras_jax.logs import log
@@ -77,6 +78,8 @@ def measure(source: Source, tokenizer, options: dict, folder=None) -> Measured:
 
   options: `DataConfig.text_options()`. folder: of a run that keeps what was counted.
   """
+  if isinstance(source, Mixture):
+    return _measure_mixture(source, tokenizer, options, folder)
   key = (source.fingerprint(), tokenizer.fingerprint(), options)
   kept = Kept(folder and pathlib.Path(folder), key)
 
@@ -86,6 +89,21 @@ def measure(source: Source, tokenizer, options: dict, folder=None) -> Measured:
   sizes = Sizes(kept.array(("sizes",), source.num_records(), make))
   _tell_defects(source, sizes)
   return Measured(source, sizes, kept)
+
+
+def _measure_mixture(source, tokenizer, options, folder):
+  """Of each part on its own, so that other weights and parts count nothing again."""
+  parts = [measure(part, tokenizer, options, folder) for part in source.sources]
+  prints = [part.fingerprint() for part in source.sources]
+  key = (prints, tokenizer.fingerprint(), options)
+  kept = Kept(folder and pathlib.Path(folder), key)
+
+  def make():
+    return np.concatenate([part.sizes.array for part in parts])
+
+  return Measured(
+    source, Sizes(kept.array(("sizes",), source.num_records(), make)), kept
+  )
 
 
 def room(parts, pack: int, max_masks: int) -> int:
@@ -116,6 +134,28 @@ def tell_cut(parts, length: int) -> None:
         " has %d) and lose their oldest rounds, or all; --config.data.max_len=N sets"
         " the row", part.source.file, long, len(lengths), length, lengths.max(),
       )  # fmt: skip
+
+
+def without_masks(source: Source, sizes: Sizes) -> LazySequence:
+  """For each example of a source, packed or not, whether it surely has no mask.
+
+  sizes: of its records.
+  """
+
+  def of(i):
+    found = (sizes[record] for record in source.members(i))
+    return not any(size and size.segs for size in found)
+
+  return LazySequence(len(source), of)
+
+
+def share_without_masks(measured: Measured) -> float:
+  """How often a record that is drawn is a sound one without a mask."""
+  source, without = measured.source, measured.sizes.array[:, 2] == 0
+  if not isinstance(source, Mixture):
+    return float(without.mean())
+  shares = [part.mean() for part in source.cut(without)]
+  return float(np.average(shares, weights=source.weights))
 
 
 def _longest(lengths):

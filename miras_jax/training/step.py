@@ -13,6 +13,9 @@ same keys; a term without a weight is logged and not trained. Counts come from t
 alone, so they are known for the whole batch before the first micro-batch runs: cutting
 the batch changes nothing but the order of additions. Numerators and denominators add
 across micro-batches, hosts and batches. `rng=None`: deterministic, no dropout.
+
+A term "dice/vqa" is that of a part of the batch, here the rows of `vqa`; "loss/vqa" in
+the metrics is the total that these rows would have alone.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -169,4 +172,15 @@ def _moving_average(ema, trainable, decay):
 def _metrics(weights, sums, counts, pairs):
   terms = {k: sums[k] / jnp.maximum(counts[k], 1.0) for k in sums}
   ratios = {k: a / jnp.maximum(b, 1e-9) for k, (a, b) in pairs.items()}
-  return {"loss": jnp.asarray(total_loss(weights, sums, counts)), **terms, **ratios}
+  total = jnp.asarray(total_loss(weights, sums, counts))
+  return {"loss": total, **_part_losses(weights, terms), **terms, **ratios}
+
+
+def _part_losses(weights, terms):
+  """{"loss/PART": weighted sum of its terms "TERM/PART"}."""
+  losses = {}
+  for name, mean in terms.items():
+    term, _, part = name.partition("/")
+    if part and term in weights:
+      losses[f"loss/{part}"] = losses.get(f"loss/{part}", 0.0) + weights[term] * mean
+  return losses

@@ -1,20 +1,21 @@
 """What a run trains: tokenizer, data, model and objective, built from a RunConfig."""
 
+import contextlib
 import dataclasses
 import functools
-import os
-import shlex
 import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from input_pipeline import packing
+from input_pipeline import packing, words
+from input_pipeline.augment import Augment
 from input_pipeline.conversation import plain_texts
 from input_pipeline.examples import DataConfig
 from input_pipeline.feature_cache import FeatureCache
-from input_pipeline.open_source import DEFAULT, open_source, resolve
+from input_pipeline.host_rows import Grouping
+from input_pipeline.mixture import Mixture
 from input_pipeline.pipeline import Pipeline, make_pipeline
 from input_pipeline.source import Source
 from input_pipeline.subset import first_records
@@ -24,7 +25,7 @@ from miras_jax.errors import UserError
 from miras_jax.models import flops
 from miras_jax.models.miras import Miras, batch_sizes, init_params
 from miras_jax.parallel import distributed, sharding
-from miras_jax.training import sizes
+from miras_jax.training import sizes, sources
 from miras_jax.training.objective import MirasObjective
 from miras_jax.training.step import Objective
 
@@ -58,7 +59,7 @@ def make_task(config, folder, *, host=(0, 1)) -> Task:
   folder: workdir.Workdir. host: which share of every batch this process feeds, of how
   many (`mesh.data_host`). Raises UserError for missing or unfit data.
   """
-  train, held_out = distributed.together(open_splits, config.data)
+  train, held_out = distributed.together(sources.open_splits, config)
   return make_task_on(train, config, folder, held_out=held_out, host=host)
 
 
@@ -83,21 +84,39 @@ def make_task_on(
   open_part = functools.partial(
     open_batches, config, tokenizer=tokenizer, host=host, features=features
   )
-  return model_task(config)._replace(
+  made = model_task(config)
+  maskless = sizes.share_without_masks(parts[0])
+  entries = train.entry_names if isinstance(train, Mixture) else ()
+  return made._replace(
+    objective=dataclasses.replace(
+      made.objective, sources=entries, skip_maskless=maskless > 0
+    ),
     batches=open_part(measured=parts[0], shuffle=True),
-    probe=next(open_part(measured=parts[1], shuffle=False)) if held_out else None,
+    probe=_first_batch(open_part, parts[1]) if held_out else None,
     features=features,
-    flops=step_flops(config, features),
+    flops=step_flops(config, features, maskless),
     tokenizer=tokenizer.fingerprint(),
   )
 
 
-def step_flops(config, features):
-  """Floating-point operations of a step, what is cached left out (see flops.py)."""
+def _first_batch(open_part, measured):
+  """A held-out batch: of a mixture one that has examples of all its sources."""
+  mixed = isinstance(measured.source, Mixture)
+  with contextlib.closing(open_part(measured, shuffle=False, repeat=mixed)) as batches:
+    return next(batches)
+
+
+def step_flops(config, features, maskless=0.0):
+  """Floating-point operations of a step, what is cached left out (see flops.py).
+
+  maskless: the share of examples that have no mask, and so no use for what makes one.
+  """
   count = flops.example(config)
   names = features.shapes if features else ()
-  groups = sum((flops.FEATURES[name] for name in names), ())
-  saved = sum(count.parts.get(group, 0.0) for group in groups)
+  cached = sum((flops.FEATURES[name] for name in names), ())
+  saved = sum(count.parts.get(group, 0.0) for group in cached)
+  of_masks = set(flops.OF_MASKS) - set(cached)
+  saved += maskless * sum(count.parts.get(group, 0.0) for group in of_masks)
   return (count.useful - saved) * config.batch_size
 
 
@@ -121,35 +140,6 @@ def model_task(config):
 def _measured(config, tokenizer, source, folder=None):
   options = pipeline_config(config, max_len=sizes.UNLIMITED).text_options()
   return sizes.measure(source, tokenizer, options, folder)
-
-
-def open_splits(data) -> tuple[Source, Source | None]:
-  """(what a run trains on, what it holds out if anything) of a DataChoice."""
-  train = open_split(data, data.split_train)
-  if data.limit:
-    train = first_records(train, data.limit)
-  return train, open_split(data, data.split_eval) if data.split_eval else None
-
-
-def open_split(data, split) -> Source:
-  """One split of `data.dir`. Raises UserError where there is none."""
-  if not data.dir:
-    raise UserError(
-      "data.dir is empty: name a data set with --config.data.dir=DIR"
-      " (miras data synth --out=DIR makes one)"
-    )
-  scheme, place = resolve(data.dir)
-  if scheme == DEFAULT and not os.path.isdir(place):
-    raise UserError(
-      f"data.dir={data.dir}: no such data folder; name yours with --config.data.dir=DIR"
-      f" (miras data synth --out={shlex.quote(place)} makes one)"
-    )
-  return open_source(
-    data.dir,
-    split,
-    images_dir=data.images_dir or None,
-    masks_dir=data.masks_dir or None,
-  )
 
 
 def open_tokenizer(data, folder, source, *, again=False):
@@ -198,14 +188,14 @@ def talk_config(config):
 
 def pipeline_config(config, *, max_len=None):
   """The pipeline's DataConfig: the run's choices plus the model's shapes."""
-  sizes, data = batch_sizes(config.model.build()), config.data
+  lengths, data = batch_sizes(config.model.build()), config.data
   try:
     return DataConfig(
       max_len=max_len or data.max_len,
       max_masks=data.max_masks,
-      sam_size=sizes["S"],
-      aux_size=sizes["A"],
-      num_image_tokens=sizes["N"],
+      sam_size=lengths["S"],
+      aux_size=lengths["A"],
+      num_image_tokens=lengths["N"],
       view=data.view,
       template=data.template,
       system=data.system or None,
@@ -216,14 +206,20 @@ def pipeline_config(config, *, max_len=None):
 
 
 def open_batches(
-  config, measured, tokenizer, *, shuffle, host=(0, 1), features=None
+  config, measured, tokenizer, *, shuffle, repeat=None, host=(0, 1), features=None
 ) -> Pipeline:
-  """Iterator of this host's batches: for ever when shuffled, else one pass."""
+  """Iterator of this host's batches: for ever when shuffled, else one pass.
+
+  repeat: for ever or one pass, whether shuffled or not.
+  """
   cfg, limit = pipeline_config(config), config.data.pack
   source = measured.source
   if limit > 1:
     limits = {"limit": limit, "max_len": cfg.max_len, "max_masks": cfg.max_masks}
     source = packing.pack(source, measured.sizes, grouped=measured.grouped, **limits)
+  number, grouping = config.optim.accumulation, None
+  if shuffle and number > 1 and sizes.share_without_masks(measured):
+    grouping = Grouping(sizes.without_masks(source, measured.sizes), number)
   batches = make_pipeline(
     source,
     tokenizer,
@@ -231,20 +227,31 @@ def open_batches(
     batch_size=config.batch_size,
     seed=config.seed,
     shuffle=shuffle,
-    repeat=shuffle,
+    repeat=shuffle if repeat is None else repeat,
     host_index=host[0],
     host_count=host[1],
     num_threads=config.data.threads,
     cache=config.data.in_memory,
     features=features,
+    augment=augmentation(config) if shuffle else None,
+    grouping=grouping,
+    lean=shuffle,
   )
   batches.needs_sound = shuffle  # training on nothing would end as if it were done
   return batches
 
 
+def augmentation(config) -> Augment | None:
+  """How the pictures of a run are changed; None where they are not."""
+  if not config.augment.is_on():
+    return None
+  words.load(config.augment.words)  # an unfit file is told before anything starts
+  return Augment(**dataclasses.asdict(config.augment), seed=config.seed)
+
+
 def held_out(config, tokenizer, *, limit=0) -> Pipeline:
   """Iterator over the held-out split of a fitted config once, as the probe is made."""
-  source = open_split(config.data, config.data.split_eval)
+  source = sources.open_split(config, config.data.split_eval)
   source = first_records(source, limit) if limit else source
   part = _measured(config, tokenizer, source)
   return open_batches(config, measured=part, tokenizer=tokenizer, shuffle=False)
@@ -257,16 +264,15 @@ def fitted_to_data(config, folder):
   """
   data = config.data
   names = dict.fromkeys(filter(None, (data.split_train, data.split_eval)))
-  sources = [open_split(data, name) for name in names]
-  tokenizer = open_tokenizer(data, folder, sources[0])
-  config = fit(config, tokenizer, [_measured(config, tokenizer, s) for s in sources])
+  opened = [sources.open_split(config, name) for name in names]
+  tokenizer = open_tokenizer(data, folder, opened[0])
+  config = fit(config, tokenizer, [_measured(config, tokenizer, s) for s in opened])
   data = dataclasses.replace(config.data, tokenizer=str(folder.resolve()))
   return dataclasses.replace(config, data=data)
 
 
 def _texts(source, data):
   """What a vocabulary is learnt from: all that rows are made of, control tokens not."""
-  for turns, names in filter(None, source.dialogues()):
-    yield from plain_texts(
-      turns, system=data.system or None, names=names if data.name_targets else None
-    )
+  for said in filter(None, source.dialogues()):
+    names = said.names if data.name_targets else None
+    yield from plain_texts(said.turns, system=data.system or None, names=names)

@@ -149,3 +149,58 @@ def test_text_that_users_type_stays_data(folder):
   assert (example["image_slot"] >= 0).sum() == cfg.num_image_tokens
   text = tokenizer.decode(example["tokens"][example["segments"] > 0])
   assert all(said in text for _, said in record.turns)
+
+
+class NoPicture(Source):
+  """A question about nothing that can be seen."""
+
+  def __init__(self, size, **options):
+    super().__init__(size, answer="It is a word.", targets=0, **options)
+    self.image_ids = ("",) * size
+
+  def load(self, i):
+    return dataclasses.replace(super().load(i), image=b"", image_id="")
+
+
+def test_a_record_without_a_picture_is_a_row_without_image_tokens(tokenizer):
+  example = Examples(NoPicture(3), tokenizer, CFG)[2]
+  said = encode_conversation(turns(2, "It is a word."), tokenizer)
+  assert (example["image_slot"] == -1).all()
+  assert example["segments"].sum() == len(said.tokens_L)
+  assert example["loss_mask"].sum() == said.loss_mask_L.sum() > 0
+  assert not example["image_aux"].any() and not example["seg_valid"].any()
+  assert list(example["valid_hw"]) == [CFG.sam_size] * 2
+
+
+def test_its_size_is_that_of_its_row(tokenizer):
+  source = NoPicture(1)
+  size = source.sizes(tokenizer, CFG.text_options())[0]
+  row = Examples(source, tokenizer, CFG)[0]
+  assert size.prefix + size.talk == row["segments"].sum()
+  assert size.prefix == size.segs == 0
+
+
+def test_a_mask_of_no_picture_is_named(tokenizer):
+  class Masked(Source):
+    def load(self, i):
+      return dataclasses.replace(super().load(i), image=b"")
+
+  lines = []
+  next(make(Masked(1), tokenizer, report=lines.append))
+  assert lines[0].startswith("train.json:0: has no picture but 1 masks")
+
+
+def test_a_lean_row_without_a_mask_has_no_view_for_sam(tokenizer):
+  said = Source(2, answer="It is a word.", targets=0)
+  whole, lean = (Examples(said, tokenizer, CFG, lean=lean)[1] for lean in (False, True))
+  assert whole["image_sam"].any() and not lean["image_sam"].any()
+  for name in whole.keys() - {"image_sam"}:
+    np.testing.assert_array_equal(whole[name], lean[name], err_msg=name)
+
+
+def test_a_lean_row_with_a_mask_is_whole(tokenizer):
+  whole, lean = (
+    Examples(Source(2), tokenizer, CFG, lean=lean)[1] for lean in (False, True)
+  )
+  for name, value in whole.items():
+    np.testing.assert_array_equal(value, lean[name], err_msg=name)

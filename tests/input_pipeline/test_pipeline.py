@@ -8,7 +8,7 @@ import pytest
 from input_pipeline.conversation import plain_texts
 from input_pipeline.examples import DataConfig
 from input_pipeline.mixture import mix
-from input_pipeline.pipeline import shuffled
+from input_pipeline.order import shuffled
 from input_pipeline.prist import read_dataset
 from input_pipeline.tokenizer import train_bpe
 from miras_jax.errors import UserError

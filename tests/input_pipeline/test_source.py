@@ -143,7 +143,7 @@ def test_dialogues_are_what_the_records_say(source):
       assert dialogues[number] is None
     else:
       names = [name for name, _ in record.targets]
-      assert dialogues[number] == (record.turns, names)
+      assert dialogues[number] == (record.turns, names, True)
   assert len(dialogues) == source.num_records()
 
 
