@@ -10,6 +10,7 @@ import threading
 import numpy as np
 
 from input_pipeline import batch_table, image_ops, mask_ops, packing
+from input_pipeline.augment import augmented
 from input_pipeline.conversation import ConversationError, encode_conversation
 from input_pipeline.mixture import Mixture
 from input_pipeline.records import Problem, RecordError
@@ -136,15 +137,16 @@ def pad_row(row, tokenizer, cfg):
 
 def make_masks(targets, original_hw, cfg):
   """[(name, RLE)] -> masks_KSS uint8 0/1 on the padded SAM canvas."""
+  image_hw = tuple(map(int, original_hw))
   masks = np.zeros((len(targets), cfg.sam_size, cfg.sam_size), np.uint8)
   for k, (name, rle) in enumerate(targets):
     try:
       mask_HW = mask_ops.decode_rle(rle)
     except ValueError as e:
       raise ConversationError(f"the mask of {name!r}: {e}") from None
-    if mask_HW.shape != tuple(original_hw):
+    if mask_HW.shape != image_hw:
       raise ConversationError(
-        f"the mask of {name!r} is {mask_HW.shape}, the image {tuple(original_hw)}"
+        f"the mask of {name!r} is {mask_HW.shape}, the image {image_hw}"
       )
     masks[k] = image_ops.mask_to_canvas(mask_HW, cfg.sam_size)
   return masks
@@ -193,6 +195,8 @@ class Examples:
     image is decoded and a conversation tokenised once: about S*S*3 + A*A*3 bytes an
     image and K*S*S/8 + 20*T a row.
   features: FeatureCache; `views` says what is in its place.
+  augment: Augment; what it changes differs each time that an example is drawn, so it
+    goes with neither.
   lean: SAM's view of a row without a mask stays black. For training, where nothing
     looks at it; in an evaluation the model may answer with a [SEG] of its own.
   """
@@ -205,13 +209,17 @@ class Examples:
     *,
     cache=False,
     features=None,
+    augment=None,
     report=None,
     lean=False,
   ):
+    if augment and (cache or features):
+      raise ValueError("what is prepared once cannot be augmented each time")
     self.dataset = dataset
     self.tokenizer = tokenizer
     self.cfg = cfg
     self.features = features
+    self._augment = augment if augment and augment.is_on() else None
     self._sizes = cfg.sizes(tokenizer.ids.pad) | (features.sizes if features else {})
     self._asked = ("source",) if isinstance(dataset, Mixture) else ()
     self._names = batch_table.names(
@@ -226,12 +234,12 @@ class Examples:
     return len(self.dataset)
 
   def __getitem__(self, index):
-    """Example `index`; -1 is the filler of a last batch."""
-    index = int(index)
+    """Example `index`, a number or a Draw; -1 is the filler of a last batch."""
+    index, epoch = int(index), getattr(index, "epoch", 0)
     if index < 0:
       return self._empty(-1)
     if self._rows is None:
-      parts = self._prepare(index)
+      parts = self._prepare(index, epoch)
     else:
       parts = self._rows.get(index) or self._rows.setdefault(
         index, self._prepare(index)
@@ -242,11 +250,13 @@ class Examples:
     """Indices of the records that example `index` is made of."""
     return self.dataset.members(index)
 
-  def _prepare(self, index):
+  def _prepare(self, index, epoch=0):
     """(views, row, packed masks), or (None, None, None) where no record is sound."""
     records = self.dataset.load(index)
     if not isinstance(records, tuple):
       records = (records,)
+    if self._augment:
+      records = self._augmented(records, epoch)
     known = {} if self._rows is None else self._views
     has_masks = not self._lean or any(getattr(r, "targets", ()) for r in records)
     parts = [
@@ -260,6 +270,12 @@ class Examples:
     row = rows[0] if len(records) == 1 else packing.join(rows)
     row = pad_row(row, self.tokenizer, self.cfg)
     return views[0], row, np.packbits(np.concatenate(masks))
+
+  def _augmented(self, records, epoch):
+    """The records of a row with another picture, as they are where one is defective."""
+    if any(isinstance(r, RecordError) or not r.image for r in records):
+      return records
+    return augmented(records, self._augment, epoch)
 
   def _parts(self, number, record, known, has_masks):
     """(views, Encoded, masks_KSS) of one record, or None after reporting its defect.

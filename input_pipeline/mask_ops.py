@@ -143,10 +143,16 @@ def _checked_points(polygon):
 def encode_rle(mask_HW):
   """mask_HW of bool or 0/1 -> COCO RLE {"size": [height, width], "counts": str}."""
   height, width = np.shape(mask_HW)
-  flat = (np.asarray(mask_HW).T != 0).reshape(-1)  # COCO goes down the columns
-  edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-  begins = [0, 0] if flat[:1].any() else [0]  # the first run is of zeros
-  runs = np.diff(np.concatenate([begins, edges, [flat.size]]))
+  mask_HW = np.asarray(mask_HW) != 0
+  columns = np.flatnonzero(mask_HW.any(axis=0))
+  first, end = (columns[0], columns[-1] + 1) if len(columns) else (0, 0)
+  flat = mask_HW[:, first:end].T.reshape(-1)  # COCO goes down the columns
+  edges = np.flatnonzero(np.diff(flat, prepend=False, append=False)) + first * height
+  # The first run is of zeros, be it none; what comes after the last one is of zeros.
+  ends = (
+    edges if len(edges) and edges[-1] == height * width else [*edges, height * width]
+  )
+  runs = np.diff(np.concatenate([[0], ends]))
   return {"size": [height, width], "counts": _write_counts(runs)}
 
 

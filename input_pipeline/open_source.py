@@ -1,6 +1,6 @@
 """The one door to data on disk: `SCHEME:PLACE`, or the path of a folder.
 
-A new format is one row of OPENERS and the module that reads it.
+A new format is one row of OPENERS, one of SPLITS and the module that reads it.
 """
 
 import glob
@@ -18,6 +18,11 @@ DEFAULT = "prist"
 OPENERS: dict[str, Callable[..., Source]] = {
   "prist": prist.read_dataset,
   "tfds": tfds_source.read_dataset,
+}
+# What lists the splits of a place; [] where it holds none.
+SPLITS: dict[str, Callable[..., list[str]]] = {
+  "prist": prist.find_splits,
+  "tfds": tfds_source.find_splits,
 }
 
 
@@ -42,6 +47,15 @@ def open_source(
   """
   scheme, place = resolve(uri)
   return OPENERS[scheme](place, split, images_dir=images_dir, masks_dir=masks_dir)
+
+
+def find_splits(uri: str | os.PathLike) -> list[str]:
+  """Names of the splits of a data set. UserError where there is none."""
+  scheme, place = resolve(uri)
+  names = SPLITS[scheme](place)
+  if not names:
+    raise UserError(f"{place}: holds no data set")
+  return names
 
 
 def resolve(uri: str | os.PathLike) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import grain
 import numpy as np
 
 from input_pipeline.mixture import Mixture
-from input_pipeline.source import Source
+from input_pipeline.source import Draw, Source
 from miras_jax.errors import UserError
 
 
@@ -50,7 +50,8 @@ class Order:
   def __getitem__(self, place):
     if self._repeat:
       k, i = self._draws[place]
-      return self._firsts[k] + self._parts[k][self._drawn[k] + i]
+      place = self._drawn[k] + i
+      return Draw(self._firsts[k] + self._parts[k][place], self._parts[k].epoch(place))
     if place >= self._size:
       return -1
     # One pass has no proportions: every example once, source after source.
@@ -163,6 +164,10 @@ class _Part:
     self._size = size
     self._seed = seed
     self._epochs = {}  # two at most; replaced, never changed, because of threads
+
+  def epoch(self, place):
+    """How often each example was drawn before the pass that a place is in."""
+    return place // self._size
 
   def __getitem__(self, place):
     epoch, i = divmod(place, self._size)

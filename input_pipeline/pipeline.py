@@ -32,6 +32,7 @@ def make_pipeline(
   num_threads=0,
   cache=False,
   features=None,
+  augment=None,
   state=None,
   report=None,
   grouping: Grouping | None = None,
@@ -50,6 +51,8 @@ def make_pipeline(
       quickest once `cache` holds everything.
     cache: keeps prepared examples in memory.
     features: FeatureCache, whose features take the place of pixels.
+    augment: augment.Augment, how pictures change each time they are drawn; not with
+      `cache` or `features`, which are of pictures as they are.
     state: what `get_state` of a pipeline on the same data and seed gave, or on another
       mixture of sources.
     report: called with one line for each defective record; default: logging.
@@ -72,6 +75,7 @@ def make_pipeline(
       data_cfg,
       cache=cache,
       features=features,
+      augment=augment,
       report=report,
       lean=lean,
     ),

@@ -34,6 +34,17 @@ class Size(NamedTuple):
   segs: int
 
 
+class Draw(int):
+  """The number of an example that is drawn; `epoch`: how often it was drawn before."""
+
+  epoch = 0
+
+  def __new__(cls, number: int, epoch: int = 0):
+    drawn = super().__new__(cls, number)
+    drawn.epoch = epoch
+    return drawn
+
+
 @runtime_checkable
 class Source(Protocol):
   """Examples by index, 0 to len - 1, and what is known of them without their images.

@@ -126,7 +126,14 @@ class BuiltDataset(Source):
 
   def rejected(self):
     """(file, record, reason) of each entry that the builder could not use."""
-    with (self.folder / f"rejected-{self.split}.jsonl").open("rb") as lines:
+    return self._lines("rejected")
+
+  def notes(self):
+    """The same of what was odd and is used."""
+    return self._lines("notes")
+
+  def _lines(self, kind):
+    with (self.folder / f"{kind}-{self.split}.jsonl").open("rb") as lines:
       for line in lines:
         yield tuple(json.loads(line))
 

@@ -43,9 +43,12 @@ class FakeGenerator:
     self.shapes.add(batch["image_sam"].shape)
     return batch["image_sam"]
 
-  def generate(self, batch, encoded):
+  def session(self, encoded, max_len):
+    return FakeSession(self, encoded)
+
+  def answer(self, prompts, encoded):
     B, M, G = len(encoded), self.max_masks, 64
-    self.shapes.add(batch["tokens"].shape)
+    self.shapes.add(len(prompts))
     eos, pad = self.tokenizer.ids.eos, self.tokenizer.ids.pad
     out = {
       "tokens": np.full((B, G), pad),
@@ -54,10 +57,12 @@ class FakeGenerator:
       "num_seg": np.zeros(B, int),
       "seg_valid": np.zeros((B, M), int),
       "mask_logits": np.zeros((B, M, SIDE, SIDE), np.float32),
+      "iou": np.full((B, M), 0.5, np.float32),
     }
-    for b in range(B):
-      length = (batch["segments"][b] > 0).sum()
-      self.tokens.append(batch["tokens"][b, :length].tolist())
+    for b, asked in enumerate(prompts):
+      if asked is None:
+        continue
+      self.tokens.append(asked.tokens.tolist())
       prompt = self.tokenizer.decode(self.tokens[-1])
       text, masks = self.script(prompt, encoded[b])
       self.prompts.append(prompt)
@@ -75,6 +80,40 @@ class FakeGenerator:
     for i, part in enumerate(text.split("[SEG]")):
       ids += ([self.tokenizer.ids.seg] if i else []) + self.tokenizer.encode(part)
     return ids
+
+
+class FakeSession:
+  """What `generator.Session` is to a conversation; remembers the hints it was given."""
+
+  max_new_tokens = 64
+
+  def __init__(self, generator, encoded):
+    self._generator, self._encoded = generator, encoded
+
+  def turn(self, prompts, sampling=None, hints=None):
+    self.ask(prompts)
+    return self.answers(hints)
+
+  def ask(self, prompts):
+    self._out = self._generator.answer(prompts, self._encoded)
+
+  def go_on(self, limit, sampling=None):
+    pass
+
+  def progress(self):
+    return [
+      (tokens[:count], True)
+      for tokens, count in zip(
+        self._out["tokens"], self._out["num_tokens"], strict=True
+      )
+    ]
+
+  def answers(self, hints=None):
+    self._generator.hints = hints
+    return self._out
+
+  def copy(self):
+    return FakeSession(self._generator, self._encoded)
 
 
 class FakeLoaded(load.Loaded):

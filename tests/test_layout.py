@@ -28,6 +28,7 @@ ORDER = (
   ("scale",),
   ("parity",),
   ("cli",),
+  ("miras_jax",),  # the package itself: what it exports
 )
 FLOOR = {name: floor for floor, names in enumerate(ORDER) for name in names}
 MAX_LINES = 400
@@ -67,7 +68,7 @@ IMPORTS = {name: set(imports(path, MODULES)) for name, path in MODULES.items()}
 
 
 def test_every_folder_has_its_place_in_the_order():
-  assert {room(m) for m in MODULES} - {"miras_jax"} == FLOOR.keys() - {"serving"}
+  assert {room(m) for m in MODULES} == FLOOR.keys() - {"serving"}
 
 
 def test_no_import_points_up():

@@ -5,6 +5,7 @@
       dataset_info.json, features.json         for `tfds.builder_from_directory`
       index-SPLIT.*                            image ids, dialogues: for ours
       rejected-SPLIT.jsonl                     [file, record, reason] of each
+  notes-SPLIT.jsonl                        the same of what is odd and was used
       miras.json                               counts, digests, options of the build
       .build/                                  while it is not finished
 

@@ -56,6 +56,8 @@ def _write_index(folder, build, split, counts):
   numbers = [count["number"] for count in counts]
   dialogues = [shard.file(build, n, "dialogues.jsonl") for n in numbers]
   _join(folder / f"index-{split}.dialogues.jsonl", dialogues)
+  notes = [shard.file(build, n, "notes.jsonl") for n in numbers]
+  _join(folder / f"notes-{split}.jsonl", notes)
   rejected = [shard.file(build, n, "rejected.jsonl") for n in numbers]
   _join(folder / f"rejected-{split}.jsonl", [build / "rejected.jsonl", *rejected])
   total = {name: sum(count[name] for count in counts) for name in SUMMED}

@@ -42,6 +42,7 @@ BUILDERS: dict[str, tuple[str, str, dict]] = {
   "allava_laion": (f"{_HERE}.allava", "Allava", {"which": "laion"}),
   "allava_vflan": (f"{_HERE}.allava", "Allava", {"which": "vflan"}),
   "allava_text": (f"{_HERE}.allava", "Allava", {"which": "text"}),
+  "own": (f"{_HERE}.own", "Own", {}),
 }
 
 

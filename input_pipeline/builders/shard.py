@@ -3,6 +3,7 @@
 NNNNN.array_record     examples (`schema`)
 NNNNN.dialogues.jsonl  what each conversation says, for whoever needs no pictures
 NNNNN.rejected.jsonl   what could not be used, and why
+NNNNN.notes.jsonl      what was odd and is used all the same
 NNNNN.json             counts and digests; written last: the shard is done
 """
 
@@ -16,10 +17,10 @@ from collections.abc import Iterator
 from input_pipeline import image_ops, mask_ops
 from input_pipeline.builders import schema
 from input_pipeline.conversation import count_segs
-from input_pipeline.records import RecordError, SegConversation
+from input_pipeline.records import Problem, RecordError, SegConversation
 
 OPTIONS = "group_size:1"  # random reads
-KINDS = ("array_record", "dialogues.jsonl", "rejected.jsonl", "json")
+KINDS = ("array_record", "dialogues.jsonl", "rejected.jsonl", "notes.jsonl", "json")
 
 
 def file(folder, number: int, kind: str) -> pathlib.Path:
@@ -46,12 +47,12 @@ def write(builder, src, folder, number: int, lines) -> dict:
   return writer.counts()
 
 
-def _checked(builder, src, unit) -> Iterator[SegConversation | RecordError]:
+def _checked(builder, src, unit) -> Iterator[SegConversation | RecordError | Problem]:
   """The records of a unit, each proven to be whole, and what is wrong with others."""
   sizes = {}
   try:
     for record in builder.records(src, unit):
-      if isinstance(record, RecordError):
+      if isinstance(record, RecordError | Problem):
         yield record
       elif reason := defect(record, sizes):
         yield RecordError(unit.get("file", record.image_id or "-"), record.id, reason)
@@ -98,9 +99,10 @@ class _Writer:
     self._serialiser = tfds.core.example_serializer.ExampleSerializer(
       self._features.get_serialized_info()
     )
-    paths = [file(folder, number, kind) for kind in KINDS[:3]]
+    paths = [file(folder, number, kind) for kind in KINDS[:4]]
     self._examples = array_record_module.ArrayRecordWriter(str(paths[0]), OPTIONS)
-    self._dialogues, self._rejected = (open(path, "wb") for path in paths[1:])
+    streams = [open(path, "wb") for path in paths[1:]]
+    self._dialogues, self._rejected, self._notes = streams
     self._pending = []
     self._digests = hashlib.sha256(), hashlib.sha256()  # of dialogues, of examples
     self._images, self._groups = [], []
@@ -112,17 +114,19 @@ class _Writer:
   def __exit__(self, *_):
     self._flush()
     self._examples.close()
-    for stream in (self._dialogues, self._rejected):
+    for stream in (self._dialogues, self._rejected, self._notes):
       stream.flush()
       os.fsync(stream.fileno())
       stream.close()
 
   def add(self, result):
-    """A record, or the reason why there is none."""
-    if isinstance(result, RecordError):
-      self._defects += 1
+    """A record, the reason why there is none, or a note."""
+    if isinstance(result, RecordError | Problem):
+      defect = isinstance(result, RecordError)
+      self._defects += defect
       line = [result.file, result.record, result.reason]
-      self._rejected.write(json.dumps(line).encode() + b"\n")
+      stream = self._rejected if defect else self._notes
+      stream.write(json.dumps(line).encode() + b"\n")
       return
     first = self._pending[0] if self._pending else result
     together = (result.image_id, result.image) == (first.image_id, first.image)

@@ -31,7 +31,7 @@ from miras_jax.benchmarks.step import import_torch_side
 from miras_jax.benchmarks.turns import split_sides, take_turns
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
-from miras_jax.inference import generate
+from miras_jax.inference.generator import Generator
 from miras_jax.models.miras import Miras, batch_sizes, init_params
 from miras_jax.models.trees import merge
 from miras_jax.options import Parser
@@ -109,7 +109,7 @@ def our_answer(config, rows, length):
 
   @functools.cache
   def generator(new):
-    return generate.Generator(Miras(cfg, dtype), params, ids, max_new_tokens=new)
+    return Generator(Miras(cfg, dtype), params, ids, max_new_tokens=new)
 
   def answer(new):
     return jax.block_until_ready(generator(new).generate(batch, encoded))["tokens"]

@@ -18,6 +18,7 @@ from miras_jax.config import variants
 from miras_jax.config.fields import check, setting, with_local_paths
 from miras_jax.config.settings import (
   LOSS_PRESETS,
+  AugmentChoice,
   DataChoice,
   DistributedConfig,
   LossConfig,
@@ -64,6 +65,7 @@ class RunConfig:
 
   model: ModelChoice = ModelChoice()
   data: DataChoice = DataChoice()
+  augment: AugmentChoice = AugmentChoice()
   mixture: dict = setting(
     {},
     "weight of each data set or group that is drawn (input_pipeline/mixtures.json);"
@@ -137,6 +139,7 @@ class RunConfig:
   def __post_init__(self):
     check(self)
     self._check_pack()
+    self._check_augment()
     self._check_mixture()
 
   def _check_pack(self):
@@ -149,6 +152,18 @@ class RunConfig:
         f" a row apart at head_dim={llama.head_dim}; set data.pack={most} or less, or"
         " model.overrides.llama.attention=xla"
       )
+
+  def _check_augment(self):
+    """What is prepared once cannot differ each time it is drawn."""
+    if not self.augment.is_on():
+      return
+    for name in ("in_memory", "cache"):
+      if value := getattr(self.data, name):
+        raise UserError(
+          f"data.{name}={value} keeps pictures as they were prepared once, augment.*"
+          f" changes them each time: set --config.data.{name}={type(value)()} or leave"
+          " augment.* out"
+        )
 
   def _check_mixture(self):
     mixtures.check(self.mixture, self.sources)

@@ -21,6 +21,10 @@ FOCAL_FORMS = ("mask", "published")
 BOUNDARY_FORMS = ("probabilities", "published")
 
 
+def _chance(text):
+  return setting(0.0, f"chance that a picture is {text}", least=0)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataChoice:
   """Where the conversations are and how they become a Batch."""
@@ -89,6 +93,39 @@ class DataChoice:
 
   def __post_init__(self):
     check(self, "data.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentChoice:
+  """How likely a picture is changed each time it is drawn; as published: never.
+
+  A change is left out where the conversation's words would not stay true
+  (input_pipeline/augment.py).
+  """
+
+  flip: float = _chance("mirrored: not where a text tells a side or what is written")
+  crop: float = _chance("cropped: every target stays whole; not where a place is told")
+  scale: float = _chance("made smaller on the canvas; not where a place is told")
+  colour: float = _chance("recoloured: no other hue where a colour is named")
+  crop_share: float = setting(
+    0.6, "least height and width of a crop, as shares", above=0, below=1
+  )
+  words: str = setting(
+    "",
+    "file of the words of sides, places and colours; none: input_pipeline/words.json",
+    may_change=True,
+    is_path=True,
+  )
+
+  def __post_init__(self):
+    check(self, "augment.")
+    for name in ("flip", "crop", "scale", "colour"):
+      if getattr(self, name) > 1:
+        raise UserError(f"augment.{name}={getattr(self, name)} must be at most 1")
+
+  def is_on(self) -> bool:
+    """Whether any change is made."""
+    return any((self.flip, self.crop, self.scale, self.colour))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,8 @@ def main(argv) -> int:
       num_workers=args.num_workers,
     )
   splits = json.loads((folder / finish.NAME).read_text())["splits"]
-  rejected = print_rejected(folder, splits)
+  print_lines(folder, splits, "notes", "warning: ")
+  rejected = print_lines(folder, splits, "rejected")
   if not any(counts["examples"] for counts in splits.values()):
     raise UserError(f"{folder}: nothing could be used, {rejected} entries are rejected")
   print(table(splits, builder.card.published))
@@ -142,13 +143,13 @@ def _make(folder):
     raise UserError(f"--out {folder} cannot be made: {error.strerror}") from None
 
 
-def print_rejected(folder, splits) -> int:
-  """One line for each rejected entry; returns their number."""
+def print_lines(folder, splits, kind, before="") -> int:
+  """One line for each rejected entry, or note; returns their number."""
   count = 0
   for split in splits:
-    with open(folder / f"rejected-{split}.jsonl", encoding="utf-8") as lines:
+    with open(folder / f"{kind}-{split}.jsonl", encoding="utf-8") as lines:
       for line in lines:
-        print(Problem(*json.loads(line)))
+        print(f"{before}{Problem(*json.loads(line))}")
         count += 1
   return count
 

@@ -53,7 +53,7 @@ def examine_prist(dataset):
 
 def examine_built(source):
   """(problems, notes) of each record; what the builder could not use is a note."""
-  yield [], [Problem(*entry) for entry in source.rejected()]
+  yield [], [Problem(*entry) for entry in (*source.rejected(), *source.notes())]
   sizes = {}
   for i in _progress(source):
     record = source.load(i)

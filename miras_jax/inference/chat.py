@@ -2,11 +2,12 @@
 
 import sys
 
-from input_pipeline import image_ops, safe_files
+from input_pipeline import image_ops
 from input_pipeline.conversation import ConversationError
 from miras_jax import drawing, streams
 from miras_jax.errors import UserError
 from miras_jax.inference import conversation
+from miras_jax.inference.predictor import read_image
 
 COMMANDS = "/reset, /image FILE, /help or /quit"
 MAX_LINE = 1 << 20  # characters; no model takes so many
@@ -15,18 +16,6 @@ HELP = """\
 /image FILE  go on with another image, without the turns
 /help        show this list
 /quit        leave; so does the end of the input"""
-
-
-def read_image(path):
-  """Encoded bytes of an image file, proven to decode. UserError names the file."""
-  try:
-    image = safe_files.read_bytes(path, safe_files.MAX_IMAGE_BYTES)
-    image_ops.decode_image(image)
-  except FileNotFoundError:
-    raise UserError(f"{path}: no such image file") from None
-  except (ValueError, image_ops.ImageError) as error:
-    raise UserError(f"{path}: {error}") from None
-  return image
 
 
 class EndOfScript(UserError):
@@ -121,15 +110,15 @@ class Chat:
   def _ask(self, text):
     if not self._prompts:
       print(f"you> {printable(text)}")
-    reply = self._conversation.ask(text)
+    reply = self._conversation.say(text)
     self._turn += 1
     print(f"miras> {printable(reply.text)}")
     if reply.dropped_rounds:
       print(f"  (the oldest {reply.dropped_rounds} rounds no longer fit)")
-    if reply.num_seg > len(reply.masks_KHW):
-      print(f"  ({reply.num_seg} [SEG]; only {len(reply.masks_KHW)} get a mask)")
-    if len(reply.masks_KHW):
-      self._write(reply.masks_KHW)
+    if reply.num_seg > len(reply.masks):
+      print(f"  ({reply.num_seg} [SEG]; only {len(reply.masks)} get a mask)")
+    if reply.masks:
+      self._write([mask.array for mask in reply.masks])
     sys.stdout.flush()
 
   def _write(self, masks_KHW):

@@ -18,8 +18,9 @@ import pathlib
 import sys
 
 from miras_jax.errors import UserError
-from miras_jax.inference.chat import Chat, read_image
+from miras_jax.inference.chat import Chat
 from miras_jax.inference.load import open_checkpoint
+from miras_jax.inference.predictor import read_image
 from miras_jax.options import Parser
 
 

@@ -2,53 +2,72 @@
 
 Masks come at the image's own size.
 
-B rows, T prompt tokens, H W image rows and columns, h w low-resolution mask sides.
+T prompt tokens, H W image rows and columns, h w low-resolution mask sides.
 """
 
+import copy
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from input_pipeline import batch_table, examples
+from input_pipeline import examples
 from input_pipeline.conversation import encode_prompt
+from miras_jax.inference import hints as hints_lib
+from miras_jax.inference.masks import Mask, seg_spans
+from miras_jax.inference.sampling import Sampling
 from miras_jax.models.sam_decoder import postprocess
 
 THRESHOLD = 0.0  # a mask logit above it is inside, as SAM's mask_threshold
-ANSWER_KEYS = ("tokens", "num_tokens", "ended", "num_seg", "seg_valid", "mask_logits")
+ANSWER_KEYS = (
+  "tokens", "num_tokens", "ended", "num_seg", "seg_valid", "mask_logits", "iou",
+)  # fmt: skip
 
 
-def prompt_row(turns, tokenizer, data, *, names=None) -> tuple[dict, int]:
-  """Turns that end with a question -> (prompt arrays (T,), rounds that did not fit).
+class Prompt(NamedTuple):
+  """A conversation up to where an answer begins: `tokens` and `image_slot`, both (T,)
+  int32. The oldest `dropped_rounds` did not fit."""
+
+  tokens: np.ndarray
+  image_slot: np.ndarray
+  dropped_rounds: int = 0
+
+
+def prompt_of(turns, tokenizer, data, *, names=None) -> Prompt:
+  """Turns that end with a question -> Prompt.
 
   `names`: target names of the [SEG] in the answers so far, where these are gold.
   Raises ConversationError when even the last question does not fit.
   """
   row = encode_prompt(turns, tokenizer, names=names, **data.text_options())
-  # Old answers may hold more [SEG] than a training row: a prompt needs none of them.
-  bare = row._replace(seg_pos_K=row.seg_pos_K[:0], obj_pos_K=row.obj_pos_K[:0])
-  padded = examples.pad_row(bare, tokenizer, data)
-  return {k: padded[k] for k in batch_table.prompt_names()}, row.dropped_rounds
+  return Prompt(row.tokens_L, row.image_slot_L, row.dropped_rounds)
 
 
 class Answer(NamedTuple):
-  """One generated answer. `logits` (K, h, w) has one mask per [SEG] up to the model's
-  limit; `num_seg` counts all [SEG]."""
+  """One generated answer. `logits` (K, h, w) and `iou` (K,) have one entry for each
+  [SEG] up to the model's limit; `num_seg` counts all [SEG]."""
 
   text: str
   num_seg: int = 0
   logits: np.ndarray = np.zeros((0, 1, 1), np.float32)
+  iou: np.ndarray = np.zeros(0, np.float32)
 
 
 def read_answers(out, tokenizer) -> list[Answer]:
-  """Result of `Generator.generate` -> [Answer] of every row, on the host."""
+  """Result of `Session.turn` -> [Answer] of every row, on the host."""
   out = jax.device_get({k: out[k] for k in ANSWER_KEYS})
   answers = []
   for b, count in enumerate(out["num_tokens"] - out["ended"]):
-    tokens = out["tokens"][b, :count]
     kept = out["seg_valid"][b] > 0
-    text = tokenizer.decode(tokens).strip()
-    answers.append(Answer(text, int(out["num_seg"][b]), out["mask_logits"][b][kept]))
+    answers.append(
+      Answer(
+        text=tokenizer.decode(out["tokens"][b, :count]).strip(),
+        num_seg=int(out["num_seg"][b]),
+        logits=out["mask_logits"][b][kept],
+        iou=out["iou"][b][kept],
+      )
+    )
   return answers
 
 
@@ -66,41 +85,126 @@ def full_size(logits_KHW, views, image_size, original_hw=None) -> np.ndarray:
 
 
 class Reply(NamedTuple):
-  """Text, and one bool mask (H, W) for each [SEG] in it; `dropped_rounds` is how many
-  of the oldest rounds the model no longer saw."""
+  """What the model has answered; a Mask for each [SEG] of the text up to the model's
+  limit. `dropped_rounds` of the oldest rounds were not seen by the model any more."""
 
   text: str
-  masks_KHW: np.ndarray
+  masks: tuple[Mask, ...]
   num_seg: int
   dropped_rounds: int
 
 
 class Conversation:
-  """A conversation about one image: its encoding is made once, its turns are kept."""
+  """A conversation about one image: its encoding is made once, its turns are kept.
+
+  turns: (role, text) pairs, as the model sees them. replies: one for each answer.
+  """
 
   def __init__(self, loaded, generator, image):
     """`image`: encoded bytes. Raises ImageError when they do not decode."""
-    self._loaded, self._generator = loaded, generator
+    self._loaded = loaded
     self._views = examples.make_views(image, loaded.data)
     batch = {k: v[None] for k, v in self._views.items()}
-    self._encoded = generator.encode(batch)
-    self.turns = []
+    self._session = generator.session(generator.encode(batch), loaded.data.max_len)
+    self.turns, self.replies = [], []
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """(height, width) of the image, and of every mask."""
+    return tuple(map(int, self._views["original_hw"]))
 
   def reset(self):
     """Forgets the turns, keeps the image."""
-    self.turns = []
+    self.turns, self.replies = [], []
 
-  def ask(self, text):
-    """Answers one user turn -> Reply; both are remembered.
+  def undo(self):
+    """Forgets the last question and its answer. IndexError where there is none."""
+    self.replies.pop()
+    del self.turns[-2:]
 
-    Raises ConversationError when the text alone does not fit; nothing is remembered.
+  def fork(self) -> "Conversation":
+    """Another conversation that has said the same so far."""
+    other = copy.copy(self)
+    other._session = self._session.copy()
+    other.turns, other.replies = list(self.turns), list(self.replies)
+    return other
+
+  def say(
+    self,
+    text,
+    *,
+    points=(),
+    box=None,
+    mask=None,
+    refers_to=None,
+    temperature=0.0,
+    top_p=1.0,
+    seed=0,
+  ) -> Reply:
+    """Answers one user turn; both are remembered.
+
+    Args:
+      text: what the user says.
+      points: (x, y, inside) in pixels of the image: what the masks of the answer are to
+        hold (inside true) and to leave out.
+      box: (x0, y0, x1, y1) in pixels, around what the masks are to hold.
+      mask: bool (H, W), about what the masks are to be.
+      refers_to: number of an earlier mask of this conversation, from 0, in its place.
+      temperature, top_p, seed: see `sampling.Sampling`; temperature 0 is greedy.
+
+    Raises:
+      ConversationError: the text alone does not fit; nothing is remembered.
+      UserError: a point, box, mask or number that is none of this image.
     """
-    loaded = self._loaded
+    for _ in self.stream(
+      text, points=points, box=box, mask=mask, refers_to=refers_to,
+      temperature=temperature, top_p=top_p, seed=seed, chunk=None,
+    ):  # fmt: skip
+      pass
+    return self.replies[-1]
+
+  def stream(
+    self,
+    text,
+    *,
+    points=(),
+    box=None,
+    mask=None,
+    refers_to=None,
+    temperature=0.0,
+    top_p=1.0,
+    seed=0,
+    chunk=1,
+  ) -> Iterator[str]:
+    """As `say`, but yields the answer's text so far each time it has grown by `chunk`
+    tokens; the reply is `replies[-1]` after the last. Nothing is remembered of an
+    answer that is not read to its end."""
+    loaded, session = self._loaded, self._session
+    earlier = [mask.array for reply in self.replies for mask in reply.masks]
+    hints = hints_lib.make(
+      points, box, hints_lib.chosen(mask, refers_to, earlier), self._views, loaded.data
+    )
     asked = [*self.turns, ("user", text)]
-    row, dropped = prompt_row(asked, loaded.tokenizer, loaded.data)
-    batch = {k: v[None] for k, v in row.items()}
-    out = self._generator.generate(batch, self._encoded)
-    answer = read_answers(out, loaded.tokenizer)[0]
+    prompt = prompt_of(asked, loaded.tokenizer, loaded.data)
+    sampling = Sampling.of([(temperature, top_p, seed)])
+    session.ask([prompt])
+    count, most = 0, session.max_new_tokens
+    while count < most:
+      session.go_on(chunk or most, sampling)
+      tokens, ended = session.progress()[0]
+      count = most if ended else len(tokens)
+      yield loaded.tokenizer.decode(tokens[: len(tokens) - ended]).strip()
+    answer = read_answers(session.answers(hints), loaded.tokenizer)[0]
     self.turns = [*asked, ("assistant", answer.text)]
-    masks = full_size(answer.logits, self._views, loaded.data.sam_size)
-    return Reply(answer.text, masks, answer.num_seg, dropped)
+    self.replies.append(self._reply(answer, prompt.dropped_rounds))
+
+  def _reply(self, answer, dropped_rounds):
+    masks_KHW = full_size(answer.logits, self._views, self._loaded.data.sam_size)
+    spans = seg_spans(answer.text)
+    masks = zip(masks_KHW, answer.iou, spans, strict=False)
+    return Reply(
+      text=answer.text,
+      masks=tuple(Mask(m, float(iou), span) for m, iou, span in masks),
+      num_seg=answer.num_seg,
+      dropped_rounds=dropped_rounds,
+    )

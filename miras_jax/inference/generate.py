@@ -1,15 +1,15 @@
-"""Greedy generation with masks: prompt rows in, tokens and mask logits out.
+"""Answers with masks: prompt tokens in, new tokens and mask logits out.
 
-`Generator.generate` is one compiled program: prefill of the prompts into a static KV
-cache, a `lax.while_loop` that adds one token to every row until all have ended, then
-the masks of the [SEG] tokens among them. Images are encoded by a program of their own,
-so that the turns of a conversation share one encoding.
+What a conversation has said stays in a static KV cache on the device. A turn is three
+compiled programs: `prefill` reads the tokens that the cache has not seen, `decode` adds
+one token to every row until all have ended, `read` makes the masks of the [SEG] among
+them. Images are encoded by a program of their own, once a conversation.
 
 The state of each step is kept, and [SEG] reads it by the rule of training: think of the
 row (last prompt token, first new token, second, ...) as a sequence; `SegPrompt` sees
 just that, positions counted from the last prompt token.
 
-B rows, T prompt slots, G new tokens, S = T + G cache slots, M masks, D width, H W low
+B rows, P tokens to read, G new tokens, S cache slots, M masks, D width, H W low
 resolution mask rows and columns.
 """
 
@@ -19,72 +19,137 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from input_pipeline import batch_table
+from miras_jax.inference.sampling import Sampling, pick
 from miras_jax.models import llama
 from miras_jax.models.attention import cache_mask
 
 
-class Generator:
-  """A model ready to answer: parameters, token ids, static limits.
+class State(NamedTuple):
+  """What a batch of conversations has on the device.
 
-  `ids` needs `eos`, `pad`, `seg`, `obj` (`input_pipeline.tokenizer.TokenIds`). Each
-  shape of batch compiles once.
+  length_B: tokens of the prompts in the cache. Of the turn under way: step_B, how many
+  tokens are new, tokens_BG, states_BGD [B, G + 1, D], the state that produced each of
+  them and one more; done_B: nothing is to be added.
   """
 
-  def __init__(self, model, params, ids, *, max_new_tokens=64, max_masks=4):
-    if max_new_tokens < 1 or max_masks < 1:
-      raise ValueError(f"{max_new_tokens=} and {max_masks=} must be at least 1")
-    self.model, self.params, self.ids = model, params, ids
-    self.max_new_tokens, self.max_masks = max_new_tokens, max_masks
-    self._encode = jax.jit(functools.partial(encode_images, model))
-    limits = {"max_new_tokens": max_new_tokens, "max_masks": max_masks}
-    self._generate = jax.jit(functools.partial(generate, model, **limits))
+  cache: llama.attention.KvCache
+  length_B: jax.Array
+  step_B: jax.Array
+  done_B: jax.Array
+  tokens_BG: jax.Array
+  states_BGD: jax.Array
 
-  def encode(self, batch):
-    """Image part of the batch (`ENCODER_INPUTS`) -> encodings."""
-    views = {k: batch[k] for k in batch_table.ENCODER_INPUTS}
-    return self._encode(self.params, views)
 
-  def generate(self, batch, encoded):
-    """Prompt part of the batch -> what `generate` returns, on the device."""
-    prompt = {k: batch[k] for k in batch_table.prompt_names()}
-    return self._generate(self.params, prompt, encoded, self.ids)
+class Rows(NamedTuple):
+  """What a turn reads: tokens_BP and image_slot_BP, right-padded, count_B of them; they
+  follow the first start_B tokens in the cache. A row of count 0 says nothing."""
+
+  tokens_BP: jax.Array
+  image_slot_BP: jax.Array
+  start_B: jax.Array
+  count_B: jax.Array
 
 
 def encode_images(model, params, batch) -> dict:
   """{"image_tokens" [B, N, D], "sam" [B, h, w, C]} of the images of a batch."""
-  call = functools.partial(model.apply, {"params": params})
+  call = _call(model, params)
   return {
     "image_tokens": call(batch["image_aux"], method="image_tokens"),
     "sam": call(batch["image_sam"], batch["valid_hw"], method="sam_features"),
   }
 
 
-def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks) -> dict:
-  """Answers each prompt greedily.
+def new_state(model, B, slots, max_new_tokens) -> State:
+  """Conversations that have said nothing."""
+  return State(
+    cache=llama.init_cache(model.cfg.llama, B, slots, model.dtype),
+    length_B=jnp.zeros(B, jnp.int32),
+    step_B=jnp.zeros(B, jnp.int32),
+    done_B=jnp.ones(B, bool),
+    tokens_BG=jnp.zeros((B, max_new_tokens), jnp.int32),
+    states_BGD=jnp.zeros((B, max_new_tokens + 1, model.cfg.llama.width), model.dtype),
+  )
 
-  `batch`: right-padded prompt rows, `tokens`, `positions`, `segments` (0 is padding),
-  `image_slot`, all [B, T] int32. `encoded`: from `encode_images`. Returns a dict:
 
-    tokens [B, G]          new tokens, `</s>` included where there was one, then pad
-    num_tokens [B]         how many they are
-    ended [B]              whether the last of them is `</s>`
-    states [B, G + 1, D]   state that produced each token; one more after the last
-    num_seg [B]            how many [SEG] were generated; only the first M get a mask
-    seg_valid [B, M]       1 where a slot has a [SEG]
-    mask_logits [B, M, H, W], iou [B, M]   zeros when no row has a [SEG]
+def prefill(model, params, state: State, encoded, rows: Rows, ids) -> State:
+  """Reads the tokens of a turn; rows that say something are then ready to answer."""
+  slots, speaks_B = _slots(state.cache), rows.count_B > 0
+  index_B = jnp.where(speaks_B, rows.start_B, slots)  # past the end: writes nothing
+  x_BPD = _call(model, params)(
+    rows.tokens_BP, rows.image_slot_BP, encoded["image_tokens"], method="embed"
+  )
+  positions_BP = index_B[:, None] + jnp.arange(rows.tokens_BP.shape[1])
+  hidden_BPD, cache = _extend(model, params, x_BPD, positions_BP, state.cache, index_B)
+  last_B11 = jnp.maximum(rows.count_B - 1, 0)[:, None, None]
+  state_BD = jnp.take_along_axis(hidden_BPD, last_B11, axis=1)[:, 0]
+  first_B = jnp.where(speaks_B, 0, state.states_BGD.shape[1])
+  return state._replace(
+    cache=cache,
+    length_B=jnp.where(speaks_B, rows.start_B + rows.count_B, state.length_B),
+    step_B=jnp.where(speaks_B, 0, state.step_B),
+    done_B=jnp.where(speaks_B, False, state.done_B),
+    tokens_BG=jnp.where(speaks_B[:, None], ids.pad, state.tokens_BG),
+    states_BGD=_set(state.states_BGD, first_B, state_BD),
+  )
+
+
+def decode(
+  model, params, state: State, encoded, ids, sampling: Sampling, limit
+) -> State:
+  """Adds up to `limit` tokens (data, not shape) to each row that is not done."""
+  max_new_tokens = state.tokens_BG.shape[1]
+  stop_B = jnp.minimum(state.step_B + limit, max_new_tokens)
+  slots, call = _slots(state.cache), _call(model, params)
+  no_image_B1 = jnp.full((len(stop_B), 1), -1, jnp.int32)
+
+  def active(state):
+    return ~state.done_B & (state.step_B < stop_B)
+
+  def add_token(state):
+    active_B, step_B = active(state), state.step_B
+    state_B1D = jnp.take_along_axis(state.states_BGD, step_B[:, None, None], axis=1)
+    logits_BV = call(state_B1D, method="logits")[:, 0]
+    token_B = jnp.where(active_B, pick(logits_BV, sampling, step_B), ids.pad)
+    index_B = jnp.where(active_B, state.length_B + step_B, slots)
+    x_B1D = call(token_B[:, None], no_image_B1, encoded["image_tokens"], method="embed")
+    hidden_B1D, cache = _extend(
+      model, params, x_B1D, index_B[:, None], state.cache, index_B
+    )
+    at_B = jnp.where(active_B, step_B, max_new_tokens + 1)
+    return state._replace(
+      cache=cache,
+      step_B=step_B + active_B,
+      done_B=state.done_B | (active_B & (token_B == ids.eos)),
+      tokens_BG=_set(state.tokens_BG, at_B, token_B),
+      states_BGD=_set(state.states_BGD, at_B + 1, hidden_B1D[:, 0]),
+    )
+
+  return jax.lax.while_loop(lambda state: active(state).any(), add_token, state)
+
+
+def read(model, params, state: State, encoded, ids, hints=None, *, max_masks) -> dict:
+  """What the rows have answered in their turn, a dict:
+
+  tokens [B, G]          new tokens, `</s>` included where there was one, then pad
+  num_tokens [B]         how many they are
+  ended [B]              whether the last of them is `</s>`
+  states [B, G + 1, D]   state that produced each token; one more after the last
+  num_seg [B]            how many [SEG] were generated; only the first M get a mask
+  seg_valid [B, M]       1 where a slot has a [SEG]
+  seg_at [B, M]          index of that [SEG] among the new tokens
+  mask_logits [B, M, H, W], iou [B, M]   zeros when no row has a [SEG]
+
+  hints: what a user has pointed at, see `Sam.masks_from_text`.
   """
-  call = functools.partial(model.apply, {"params": params})
-  decoded = _decode(model, call, batch, encoded, ids, max_new_tokens)
-  tokens_BG = decoded["tokens"]
-  segs = find_segs(tokens_BG, ids, max_masks)
+  call = _call(model, params)
+  segs = find_segs(state.tokens_BG, ids, max_masks)
   obj_pos_BM = jnp.where(segs.obj_BM >= 0, segs.obj_BM + 1, -1)
   prompt_BMC = call(
-    decoded["states"], segs.seg_BM + 1, obj_pos_BM, segs.valid_BM, method="prompts"
+    state.states_BGD, segs.seg_BM + 1, obj_pos_BM, segs.valid_BM, method="prompts"
   )
 
   def masks():
-    return call(encoded["sam"], prompt_BMC, method="masks")
+    return call(encoded["sam"], prompt_BMC, hints, method="masks")
 
   def nothing():
     return jax.tree.map(
@@ -93,83 +158,58 @@ def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks) -
 
   # Most turns of most conversations ask for no mask: do not decode any then.
   mask_logits_BMHW, iou_BM = jax.lax.cond(segs.valid_BM.any(), masks, nothing)
-  return decoded | {
+  return {
+    "tokens": state.tokens_BG,
+    "num_tokens": state.step_B,
+    "ended": state.done_B,
+    "states": state.states_BGD,
     "num_seg": segs.count_B,
     "seg_valid": segs.valid_BM,
+    "seg_at": segs.seg_BM,
     "mask_logits": mask_logits_BMHW,
     "iou": iou_BM,
   }
 
 
-class _Loop(NamedTuple):
-  """What the while loop carries: step, state to read next, results, cache."""
+def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks) -> dict:
+  """Answers prompts greedily, in one program: what `read` returns.
 
-  step: jax.Array
-  done_B: jax.Array
-  tokens_BG: jax.Array
-  states_BGD: jax.Array
-  cache: llama.attention.KvCache
-
-
-def _decode(model, call, batch, encoded, ids, max_new_tokens):
-  """The first four results of `generate`."""
+  `batch`: right-padded prompt rows, `tokens`, `segments` (0 is padding), `image_slot`,
+  all [B, T] int32, positions counted from 0. `encoded`: from `encode_images`.
+  """
   B, T = batch["tokens"].shape
-  slots = T + max_new_tokens
-  length_B = (batch["segments"] > 0).sum(1)
-  last_B1 = (length_B - 1)[:, None]
-  position_B1 = jnp.take_along_axis(batch["positions"], last_B1, axis=1)
-
-  def extend(x_BTD, positions_BT, cache, index_B):
-    mask_BTS = cache_mask(index_B, x_BTD.shape[1], slots)
-    return call(x_BTD, positions_BT, cache, index_B, mask_BTS, method="extend")
-
-  x_BTD = call(
-    batch["tokens"], batch["image_slot"], encoded["image_tokens"], method="embed"
+  state = new_state(model, B, T + max_new_tokens, max_new_tokens)
+  rows = Rows(
+    batch["tokens"],
+    batch["image_slot"],
+    jnp.zeros(B, jnp.int32),
+    (batch["segments"] > 0).sum(1),
   )
-  cache = llama.init_cache(model.cfg.llama, B, slots, model.dtype)
-  hidden_BTD, cache = extend(x_BTD, batch["positions"], cache, jnp.zeros(B, jnp.int32))
-  state_BD = jnp.take_along_axis(hidden_BTD, last_B1[..., None], axis=1)[:, 0]
-  states_BGD = jnp.zeros((B, max_new_tokens + 1, state_BD.shape[-1]), state_BD.dtype)
+  state = prefill(model, params, state, encoded, rows, ids)
+  greedy = Sampling.greedy(B)
+  state = decode(model, params, state, encoded, ids, greedy, max_new_tokens)
+  return read(model, params, state, encoded, ids, max_masks=max_masks)
 
-  def going(loop):
-    return (loop.step < max_new_tokens) & ~loop.done_B.all()
 
-  def add_token(loop):
-    g = loop.step
-    state_B1D = jax.lax.dynamic_slice_in_dim(loop.states_BGD, g, 1, axis=1)
-    token_B = call(state_B1D, method="logits")[:, 0].argmax(-1).astype(jnp.int32)
-    token_B = jnp.where(loop.done_B, ids.pad, token_B)
-    no_image_B1 = jnp.full((B, 1), -1, jnp.int32)
-    x_B1D = call(token_B[:, None], no_image_B1, encoded["image_tokens"], method="embed")
-    hidden_B1D, cache = extend(x_B1D, position_B1 + 1 + g, loop.cache, length_B + g)
-    return _Loop(
-      step=g + 1,
-      done_B=loop.done_B | (token_B == ids.eos),
-      tokens_BG=loop.tokens_BG.at[:, g].set(token_B),
-      states_BGD=jax.lax.dynamic_update_slice_in_dim(
-        loop.states_BGD, hidden_B1D, g + 1, axis=1
-      ),
-      cache=cache,
-    )
+def _call(model, params):
+  return functools.partial(model.apply, {"params": params})
 
-  loop = jax.lax.while_loop(
-    going,
-    add_token,
-    _Loop(
-      step=jnp.zeros((), jnp.int32),
-      done_B=jnp.zeros(B, bool),
-      tokens_BG=jnp.full((B, max_new_tokens), ids.pad, jnp.int32),
-      states_BGD=states_BGD.at[:, 0].set(state_BD),
-      cache=cache,
-    ),
+
+def _slots(cache):
+  return jax.tree.leaves(cache)[0].shape[2]
+
+
+def _extend(model, params, x_BTD, positions_BT, cache, index_B):
+  mask_BTS = cache_mask(index_B, x_BTD.shape[1], _slots(cache))
+  return _call(model, params)(
+    x_BTD, positions_BT, cache, index_B, mask_BTS, method="extend"
   )
-  is_eos_BG = loop.tokens_BG == ids.eos
-  return {
-    "tokens": loop.tokens_BG,
-    "num_tokens": jnp.where(loop.done_B, is_eos_BG.argmax(1) + 1, loop.step),
-    "ended": loop.done_B,
-    "states": loop.states_BGD,
-  }
+
+
+def _set(x_BG, at_B, value_B):
+  """x with one entry of each row replaced; an index past the end replaces none."""
+  rows_B = jnp.arange(len(at_B))
+  return x_BG.at[rows_B, at_B].set(value_B.astype(x_BG.dtype), mode="drop")
 
 
 class Segs(NamedTuple):

@@ -12,7 +12,7 @@ from miras_jax.checkpoint import reading, workdir
 from miras_jax.convert import folder as converted
 from miras_jax.convert.outputs import is_converted
 from miras_jax.errors import UserError
-from miras_jax.inference.generate import Generator
+from miras_jax.inference.generator import Generator
 from miras_jax.models.attention import attention_for
 from miras_jax.models.miras import Miras
 from miras_jax.training.task import talk_config

@@ -57,27 +57,26 @@ class Rollout:
   def _run_group(self, jobs):
     views = {image: self._views_of(image) for image in {job.image for job in jobs}}
     encoded = self._generator.encode(self._stack([views[job.image] for job in jobs]))
+    session = self._generator.session(encoded, self._loaded.data.max_len)
     answers = [[] for _ in jobs]
     for turn in range(max(len(job.questions) for job in jobs)):
       active = [b for b, job in enumerate(jobs) if turn < len(job.questions)]
-      self._take_turn(turn, jobs, active, encoded, answers)
+      self._take_turn(turn, jobs, active, session, answers)
     return answers
 
-  def _take_turn(self, turn, jobs, active, encoded, answers):
-    rows = {b: self._prompt(turn, jobs[b], answers[b]) for b in active}
-    filler = next((row for row in rows.values() if row), None)
-    if filler is None:
-      spoken = [conversation.Answer("")] * len(jobs)
-    else:
-      # Rows that have nothing to say repeat one that has: they end when it does.
-      batch = self._stack([rows.get(b) or filler for b in range(len(jobs))])
-      out = self._generator.generate(batch, encoded)
+  def _take_turn(self, turn, jobs, active, session, answers):
+    prompts = [None] * self._batch_size
+    for b in active:
+      prompts[b] = self._prompt(turn, jobs[b], answers[b])
+    spoken = [conversation.Answer("")] * len(jobs)
+    if any(prompts):
+      out = session.turn(prompts)
       spoken = conversation.read_answers(out, self._loaded.tokenizer)
     for b in active:
-      answers[b].append(spoken[b] if rows[b] else conversation.Answer(""))
+      answers[b].append(spoken[b] if prompts[b] else conversation.Answer(""))
 
   def _prompt(self, turn, job, answers):
-    """Prompt arrays of one job's turn, or None when the question does not fit."""
+    """The Prompt of one job's turn, or None when the question does not fit."""
     said = job.gold[:turn] if job.gold else [a.text for a in answers]
     turns = []
     for question, answer in zip(job.questions, said, strict=False):
@@ -86,14 +85,12 @@ class Rollout:
     loaded = self._loaded
     names = list(job.names) if job.gold else None
     try:
-      row, dropped = conversation.prompt_row(
-        turns, loaded.tokenizer, loaded.data, names=names
-      )
+      prompt = conversation.prompt_of(turns, loaded.tokenizer, loaded.data, names=names)
     except ConversationError:
       self.too_long += 1
       return None
-    self.shortened += dropped > 0
-    return row
+    self.shortened += prompt.dropped_rounds > 0
+    return prompt
 
   def _stack(self, rows):
     """Rows as one batch, filled up with the first row."""

@@ -147,9 +147,14 @@ class KvCache(NamedTuple):
 
 
 def init_cache(cfg, batch, length, dtype=jnp.float32):
-  """An empty cache for `length` positions of a LlamaConfig `cfg`."""
-  shape = (cfg.depth, batch, length, cfg.num_kv_heads, cfg.head_dim)
-  return KvCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+  """An empty cache for `length` positions of a LlamaConfig `cfg`: one of all layers, or
+  a tuple of one a layer where these are not stacked."""
+
+  def empty(depth):
+    shape = (depth, batch, length, cfg.num_kv_heads, cfg.head_dim)
+    return KvCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+  return empty(cfg.depth) if cfg.stacked else tuple(empty(1) for _ in range(cfg.depth))
 
 
 def write_cache(cache, layer, k_BTKH, v_BTKH, write_index_B):

@@ -250,7 +250,10 @@ class Llama(nn.Module):
     if unknown:
       raise ValueError(f"lora_targets {unknown} are not in {PROJECTIONS}")
     self.embedder = Embed(self.cfg, self.dtype, name="embed")
-    self.layers = _scanned_block(self.cfg)(self.cfg, self.dtype)
+    if self.cfg.stacked:
+      self.layers = _scanned_block(self.cfg)(self.cfg, self.dtype)
+    else:
+      self.layer = [Block(self.cfg, self.dtype) for _ in range(self.cfg.depth)]
     self.final_norm = _norm(self.cfg, self.dtype)
     if not self.cfg.tie_embeddings:
       self.lm_head = Head(self.cfg, self.dtype)
@@ -300,11 +303,34 @@ class Llama(nn.Module):
     return Context(cos_BTF, sin_BTF, mask_BTS, write_index_B)
 
   def _run(self, x_BTD, cache, context, deterministic):
+    if not self.cfg.stacked:
+      return self._run_apart(x_BTD, cache, context, deterministic)
     # The cache is carried, not scanned over, so that a token updates it in place.
     carry = x_BTD.astype(self.dtype), cache
     layers_L = jnp.arange(self.cfg.depth)
     (x_BTD, cache), _ = self.layers(carry, layers_L, context, deterministic)
     return self.final_norm(x_BTD), cache
+
+  def _run_apart(self, x_BTD, caches, context, deterministic):
+    """The layers one after the other, each with a cache of one layer."""
+    x_BTD, new = x_BTD.astype(self.dtype), []
+    for block, cache in zip(
+      self.layer, caches or [None] * len(self.layer), strict=True
+    ):
+      (x_BTD, cache), _ = block((x_BTD, cache), 0, context, deterministic)
+      new.append(cache)
+    return self.final_norm(x_BTD), tuple(new) if caches else None
+
+
+def unstack(params, cfg):
+  """Parameters of a stacked decoder -> those of `stacked=False`.
+
+  Every token of a stacked decoder copies each layer's weights out of the stack first.
+  """
+  layers, rest = params["layers"], {k: v for k, v in params.items() if k != "layers"}
+  for i in range(cfg.depth):
+    rest[f"layer_{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], layers)
+  return rest
 
 
 def merge_lora(params, cfg):

@@ -139,9 +139,9 @@ class Miras(nn.Module):
     """`SegPrompt`: hidden states -> mask prompts [B, M, C]."""
     return self.seg_prompt(hidden_BTD, seg_pos_BM, obj_pos_BM, seg_valid_BM)
 
-  def masks(self, sam_BHWC, prompt_BMC):
+  def masks(self, sam_BHWC, prompt_BMC, hints=None):
     """One mask a prompt: (logits [B, M, h, w], predicted IoU [B, M])."""
-    return self.sam.masks_from_text(sam_BHWC, prompt_BMC)
+    return self.sam.masks_from_text(sam_BHWC, prompt_BMC, hints)
 
 
 def batch_sizes(cfg, *, batch_size=1, length=8, max_masks=1) -> dict[str, int]:

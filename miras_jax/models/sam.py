@@ -7,6 +7,7 @@ mask sides (four times the feature grid).
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from miras_jax.config.model import SamDecoderConfig, SamEncoderConfig
@@ -45,7 +46,16 @@ class Sam(nn.Module):
       features_BHWC, dense_pe_1HWC, sparse_BMPC, dense_BMHWC, multimask=multimask
     )
 
-  def masks_from_text(self, features_BHWC, prompt_BMC):
-    """One mask a prompt embedding: (logits [B, M, h, w], predicted IoU [B, M])."""
-    logits_BMKhw, iou_BMK = self.decode(features_BHWC, {"text": prompt_BMC[:, :, None]})
+  def masks_from_text(self, features_BHWC, prompt_BMC, hints=None):
+    """One mask a prompt embedding: (logits [B, M, h, w], predicted IoU [B, M]).
+
+    hints: further arguments of PromptEncoder (points, boxes, masks) with an M of 1, for
+    all masks of an image.
+    """
+    prompts = {"text": prompt_BMC[:, :, None]}
+    for name, hint in (hints or {}).items():
+      prompts[name] = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (*prompt_BMC.shape[:2], *x.shape[2:])), hint
+      )
+    logits_BMKhw, iou_BMK = self.decode(features_BHWC, prompts)
     return logits_BMKhw[:, :, 0], iou_BMK[:, :, 0]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from input_pipeline import packing
+from input_pipeline import packing, words
+from input_pipeline.augment import Augment
 from input_pipeline.conversation import plain_texts
 from input_pipeline.examples import DataConfig
 from input_pipeline.feature_cache import FeatureCache
@@ -232,11 +233,20 @@ def open_batches(
     num_threads=config.data.threads,
     cache=config.data.in_memory,
     features=features,
+    augment=augmentation(config) if shuffle else None,
     grouping=grouping,
     lean=shuffle,
   )
   batches.needs_sound = shuffle  # training on nothing would end as if it were done
   return batches
+
+
+def augmentation(config) -> Augment | None:
+  """How the pictures of a run are changed; None where they are not."""
+  if not config.augment.is_on():
+    return None
+  words.load(config.augment.words)  # an unfit file is told before anything starts
+  return Augment(**dataclasses.asdict(config.augment), seed=config.seed)
 
 
 def held_out(config, tokenizer, *, limit=0) -> Pipeline:

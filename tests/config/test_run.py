@@ -19,3 +19,23 @@ def test_splash_attention_bounds_the_conversations_of_a_row(head_dim, most):
   make(most + 1, "xla")
   with pytest.raises(UserError, match=f"pack={most + 1}: .* tells {most} .*xla"):
     make(most + 1, "splash")
+
+
+@pytest.mark.parametrize(
+  "changes, words",
+  [
+    ({"data.in_memory": True}, "data.in_memory=True keeps .*data.in_memory=False"),
+    ({"data.cache": "kept"}, "data.cache=kept keeps .*--config.data.cache= or leave"),
+    ({"augment.flip": 1.5}, "augment.flip=1.5 must be at most 1"),
+    ({"augment.crop_share": 0.0}, "augment.crop_share=0.0 must be more than 0"),
+  ],
+)
+def test_what_is_prepared_once_is_not_augmented(changes, words):
+  def make(**more):
+    c = common.base_config()
+    c.update_from_flattened_dict(more)
+    return run_config.RunConfig.from_config_dict(c)
+
+  assert not make().augment.is_on() and make(**{"augment.flip": 0.5}).augment.is_on()
+  with pytest.raises(UserError, match=words):
+    make(**{"augment.flip": 0.5} | changes)

@@ -39,6 +39,12 @@ def test_what_is_rejected_is_a_line_and_the_status(tmp_path, capsys):
   assert f"{out}/numbered/1.0.0: 1 conversations, 2 entries rejected" in printed
 
 
+def test_what_is_odd_is_a_warning_and_used(tmp_path, capsys):
+  status, _ = run(tmp_path, ["odd"])
+  assert status == 0
+  assert "warning: list.txt:0: is odd" in capsys.readouterr().out
+
+
 def test_so_many_may_be_rejected(tmp_path):
   assert run(tmp_path, ["good", "missing"], "--max_rejected=1")[0] == 0
 

@@ -122,5 +122,5 @@ def test_help_teaches_by_example(capsys):
 def test_old_answers_with_many_seg_do_not_overflow_the_prompt():
   tok, data = talker.tokenizer(), talker.data_config()
   turns = [("user", "a"), ("assistant", "[SEG]" * 5), ("user", "b")]
-  row, dropped = conversation.prompt_row(turns, tok, data)
-  assert dropped == 0 and (row["tokens"] == tok.ids.seg).sum() == 5
+  prompt = conversation.prompt_of(turns, tok, data)
+  assert prompt.dropped_rounds == 0 and (prompt.tokens == tok.ids.seg).sum() == 5

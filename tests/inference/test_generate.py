@@ -13,6 +13,7 @@ from input_pipeline import batch_table
 from miras_jax.config import model as config
 from miras_jax.config import variants
 from miras_jax.inference import generate
+from miras_jax.inference.generator import Generator
 from miras_jax.models import miras
 
 GRID = 2  # image tokens a side
@@ -88,7 +89,7 @@ LENGTHS = (9, 14, 11)
 @functools.cache
 def generator(**seg_prompt):
   model, params = model_and_params(**seg_prompt)
-  return generate.Generator(model, params, None, max_new_tokens=NEW, max_masks=MASKS)
+  return Generator(model, params, None, max_new_tokens=NEW, max_masks=MASKS)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from input_pipeline import open_source as door
-from input_pipeline.open_source import open_source, resolve
+from input_pipeline.open_source import find_splits, open_source, resolve
 from miras_jax import cli
 from miras_jax.errors import UserError
 from tests import prist_files
@@ -72,3 +72,15 @@ def test_show_takes_a_uri(folder):
   picture = folder / "record.png"
   line = ["data", "show", f"prist:{folder}", "--split=val", f"--out={picture}"]
   assert cli.main(line) == 0 and os.path.getsize(picture)
+
+
+def test_every_kind_of_data_lists_its_splits(folder):
+  assert door.SPLITS.keys() == door.OPENERS.keys()
+  assert find_splits(folder) == find_splits(f"prist:{folder}") == ["val"]
+
+
+def test_a_folder_without_data_has_no_splits_to_list(tmp_path):
+  with pytest.raises(UserError, match="holds no"):
+    find_splits(tmp_path)
+  with pytest.raises(UserError, match="holds no data set"):
+    find_splits(f"tfds:{tmp_path}")

@@ -104,6 +104,23 @@ def test_packed_rows_hold_several_conversations_and_a_talk_stays_short(
   assert task.talk_config(made.config).max_masks == 1
 
 
+def test_a_run_changes_its_pictures_and_not_its_probe(data_dir, tmp_path):
+  changes = {"augment.crop": 1.0, "augment.crop_share": 0.3, "data.in_memory": False}
+  plain = make(config_for(data_dir), tmp_path)
+  other = make(config_for(data_dir, **changes), tmp_path)
+  np.testing.assert_array_equal(plain.probe["image_sam"], other.probe["image_sam"])
+  before, after = next(plain.batches), next(other.batches)
+  np.testing.assert_array_equal(before["tokens"], after["tokens"])
+  assert (before["valid_hw"] != after["valid_hw"]).any()
+  assert (after["masks"].sum((2, 3)) > before["masks"].sum((2, 3))).any()
+
+
+def test_an_unfit_file_of_words_is_told_before_a_run_starts(data_dir, tmp_path):
+  changes = {"augment.flip": 1.0, "augment.words": "no.json", "data.in_memory": False}
+  with pytest.raises(UserError, match="no.json: no such file of words"):
+    make(config_for(data_dir, **changes), tmp_path)
+
+
 def test_a_given_length_is_kept(data_dir, tmp_path):
   made = make(config_for(data_dir, **{"data.max_len": 200}), tmp_path)
   assert next(made.batches)["tokens"].shape == (8, 200)

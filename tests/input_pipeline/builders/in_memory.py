@@ -7,11 +7,11 @@ from PIL import Image
 
 from input_pipeline import image_ops, mask_ops
 from input_pipeline.builders.folder import SourceFolder
-from input_pipeline.records import RecordError, SegConversation
+from input_pipeline.records import Problem, RecordError, SegConversation
 
 
 def build_in_memory(builder, folder, split):
-  """(records, errors) of a split, in order; every unit goes through JSON."""
+  """(records, errors and notes) of a split, in order; every unit goes through JSON."""
   card = builder.card
   src = SourceFolder(folder, homepage=card.homepage, layout=card.layout)
   assert split in builder.splits(src)
@@ -21,7 +21,8 @@ def build_in_memory(builder, folder, split):
       errors.append(unit)
       continue
     for record in builder.records(src, json.loads(json.dumps(unit))):
-      (errors if isinstance(record, RecordError) else records).append(record)
+      odd = isinstance(record, RecordError | Problem)
+      (errors if odd else records).append(record)
   for record in records:
     assert_whole(record)
   ids = [record.id for record in records]

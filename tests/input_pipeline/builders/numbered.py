@@ -1,6 +1,6 @@
 """A source of numbered photographs, some of them bad: the least that a builder is.
 
-`list.txt` has one line a photograph, its kind: "good", "text" or one of BAD.
+`list.txt` has one line a photograph, its kind: "good", "odd", "text" or one of BAD.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import numpy as np
 
 from input_pipeline import mask_ops
 from input_pipeline.builders.builder import Builder, Card
-from input_pipeline.records import RecordError, SegConversation
+from input_pipeline.records import Problem, RecordError, SegConversation
 from tests import prist_files
 
 SIZE = 12, 16
@@ -66,6 +66,8 @@ class Numbered(Builder):
     if kind == "text":
       yield dataclasses.replace(TEXT, id=f"{number}/0")
       return
+    if kind == "odd":
+      yield Problem("list.txt", number, "is odd")
     for k in range(self.per_photo):
       yield _record(src, number, kind, k)
 

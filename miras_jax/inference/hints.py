@@ -1,0 +1,88 @@
+"""What a user points at, as prompts of SAM's decoder beside the words.
+
+P points of a prompt, H W image rows and columns, h w those of a low-resolution mask.
+"""
+
+import cv2
+import numpy as np
+
+from input_pipeline import image_ops
+from miras_jax.errors import UserError
+from miras_jax.models.sam_prompt import BACKGROUND, FOREGROUND, PADDING
+
+MAX_POINTS = 16
+INSIDE, OUTSIDE = 20.0, -20.0  # logits of a mask that is known
+LOW_RES = 4  # a mask prompt has a quarter of the canvas' sides
+
+
+def chosen(mask, refers_to, earlier):
+  """The mask that a user means: one given, or a number among earlier ones, or None."""
+  if refers_to is None:
+    return mask
+  if mask is not None:
+    raise UserError("mask= and refers_to= are both given; want one")
+  if not isinstance(refers_to, int) or not 0 <= refers_to < len(earlier):
+    there = f"0 to {len(earlier) - 1}" if earlier else "none yet"
+    raise UserError(f"refers_to={refers_to}: the masks so far are {there}")
+  return earlier[refers_to]
+
+
+def make(points, box, mask, views, data) -> dict | None:
+  """Arguments of PromptEncoder with B = M = 1; None where nothing is pointed at.
+
+  Raises UserError for what does not lie in the image.
+  """
+  size = tuple(map(int, views["original_hw"]))
+  hints = {}
+  if len(points):
+    hints["points"] = _points(points, size, data.sam_size)
+  if box is not None:
+    hints["boxes"] = _box(box, size, data.sam_size)
+  if mask is not None:
+    hints["masks"] = _mask(mask, size, data.sam_size)
+  return hints or None
+
+
+def _points(points, size, canvas):
+  if len(points) > MAX_POINTS:
+    raise UserError(f"points= has {len(points)} points, the limit is {MAX_POINTS}")
+  at_P2 = np.zeros((MAX_POINTS, 2), np.float32)
+  label_P = np.full(MAX_POINTS, PADDING, np.int32)
+  for k, point in enumerate(points):
+    if len(point) != 3:
+      raise UserError(f"points={point}: want (x, y, inside)")
+    at_P2[k] = _inside(point[:2], size, f"points={point}")
+    label_P[k] = FOREGROUND if point[2] else BACKGROUND
+  at_P2 = image_ops.points_to_canvas(at_P2, size, canvas).astype(np.float32)
+  return at_P2[None, None], label_P[None, None]
+
+
+def _box(box, size, canvas):
+  if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
+    raise UserError(f"box={tuple(box)}: want (x0, y0, x1, y1) with x0 < x1 and y0 < y1")
+  for corner in (box[:2], box[2:]):
+    _inside(corner, size, f"box={tuple(box)}")
+  return image_ops.boxes_to_canvas([box], size, canvas).astype(np.float32)[None]
+
+
+def _inside(point, size, name):
+  values = np.asarray(point, np.float64)
+  height, width = size
+  if not (np.isfinite(values).all() and (values >= 0).all() and
+          (values <= [width, height]).all()):  # fmt: skip
+    raise UserError(f"{name}: outside of the image of {width}x{height} pixels")
+  return values
+
+
+def _mask(mask, size, canvas):
+  mask = np.asarray(mask)
+  if mask.shape != size:
+    raise UserError(f"mask= is {mask.shape}, the image {size} (height, width)")
+  if not mask.any():
+    raise UserError("mask= has no pixel")
+  low = canvas // LOW_RES
+  mask_SS = image_ops.mask_to_canvas(mask, canvas)
+  share = cv2.resize(
+    mask_SS.astype(np.float32), (low, low), interpolation=cv2.INTER_AREA
+  )
+  return (OUTSIDE + (INSIDE - OUTSIDE) * share).astype(np.float32)[None, None]

@@ -1,0 +1,73 @@
+"""The Python door to a trained model: load it, start conversations about images.
+
+from miras_jax import Predictor
+predictor = Predictor.load("runs/first")
+chat = predictor.start("photo.jpg")
+reply = chat.say("Which cup is on the left?")
+reply.text, reply.masks[0].array
+"""
+
+import io
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from input_pipeline import image_ops, safe_files
+from miras_jax.errors import UserError
+from miras_jax.inference.conversation import Conversation
+from miras_jax.inference.load import open_checkpoint
+
+
+class Predictor:
+  """A loaded model. Compiles when it is used first; later images compile nothing."""
+
+  def __init__(self, loaded, *, max_new_tokens=128):
+    if max_new_tokens < 1:
+      raise UserError(f"max_new_tokens={max_new_tokens} must be at least 1")
+    self.loaded = loaded
+    self.generator = loaded.generator(max_new_tokens)
+
+  @classmethod
+  def load(cls, path, *, max_new_tokens=128) -> "Predictor":
+    """Opens a workdir of `miras train`, one of its steps or a converted folder."""
+    return cls(open_checkpoint(path), max_new_tokens=max_new_tokens)
+
+  def start(self, image) -> Conversation:
+    """A conversation about an image: a path, encoded bytes, a PIL image or uint8 RGB
+    (H, W, 3). Raises UserError for one that cannot be read."""
+    data, name = encoded(image)
+    try:
+      return Conversation(self.loaded, self.generator, data)
+    except image_ops.ImageError as error:
+      raise UserError(f"{name}: {error}") from None
+
+
+def encoded(image) -> tuple[bytes, str]:
+  """(encoded bytes, what a message calls them) of an image in any of its forms."""
+  if isinstance(image, bytes):
+    return image, "image"
+  if isinstance(image, str | os.PathLike):
+    return read_image(image), str(image)
+  if isinstance(image, np.ndarray):
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+      raise UserError(f"an image of {image.dtype} {image.shape}: want uint8 (H, W, 3)")
+    image = Image.fromarray(image)
+  if not isinstance(image, Image.Image):
+    raise UserError(f"an image of type {type(image).__name__}: want a path or pixels")
+  stream = io.BytesIO()
+  image.convert("RGB").save(stream, "PNG")
+  return stream.getvalue(), "image"
+
+
+def read_image(path) -> bytes:
+  """Encoded bytes of an image file, proven to decode. UserError names the file."""
+  try:
+    image = safe_files.read_bytes(pathlib.Path(path), safe_files.MAX_IMAGE_BYTES)
+    image_ops.decode_image(image)
+  except FileNotFoundError:
+    raise UserError(f"{path}: no such image file") from None
+  except (ValueError, image_ops.ImageError) as error:
+    raise UserError(f"{path}: {error}") from None
+  return image

@@ -1,0 +1,156 @@
+"""The Python API: forms of images, what a reply holds, what a user may point at."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from input_pipeline import mask_ops
+from input_pipeline.conversation import ConversationError
+from miras_jax.errors import UserError
+from miras_jax.inference.masks import Mask, seg_spans
+from miras_jax.inference.predictor import Predictor
+from tests import talker
+
+PIXELS = np.full((8, 12, 3), 90, np.uint8)
+
+
+def script(prompt, image):
+  if "which one" in prompt:
+    return "Sure, [OBJ]the cup[SEG] and [SEG].", ["left", "top"]
+  return "It is there.", []
+
+
+@pytest.fixture
+def predictor():
+  return Predictor(talker.loaded(script))
+
+
+def png():
+  stream = io.BytesIO()
+  Image.fromarray(PIXELS).save(stream, "PNG")
+  return stream.getvalue()
+
+
+def image_forms(tmp_path):
+  (tmp_path / "a.png").write_bytes(png())
+  path = tmp_path / "a.png"
+  return [path, str(path), png(), PIXELS, Image.fromarray(PIXELS).convert("L")]
+
+
+def test_an_image_may_be_a_path_bytes_pixels_or_a_picture(tmp_path, predictor):
+  for image in image_forms(tmp_path):
+    assert predictor.start(image).size == (8, 12)
+
+
+@pytest.mark.parametrize("image", [b"no image", np.zeros((4, 4)), "/no/such.png", 7])
+def test_what_is_no_image_is_one_line(predictor, image):
+  with pytest.raises(UserError, match="image"):
+    predictor.start(image)
+
+
+def test_a_reply_has_text_masks_scores_and_words(predictor):
+  reply = predictor.start(PIXELS).say("which one")
+  left, top = reply.masks
+  assert left.array.shape == (8, 12) and left.array[:, :6].all()
+  assert not left.array[:, 6:].any() and top.iou == 0.5
+  assert reply.text[slice(*left.span)].endswith("[SEG]")
+  assert [reply.text[slice(*m.span)][-5:] for m in reply.masks] == ["[SEG]"] * 2
+
+
+def test_words_of_a_mask_begin_at_its_name():
+  text = "Sure, [OBJ]the cup[SEG] and [SEG]."
+  assert [text[a:b] for a, b in seg_spans(text)] == ["[OBJ]the cup[SEG]", "[SEG]"]
+
+
+def test_a_mask_is_had_as_rle_and_outlines():
+  array = np.zeros((8, 9), bool)
+  array[1:7, 1:7] = True
+  array[3:5, 3:5] = False
+  mask = Mask(array, 0.9, (0, 5))
+  np.testing.assert_array_equal(mask_ops.decode_rle(mask.rle()), array)
+  assert len(mask.polygons()) == 2  # the outline and the hole
+
+
+def test_a_stream_gives_the_text_and_then_the_reply(predictor):
+  chat = predictor.start(PIXELS)
+  *_, last = chat.stream("which one")
+  assert last == chat.replies[-1].text and len(chat.replies[-1].masks) == 2
+
+
+def test_a_stream_that_is_not_read_is_not_remembered(predictor):
+  chat = predictor.start(PIXELS)
+  next(chat.stream("which one"))
+  assert chat.turns == [] and chat.replies == []
+
+
+def test_undo_fork_and_reset(predictor):
+  chat = predictor.start(PIXELS)
+  chat.say("Where is it?")
+  other = chat.fork()
+  other.say("which one")
+  assert (len(chat.turns), len(other.turns)) == (2, 4)
+  other.undo()
+  assert other.turns == chat.turns
+  chat.reset()
+  assert (chat.turns, len(other.turns)) == ([], 2)
+
+
+def test_what_a_user_points_at_reaches_the_mask_decoder(predictor):
+  chat = predictor.start(PIXELS)
+  chat.say("which one", points=[(11, 7, True), (0, 0, False)], box=(0, 0, 6, 8))
+  hints = predictor.loaded.model.hints
+  at, labels = hints["points"]
+  np.testing.assert_array_equal(labels[0, 0, :3], [1, 0, -1])
+  assert at.shape == (1, 1, 16, 2)
+  scale = 16 / 12  # the longest side becomes the canvas
+  np.testing.assert_allclose(at[0, 0, 0], [11 * scale, 7 * 11 / 8], atol=1e-5)
+  assert hints["boxes"].shape == (1, 1, 4)
+  chat.say("Where is it?")
+  assert predictor.loaded.model.hints is None
+
+
+def test_an_earlier_mask_can_be_meant(predictor):
+  chat = predictor.start(PIXELS)
+  chat.say("which one")
+  chat.say("which one", refers_to=1)
+  mask = predictor.loaded.model.hints["masks"][0, 0]
+  assert mask.shape == (4, 4)
+  assert mask[0].min() > 0 and mask[-1].max() < 0  # the upper half
+
+
+@pytest.mark.parametrize(
+  "hint, message",
+  [
+    ({"points": [(13, 1, True)]}, "outside of the image of 12x8 pixels"),
+    ({"points": [(1, 1)]}, "want \\(x, y, inside\\)"),
+    ({"points": [(1, 1, True)] * 17}, "has 17 points, the limit is 16"),
+    ({"box": (5, 1, 2, 4)}, "x0 < x1"),
+    ({"box": (float("nan"), 1, 2, 4)}, "x0 < x1"),
+    ({"mask": np.ones((4, 4), bool)}, "is \\(4, 4\\), the image \\(8, 12\\)"),
+    ({"mask": np.zeros((8, 12), bool)}, "has no pixel"),
+    ({"refers_to": 0}, "the masks so far are none yet"),
+  ],
+)
+def test_a_wrong_hint_is_one_line_and_the_conversation_goes_on(
+  predictor, hint, message
+):
+  chat = predictor.start(PIXELS)
+  with pytest.raises(UserError, match=message):
+    chat.say("which one", **hint)
+  assert chat.turns == []
+  assert chat.say("which one").masks
+
+
+def test_a_text_past_the_row_is_refused_and_forgotten(predictor):
+  chat = predictor.start(PIXELS)
+  with pytest.raises(ConversationError):
+    chat.say("long " * 400)
+  assert chat.turns == [] and chat.say("which one").masks
+
+
+def test_the_package_exports_it():
+  import miras_jax
+
+  assert miras_jax.Predictor is Predictor
