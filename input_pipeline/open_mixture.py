@@ -66,10 +66,18 @@ def _place(part, sources, root):
   if os.path.isdir(place):
     return place
   if part.name not in mixtures.known(sources):
-    raise mixtures.unknown(part.name, sources)
+    raise mixtures.unknown(part.name, sources, _folders(root))
   raise UserError(
     f"mixture.{part.entry}: {place} is not there; build it with miras data build"
     f" {part.name} --src=... --out={root}, name its place with"
     f" --config.sources.{part.name}=DIR, or leave it out with"
     f" --config.sources.{part.name}={mixtures.LEFT_OUT}"
   )
+
+
+def _folders(root):
+  """Names of the folders at a place, none where it cannot be looked at."""
+  try:
+    return [entry.name for entry in os.scandir(root) if entry.is_dir()]
+  except OSError:
+    return []

@@ -124,6 +124,7 @@ def test_a_limit_holds_for_each_data_set(root):
   "mixture, words",
   [
     ({"refcocos": 1}, "mixture.refcocos: .* did you mean refcoco.* there are sem_seg"),
+    ({"mien": 1}, "did you mean mine.* every folder below data.dir .mine, prist."),
     ({"vg": 1}, "mixture.vg: .* is not there; build it with miras data build vg"
                 " --src=... --out=.* leave it out with --config.sources.vg=none"),
   ],
