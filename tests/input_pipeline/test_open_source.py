@@ -56,7 +56,7 @@ def test_a_new_scheme_is_one_row(monkeypatch):
   assert open_source("records:some/place:3", "val") == ("some/place:3", "val")
 
 
-def test_check_says_which_kinds_it_reads(monkeypatch):
+def test_check_says_which_data_sets_it_reads(monkeypatch):
   monkeypatch.setitem(door.OPENERS, "records", None)
   with pytest.raises(UserError, match="miras data check reads .* PRIST's layout"):
     cli.main(["data", "check", "records:x"])
