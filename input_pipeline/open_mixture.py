@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 
 from input_pipeline import mixtures
+from input_pipeline.builders import registry
 from input_pipeline.mixture import Mixture, mix
 from input_pipeline.open_source import open_source
 from input_pipeline.records import RecordError
@@ -62,7 +63,7 @@ def _place(part, sources, root):
       "data.dir is empty: name the folder below which the data sets of the mixture are,"
       " with --config.data.dir=DIR"
     )
-  place = os.path.join(root, part.name)
+  place = os.path.join(root, folder_of(part.name))
   if os.path.isdir(place):
     return place
   if part.name not in mixtures.known(sources):
@@ -81,3 +82,8 @@ def _folders(root):
     return [entry.name for entry in os.scandir(root) if entry.is_dir()]
   except OSError:
     return []
+
+
+def folder_of(name: str) -> str:
+  """Below which folder `miras data build NAME` puts a data set: TFDS allows no "+"."""
+  return registry.make(name).card.name if name in registry.BUILDERS else name
