@@ -56,12 +56,12 @@ class Engine:
   """Answers questions. `start` before, `close` after."""
 
   def __init__(self, loaded, generator, settings, metrics):
-    self._loaded, self._generator = loaded, generator
+    self._loaded, self.generator = loaded, generator
     self._settings, self._metrics = settings, metrics
     self._rows = [Row() for _ in range(settings.slots)]
     self._waiting = collections.deque()
     self._changed = threading.Condition()
-    self._session, self._closed, self._clock = None, False, 0
+    self.session, self._closed, self._clock = None, False, 0
     self._mean_seconds = 1.0
     self._pool = concurrent.futures.ThreadPoolExecutor(2, "masks")
     self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -110,8 +110,8 @@ class Engine:
   def warm(self):
     """Compiles what answers need, with a black image and every length of prompt."""
     data = self._loaded.data
-    one = self._generator.encode(_black(data))
-    session = self._session = self._new_session(one)
+    one = self.generator.encode(_black(data))
+    session = self.session = self._new_session(one)
     greedy = Sampling.of([GREEDY] * len(self._rows))
     for width in session.buckets():
       session.put(0, one)
@@ -126,7 +126,7 @@ class Engine:
 
   def _new_session(self, one):
     most = self._loaded.data.max_len
-    return self._generator.empty_session(one, len(self._rows), most)
+    return self.generator.empty_session(one, len(self._rows), most)
 
   def _run(self):
     while not self._closed:
@@ -157,7 +157,7 @@ class Engine:
     for b, row in enumerate(self._rows):
       question = row.question
       if question and (question.cancelled or question.deadline < now):
-        self._session.stop(b)
+        self.session.stop(b)
         row.question = None
         late.append(question)
     for question in late:
@@ -198,15 +198,15 @@ class Engine:
       if row.talk is not question.talk:
         self._encode(b, question.talk)
       prompts[b] = question.prompt
-    self._session.ask(prompts)
+    self.session.ask(prompts)
 
   def _encode(self, b, talk):
     """Puts the image of `talk` where another conversation was."""
     row = self._rows[b]
-    one = self._generator.encode({k: v[None] for k, v in talk.views().items()})
-    if self._session is None:
-      self._session = self._new_session(one)
-    self._session.put(b, one)
+    one = self.generator.encode({k: v[None] for k, v in talk.views().items()})
+    if self.session is None:
+      self.session = self._new_session(one)
+    self.session.put(b, one)
     if row.talk is not None:
       row.talk.drop_views()
     row.talk = talk
@@ -214,9 +214,9 @@ class Engine:
 
   def _go_on(self):
     choices = [row.question.choice if row.question else GREEDY for row in self._rows]
-    self._session.go_on(self._settings.chunk, Sampling.of(choices))
-    most = self._session.max_new_tokens
-    for b, (tokens, ended) in enumerate(self._session.progress()):
+    self.session.go_on(self._settings.chunk, Sampling.of(choices))
+    most = self.session.max_new_tokens
+    for b, (tokens, ended) in enumerate(self.session.progress()):
       question = self._rows[b].question
       if question is None:
         continue
@@ -231,7 +231,7 @@ class Engine:
         self._finish(b, question)
 
   def _finish(self, b, question):
-    out = self._session.answer(b, question.hints)
+    out = self.session.answer(b, question.hints)
     answer = read_answers(out, self._loaded.tokenizer)[0]
     self._rows[b].question = None
     seconds = time.monotonic() - question.asked_at
@@ -255,7 +255,7 @@ class Engine:
     """
     questions = [row.question for row in self._rows if row.question]
     self._rows = [Row() for _ in self._rows]
-    self._session = None
+    self.session = None
     with self._changed:
       if also_waiting:
         questions += self._waiting
