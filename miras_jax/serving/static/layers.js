@@ -7,10 +7,12 @@ export function color(number) {
   return `rgb(${COLORS[number % COLORS.length]})`;
 }
 
-export function blank(width, height) {
+// read: its pixels will be looked at.
+export function blank(width, height, read = false) {
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
+  canvas.getContext("2d", { willReadFrequently: read });
   return canvas;
 }
 
@@ -25,8 +27,8 @@ export function picture(url) {
 
 // A black and white PNG -> a canvas that is opaque inside and clear outside.
 export async function maskCanvas(url, width, height) {
-  const canvas = blank(width, height);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const canvas = blank(width, height, true);
+  const context = canvas.getContext("2d");
   context.drawImage(await picture(url), 0, 0, width, height);
   const pixels = context.getImageData(0, 0, width, height);
   for (let i = 0; i < pixels.data.length; i += 4) {

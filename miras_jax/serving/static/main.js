@@ -62,6 +62,7 @@ function show(turn, mask) {
   stage.brushed = null;
   const masks = mask ? [mask] : turn.masks;
   trying("", () => stage.show(masks));
+  if (masks.length) stage.view.scrollIntoView({ block: "nearest" });
   select(mask || turn.masks[0] || null);
   meant();
 }
@@ -108,7 +109,7 @@ async function ask() {
     row.turn(turn);
     meant();
   } else row.remove();
-  get("message").focus();
+  get("message").focus({ preventScroll: true });
 }
 
 async function load(file) {

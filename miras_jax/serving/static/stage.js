@@ -2,7 +2,7 @@
 
 import { blank, color, filled, isEmpty, maskCanvas, outline, picture, rle } from "./layers.js";
 
-const MOST = 1600; // pixels of the longer side that are drawn
+const LEAST = 800, MOST = 1600; // pixels of the longer side that are drawn
 const FADE = 400; // milliseconds
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -16,7 +16,8 @@ export class Stage {
   }
 
   async open(url, width, height) {
-    const scale = Math.min(1, MOST / Math.max(width, height));
+    const longer = Math.max(width, height);
+    const scale = Math.min(Math.max(longer, LEAST), MOST) / longer;
     this.width = width;
     this.height = height;
     this.scale = scale;
@@ -55,7 +56,7 @@ export class Stage {
   edit(number) {
     const mask = this.masks.find((mask) => mask.number === number);
     const { width, height } = this.view;
-    this.brushed = blank(width, height);
+    this.brushed = blank(width, height, true);
     this.brushed.getContext("2d").drawImage(mask.shape, 0, 0);
     this.refersTo = null;
     this.draw();
@@ -84,9 +85,9 @@ export class Stage {
   }
 
   dab(erases, x, y, size, from) {
-    if (!this.brushed) this.brushed = blank(this.view.width, this.view.height);
+    if (!this.brushed) this.brushed = blank(this.view.width, this.view.height, true);
     this.refersTo = null;
-    const context = this.brushed.getContext("2d", { willReadFrequently: true });
+    const context = this.brushed.getContext("2d");
     context.globalCompositeOperation = erases ? "destination-out" : "source-over";
     context.lineCap = context.lineJoin = "round";
     context.lineWidth = 2 * size * Math.max(this.width, this.height) * this.scale / 400;
