@@ -22,6 +22,8 @@ from miras_jax.errors import UserError
 from miras_jax.options import Parser
 from miras_jax.serving.settings import Settings
 
+BACKLOG = 2048
+
 
 def main(argv):
   """`miras serve ...`; see the module's head."""
@@ -43,14 +45,17 @@ def main(argv):
   service = Service.of(loaded, settings, name)
   print("compiling what answers need", file=sys.stderr)
   service.engine.warm()
+  listening.listen(BACKLOG)  # before "ready" is said: who reads it may come at once
   host, port = listening.getsockname()[:2]
   shown = f"[{host}]" if ":" in host else host
   print(f"ready: http://{shown}:{port}", flush=True)
   config = uvicorn.Config(
     make_app(service),
     log_level="warning",
+    backlog=BACKLOG,
     limit_concurrency=4 * settings.queue + 100,
     timeout_graceful_shutdown=5,
+    timeout_keep_alive=75,  # longer than clients wait after 429, and than proxies do
     server_header=False,
   )
   uvicorn.Server(config).run(sockets=[listening])
