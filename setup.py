@@ -24,6 +24,7 @@ REQUIRES = [
   "tokenizers>=0.22,<0.24",
   "sentencepiece>=0.2,<0.3",
   "jinja2>=3.1,<4",  # transformers' chat templates need it
+  "pyyaml>=6.0,<7",  # YOLO's data.yaml
   "safetensors>=0.5,<1",
   "numpy>=2.0,<3",
   "pillow>=11,<14",

@@ -1,7 +1,7 @@
 """Encoded image -> RGB uint8, and the views of it that the three encoders see.
 
 numpy in, numpy out; H W image size, C = 3 channels (RGB), S the SAM canvas, A the aux
-canvas. EXIF orientation is NOT applied: mask files give the size of the stored pixels.
+canvas. A picture is turned as its EXIF orientation says: what a viewer shows counts.
 Normalisation to float happens on the device; the float functions here are the
 published recipes, for parity with published weights.
 """
@@ -15,13 +15,13 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from input_pipeline import image_headers
+from input_pipeline import exif, image_headers, jpeg_repair
 from miras_jax.errors import UserError
 
-MAX_PIXELS = 50_000_000  # 50 megapixels, checked in the header before decoding
+MAX_PIXELS = image_headers.MAX_PIXELS  # checked in the header before decoding
 # A progressive JPEG decodes the whole picture once a scan; encoders write about ten.
 MAX_SCANS = 100
-MAX_SCANNED_PIXELS = 1_000_000_000
+MAX_SCANNED_PIXELS = 10 * MAX_PIXELS
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 SAM_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -29,8 +29,9 @@ SAM_STD = np.array([58.395, 57.12, 57.375], np.float32)
 AUX_FILL = tuple(int(v) for v in np.rint(CLIP_MEAN * 255))  # normalises to about zero
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _CUBIC_A = -0.75
-_GREY_ROWS = 256  # of a 16-bit picture at a time: the arithmetic takes 8 bytes a pixel
+_ROWS = 256  # of a large picture at a time: intermediates take 4 to 16 bytes a pixel
 _LONG = 4  # aspect ratio past which the resized whole is not worth its memory
+_LARGE = 1 << 25  # pixels, likewise
 
 # Its limit is not ours, and ours is an error.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -41,44 +42,80 @@ class ImageError(UserError):
 
 
 def image_size(data, *, max_pixels=MAX_PIXELS):
-  """(height, width) from the header; raises ImageError past `max_pixels`."""
-  height, width = _header_size(data)
-  if height < 1 or width < 1:
-    raise ImageError(f"image of {width}x{height} pixels")
-  if height * width > max_pixels:
-    raise ImageError(
-      f"image of {width}x{height} pixels is past the limit of {max_pixels:,} pixels"
-    )
-  return height, width
+  """(height, width) as shown, from the header; raises ImageError past `max_pixels`."""
+  turn, data = _split_turn(data)
+  size = _stored_size(data, max_pixels)
+  return size[::-1] if exif.is_quarter_turn(turn) else size
 
 
 def decode_image(data, *, max_pixels=MAX_PIXELS):
-  """Encoded bytes -> RGB image_HWC uint8, as stored (no EXIF rotation).
+  """Encoded bytes -> RGB image_HWC uint8, turned as EXIF says.
 
   The format is decided by content. Alpha is dropped, a palette expanded, CMYK
   converted, 16-bit grey scaled to 8 bits. Raises ImageError for anything that does not
   decode completely: a truncated file never passes with grey filler.
   """
-  size = image_size(data, max_pixels=max_pixels)
-  if _is_jpeg(data):
+  turn, data = _split_turn(data)
+  return exif.apply(_decode_stored(data, max_pixels), turn)
+
+
+def decode_mask_png(data):
+  """PNG of one channel -> mask_HW bool, where it is not 0. Raises ImageError."""
+  if not image_headers.is_png(data):
+    raise ImageError("not a PNG")
+  with _open_checked(data, _stored_size(data, MAX_PIXELS)) as image:
+    if len(image.getbands()) != 1:
+      raise ImageError(f"a PNG of mode {image.mode}, want one channel")
+    _load(image)
+    return np.asarray(image) != 0
+
+
+def _split_turn(data):
+  """(EXIF orientation, data that the decoder leaves as stored)."""
+  turn = exif.orientation(data)
+  if turn != 1 and exif.is_tiff(data):  # Pillow turns TIFF by itself, others not
+    data = exif.without_orientation(data)
+  return turn, data
+
+
+def _stored_size(data, max_pixels):
+  height, width = _header_size(data)
+  if height < 1 or width < 1:
+    raise ImageError(f"image of {width}x{height} pixels")
+  if height * width > max_pixels:
+    raise ImageError(
+      f"image of {width}x{height} pixels is past the limit of {max_pixels:,} pixels;"
+      " make it smaller"
+    )
+  return height, width
+
+
+def _decode_stored(data, max_pixels):
+  size = _stored_size(data, max_pixels)
+  if image_headers.is_jpeg(data):
     _check_scans(data, size)
-  if _is_jpeg(data) and _jpeg_header(data)[2] in ("YCbCr", "RGB", "Gray"):
-    try:
-      return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
-    except ValueError as e:
-      raise ImageError(f"damaged or truncated JPEG: {e}") from None
-  with _open_pillow(data) as image:
-    if image.size != size[::-1]:  # Pillow takes the last of several headers
-      raise ImageError(f"damaged {image.format}: it states two sizes")
-    try:
-      image.load()
-      return _to_rgb(image)
-    except (OSError, ValueError, SyntaxError, struct.error, MemoryError) as e:
-      raise ImageError(f"damaged or truncated {image.format}: {e}") from None
+    if _jpeg_header(data)[2] in ("YCbCr", "RGB", "Gray"):
+      try:
+        return jpeg_repair.decode(data, size[0] * size[1])
+      except ValueError as e:
+        raise ImageError(f"damaged or truncated JPEG: {e}") from None
+  with _open_checked(data, size) as image:
+    _load(image)
+    return _to_rgb(image)
 
 
-def _is_jpeg(data):
-  return data[:3] == b"\xff\xd8\xff"
+def _open_checked(data, size):
+  image = _open_pillow(data)
+  if image.size != size[::-1]:  # Pillow takes the last of several headers
+    raise ImageError(f"damaged {image.format}: it states two sizes")
+  return image
+
+
+def _load(image):
+  try:
+    image.load()
+  except (OSError, ValueError, SyntaxError, struct.error, MemoryError) as e:
+    raise ImageError(f"damaged or truncated {image.format}: {e}") from None
 
 
 def _check_scans(data, size):
@@ -96,15 +133,19 @@ def _jpeg_header(data):
   try:
     return simplejpeg.decode_jpeg_header(data)
   except ValueError as e:
-    raise ImageError(f"damaged JPEG header: {e}") from None
+    reason = ImageError(f"damaged JPEG header: {e}")
+  try:  # a warning alone hides nothing in a header
+    return simplejpeg.decode_jpeg_header(data, strict=False)
+  except (ValueError, KeyError):
+    raise reason from None
 
 
 def _header_size(data):
   if not data:
     raise ImageError("file is empty (0 bytes)")
-  if _is_jpeg(data):
+  if image_headers.is_jpeg(data):
     return _jpeg_header(data)[:2]
-  if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR" and len(data) >= 24:
+  if image_headers.is_png(data) and data[12:16] == b"IHDR" and len(data) >= 24:
     width, height = struct.unpack(">II", data[16:24])
     return height, width
   with _open_pillow(data) as image:
@@ -113,6 +154,8 @@ def _header_size(data):
 
 def _open_pillow(data):
   """Reads the header only. Pillow's own bomb check is an error here, too."""
+  if image_headers.is_png(data):
+    data = image_headers.bare_png(data)
   try:
     return Image.open(io.BytesIO(data), formats=_FORMATS)
   except Image.DecompressionBombError as e:
@@ -128,16 +171,20 @@ def _to_rgb(image):
     return _grey_to_rgb(np.asarray(image))
   if image.mode == "F":
     raise ImageError("floating-point pixels have no stated range; store 8 or 16 bits")
-  if image.mode == "P" and "transparency" in image.info:
-    image = image.convert("RGBA")
-  return np.array(image.convert("RGB"))
+  image_HWC = np.empty((image.height, image.width, 3), np.uint8)
+  for top in range(0, image.height, _ROWS):
+    rows = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
+    if image.mode == "P" and "transparency" in image.info:
+      rows = rows.convert("RGBA")
+    image_HWC[top : top + _ROWS] = rows.convert("RGB")
+  return image_HWC
 
 
 def _grey_to_rgb(grey_HW):
   """Grey of 16 bits or more -> RGB image_HWC uint8."""
   image_HWC = np.empty((*grey_HW.shape, 3), np.uint8)
-  for start in range(0, len(grey_HW), _GREY_ROWS):
-    rows = slice(start, start + _GREY_ROWS)
+  for start in range(0, len(grey_HW), _ROWS):
+    rows = slice(start, start + _ROWS)
     part = np.clip(grey_HW[rows].astype(np.int64), 0, 65535)
     image_HWC[rows] = ((part * 255 + 32767) // 65535).astype(np.uint8)[..., None]
   return image_HWC
@@ -157,11 +204,21 @@ def sam_view(image_HWC, size):
   """
   height, width = resized_hw(*image_HWC.shape[:2], size)
   view_SSC = np.zeros((size, size, 3), np.uint8)
-  resized = Image.fromarray(image_HWC).resize(
-    (width, height), Image.Resampling.BILINEAR
-  )
-  view_SSC[:height, :width] = np.asarray(resized)
+  view_SSC[:height, :width] = _resize_bilinear(image_HWC, height, width)
   return view_SSC, (height, width)
+
+
+def _resize_bilinear(image_HWC, height, width):
+  """Pillow's. It resizes rows, then columns: a large picture is given to it in parts
+  for the first, since its copy of the whole has 4 bytes a pixel."""
+  how = Image.Resampling.BILINEAR
+  if image_HWC.shape[0] * image_HWC.shape[1] > _LARGE:
+    parts = [
+      Image.fromarray(part).resize((width, len(part)), how)
+      for part in np.split(image_HWC, range(_ROWS, len(image_HWC), _ROWS))
+    ]
+    image_HWC = np.concatenate([np.asarray(part) for part in parts])
+  return np.asarray(Image.fromarray(image_HWC).resize((width, height), how))
 
 
 def aux_view(image_HWC, size, mode="letterbox"):
@@ -215,7 +272,7 @@ def _center_crop(image_HWC, size):
   rows = size if height <= width else int(size * height / width)
   columns = size if width <= height else int(size * width / height)
   top, left = (rows - size) // 2, (columns - size) // 2
-  if max(rows, columns) > _LONG * size:
+  if max(rows, columns) > _LONG * size or height * width > _LARGE:
     return _long_crop(image_HWC, (rows, columns), (top, left), size)
   resized = cv2.resize(
     image_HWC.astype(np.float32), (columns, rows), interpolation=cv2.INTER_CUBIC
@@ -224,10 +281,10 @@ def _center_crop(image_HWC, size):
 
 
 def _long_crop(image_HWC, resized, start, size):
-  """`_center_crop` of a very long image: computes the pixels of the crop only."""
+  """`_center_crop` of a very long or large image: computes the pixels of the crop."""
   row_index, row_weight = _cubic_taps(image_HWC.shape[0], resized[0], start[0], size)
   index, weight = _cubic_taps(image_HWC.shape[1], resized[1], start[1], size)
-  strip = image_HWC[:, index.min() : index.max() + 1].astype(np.float32)
+  strip = image_HWC[:, index.min() : index.max() + 1]
   index = index - index.min()
   strip = sum(strip[row_index[:, k]] * row_weight[:, k, None, None] for k in range(4))
   return sum(strip[:, index[:, k]] * weight[:, k, None] for k in range(4))

@@ -7,51 +7,34 @@ focus, so it merges "cell phone" with "shadow of the cell phone".
 """
 
 import dataclasses
-import functools
-import math
-import unicodedata
 from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import mask_ops
+from input_pipeline import labelme_shapes, mask_ops, safe_files
+from input_pipeline.labelme_shapes import Shape, normal, shape_mask, short
 
-_DRAWABLE = ("polygon", "rectangle", "circle")
-_NO_AREA = ("line", "linestrip", "point", "points")
+__all__ = ["Shape", "shape_mask"]  # and what is defined here
+
+CODE_PAGE = "cp1252"  # of files that are not UTF-8, as the published loader reads them
 MAX_SHAPES = 50_000
 _PIXEL_WORK = 3  # of a mask, in units of `mask_ops.raster_work`
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
-  """One labelled shape. `defect` says why it is unusable, `degenerate` why it is
-  dropped; both are "" for a good one."""
-
-  index: int
-  label: str
-  kind: str
-  points: np.ndarray
-  defect: str = ""
-  degenerate: str = ""
-
-  @property
-  def name(self):
-    return f"shape {self.index} ({_short(self.label)})"
-
-  @functools.cached_property
-  def key(self):
-    """The label as it is compared with a focus."""
-    return _normal(self.label)
-
-
-@dataclasses.dataclass(frozen=True)
 class Annotation:
-  """The labelled shapes of one image; a size is None where the file gives none."""
+  """The labelled shapes of one image; a size is None where the file gives none.
+
+  image_path: the photograph as the file names it, relative to it, "" for none.
+  code_page: what a file that is not UTF-8 was read as, else "".
+  """
 
   height: int | None
   width: int | None
   shapes: tuple[Shape, ...]
   notes: tuple[str, ...] = ()
+  image_path: str = ""
+  code_page: str = ""
 
 
 class Choice(NamedTuple):
@@ -61,6 +44,21 @@ class Choice(NamedTuple):
   shapes: tuple[Shape, ...]
   ambiguous: bool
   note: str
+
+
+def read_annotation(path):
+  """A labelme file -> Annotation. Raises FileNotFoundError, ValueError with a reason.
+
+  The photograph that labelme stores in the file, `imageData`, is passed over.
+  """
+  data = safe_files.read_without_text(path, "imageData", safe_files.MAX_MASK_BYTES)
+  document, repeated = safe_files.parse_json(data, fallback_encoding=CODE_PAGE)
+  annotation = parse_annotation(document)
+  return dataclasses.replace(
+    annotation,
+    notes=(*annotation.notes, *safe_files.repeated_notes(repeated)),
+    code_page="" if safe_files.is_utf8(data) else CODE_PAGE,
+  )
 
 
 def parse_annotation(document):
@@ -81,36 +79,59 @@ def parse_annotation(document):
       raise ValueError(f"shape {index} is a {type(raw).__name__}, want an object")
     label = raw.get("label")
     if isinstance(label, str) and label.strip():
-      kept.append(_parse_shape(index, label, raw))
+      kept.append(labelme_shapes.parse_shape(index, label, raw))
     else:
       notes.append(f"shape {index} has no label and is skipped")
+  image_path = document.get("imagePath")
   return Annotation(
     _parse_side(document, "imageHeight"),
     _parse_side(document, "imageWidth"),
     tuple(kept),
     tuple(notes),
+    safe_files.forward(image_path) if isinstance(image_path, str) else "",
   )
+
+
+def fits_size(annotation, height, width):
+  """Whether the file may have been made for an image of that size."""
+  stated = (annotation.height or height, annotation.width or width)
+  return stated == (height, width)
 
 
 def check_size(annotation, height, width):
   """Raises ValueError when the file was made for an image of another size."""
-  stated = (annotation.height or height, annotation.width or width)
-  if stated != (height, width):
+  if not fits_size(annotation, height, width):
+    stated = f"{annotation.width or width}x{annotation.height or height}"
     raise ValueError(
-      f"is for an image of {stated[1]}x{stated[0]} pixels, "
-      f"the image has {width}x{height}"
+      f"is for an image of {stated} pixels, the image has {width}x{height}"
     )
+
+
+def code_page_note(annotation, choices):
+  """Why labels may be misread in a file that is not UTF-8, or "".
+
+  choices: {focus: its Choice}. One that has other letters than ASCII and names a shape
+  shows that the code page is the right one.
+  """
+  if not annotation.code_page or all(s.label.isascii() for s in annotation.shapes):
+    return ""
+  if any(c.shapes and not focus.isascii() for focus, c in choices.items()):
+    return ""
+  return (
+    f"the file is not UTF-8 and was read as {annotation.code_page}, which may be wrong"
+    " for its labels; save it as UTF-8"
+  )
 
 
 def select_shapes(shapes, focus):
   """The shapes that `focus` names -> Choice."""
-  wanted = _normal(focus)
+  wanted = normal(focus)
   containing = [s for s in shapes if wanted in s.key]
   equal = [s for s in containing if s.key == wanted]
   labels = sorted({s.key for s in containing})
   ambiguous, note = len(labels) > 1, ""
   if ambiguous and not equal:
-    listed = ", ".join(_short(label) for label in labels[:4])
+    listed = ", ".join(short(label) for label in labels[:4])
     note = (
       f"focus {focus!r} is ambiguous: all of {len(labels)} labels ({listed}) hold it"
     )
@@ -119,16 +140,14 @@ def select_shapes(shapes, focus):
 
 def check_work(choices, height, width):
   """Raises ValueError where making the mask of every Choice would take too long."""
-  work = 0.0
-  for choice in choices:
-    outlines = [
-      mask_ops.outline(s.kind, s.points)
-      for s in choice.shapes
-      if not s.defect and not s.degenerate
-    ]
-    work += mask_ops.raster_work(outlines, height, width)
-    work += _PIXEL_WORK * height * width
+  work = sum(_draw_work(choice.shapes, height, width) for choice in choices)
   mask_ops.check_work(work, f"{len(choices)} masks of {width}x{height} pixels")
+
+
+def _draw_work(chosen, height, width):
+  usable = [s for s in chosen if not s.defect and not s.degenerate]
+  work = sum(labelme_shapes.work(shape, height, width) for shape in usable)
+  return work + _PIXEL_WORK * height * width
 
 
 def focus_mask(chosen, focus, height, width):
@@ -148,14 +167,29 @@ def focus_mask(chosen, focus, height, width):
     raise ValueError(
       f"no ground truth: every shape of focus {focus!r} is degenerate ({notes[0]})"
     )
-  mask_HW = mask_ops.rasterise_shapes(
-    [(s.kind, s.points) for s in usable], height, width
-  )
+  notes += _check_coordinates(usable, height, width)
+  mask_ops.check_work(_draw_work(usable, height, width))
+  mask_HW = np.zeros((height, width), np.uint8)
+  for shape in usable:
+    labelme_shapes.draw(mask_HW, shape)
   if not mask_HW.any():
     raise ValueError(
       f"no ground truth: the shapes of focus {focus!r} lie outside the image"
     )
   return mask_HW, notes
+
+
+def _check_coordinates(usable, height, width):
+  """Notes on shapes within the first pixel; ValueError where no other shape is left."""
+  tiny = [s for s in usable if labelme_shapes.in_unit_square(s, height, width)]
+  notes = [
+    f"{s.name}: all its coordinates lie between 0 and 1 in a picture of"
+    f" {width}x{height}: normalised? labelme's are in pixels"
+    for s in tiny
+  ]
+  if tiny and len(tiny) == len(usable):
+    raise ValueError(notes[0])
+  return notes
 
 
 def focus_rle(chosen, focus, height, width):
@@ -164,62 +198,10 @@ def focus_rle(chosen, focus, height, width):
   return mask_ops.encode_rle(mask_HW), notes
 
 
-def _normal(label):
-  return unicodedata.normalize("NFC", label).casefold().strip()
-
-
 def _parse_side(document, key):
   value = document.get(key)
   if value is None:
     return None
   if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-    raise ValueError(f"{key} is {_short(value)}, want a positive whole number")
+    raise ValueError(f"{key} is {short(value)}, want a positive whole number")
   return value
-
-
-def _parse_shape(index, label, raw):
-  kind = raw.get("shape_type") or "polygon"
-  empty = np.zeros((0, 2))
-  if kind in _NO_AREA:
-    return Shape(index, label, kind, empty, degenerate=f"a {kind} has no area")
-  if kind not in _DRAWABLE:
-    reason = f"shape_type {_short(kind)} is not one of {', '.join(_DRAWABLE)}"
-    return Shape(index, label, "polygon", empty, defect=reason)
-  try:
-    points = _parse_points(raw.get("points"))
-  except ValueError as e:
-    return Shape(index, label, kind, empty, defect=str(e))
-  if kind == "circle" and len(points) not in (0, 2):
-    reason = f"a circle has 2 points, not {len(points)}"
-    return Shape(index, label, kind, points, defect=reason)
-  degenerate = ""
-  if mask_ops.is_degenerate(mask_ops.outline(kind, points)):
-    degenerate = f"{len(points)} points enclose no area"
-  return Shape(index, label, kind, points, degenerate=degenerate)
-
-
-def _parse_points(points):
-  if not isinstance(points, list):
-    raise ValueError("has no list 'points'")
-  for k, point in enumerate(points):
-    if not isinstance(point, list) or len(point) != 2:
-      raise ValueError(f"point {k} is {_short(point)}, want [x, y]")
-    for value in point:
-      if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"point {k} holds {_short(value)}, want a number")
-      if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"point {k} holds {value}, want a finite number")
-      if abs(value) > mask_ops.MAX_COORDINATE:
-        raise ValueError(
-          f"point {k} holds {_short(value)}, past the limit of "
-          f"{mask_ops.MAX_COORDINATE:,.0f} pixels"
-        )
-  return np.array(points, np.float64).reshape(-1, 2)
-
-
-def _short(value):
-  """`value` for an error message, of bounded length. Never prints a huge number."""
-  if isinstance(value, int) and abs(value) > 10**18:
-    return "an enormous number"
-  text = repr(value) if not isinstance(value, list | dict) else type(value).__name__
-  return text if len(text) <= 60 else text[:57] + "..."

@@ -7,8 +7,10 @@ outline of thickness 1 and the even-odd fill are both drawn. Suffixes: H W mask 
 import cv2
 import numpy as np
 
+from input_pipeline.image_headers import MAX_PIXELS
+
 MAX_COORDINATE = 1e6  # pixels; far outside any image, far inside the rasteriser's int32
-MAX_MASK_PIXELS = 50_000_000
+MAX_MASK_PIXELS = MAX_PIXELS
 MAX_WORK = 3e9  # of `raster_work`, a second or two; real annotations take 1e5
 _IGNORE = 255
 
@@ -22,7 +24,7 @@ def rasterise_polygons(polygons, height, width):
   check_work(raster_work(polygons, height, width))
   mask_HW = np.zeros((height, width), np.uint8)
   for polygon in polygons:
-    _draw(mask_HW, polygon, 1)
+    draw(mask_HW, polygon, 1)
   return mask_HW
 
 
@@ -90,12 +92,12 @@ def rasterise_reasonseg(shapes, height, width):
   mask_HW = np.zeros((height, width), np.uint8)
   for i in np.argsort(areas)[::-1]:
     label, points = kept[i]
-    _draw(mask_HW, points, _IGNORE if "ignore" in label.lower() else 1)
+    draw(mask_HW, points, _IGNORE if "ignore" in label.lower() else 1)
   return mask_HW
 
 
 def outline(kind, points):
-  """The polygon (N, 2) of a labelme shape of type polygon, rectangle or circle."""
+  """The polygon (N, 2) of a labelme shape that is filled."""
   points = np.asarray(points, np.float64).reshape(-1, 2)
   if kind == "rectangle" and len(points) == 2:
     (x0, y0), (x1, y1) = points
@@ -121,7 +123,8 @@ def is_degenerate(polygon):
   return bool(np.abs(cross).max() <= 1e-9 * max(float(far @ far), 1e-12))
 
 
-def _draw(mask_HW, polygon, value):
+def draw(mask_HW, polygon, value):
+  """Sets the pixels of one polygon by the raster rule, without a check of the work."""
   points = _checked_points(polygon)
   if not len(points):
     return
@@ -140,11 +143,40 @@ def _checked_points(polygon):
 def encode_rle(mask_HW):
   """mask_HW of bool or 0/1 -> COCO RLE {"size": [height, width], "counts": str}."""
   height, width = np.shape(mask_HW)
-  flat = (np.asarray(mask_HW).T != 0).reshape(-1)  # COCO goes down the columns
-  edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-  begins = [0, 0] if flat[:1].any() else [0]  # the first run is of zeros
-  runs = np.diff(np.concatenate([begins, edges, [flat.size]]))
+  mask_HW = np.asarray(mask_HW) != 0
+  columns = np.flatnonzero(mask_HW.any(axis=0))
+  first, end = (columns[0], columns[-1] + 1) if len(columns) else (0, 0)
+  flat = mask_HW[:, first:end].T.reshape(-1)  # COCO goes down the columns
+  edges = np.flatnonzero(np.diff(flat, prepend=False, append=False)) + first * height
+  # The first run is of zeros, be it none; what comes after the last one is of zeros.
+  ends = (
+    edges if len(edges) and edges[-1] == height * width else [*edges, height * width]
+  )
+  runs = np.diff(np.concatenate([[0], ends]))
   return {"size": [height, width], "counts": _write_counts(runs)}
+
+
+def encode_values(map_HW):
+  """map_HW uint8 -> {value: COCO RLE of its pixels}, by value.
+
+  Takes one pass over the pixels, however many values there are.
+  """
+  height, width = np.shape(map_HW)
+  flat = cv2.transpose(map_HW).reshape(-1)
+  starts_R = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+  ends_R = np.append(starts_R[1:], flat.size)
+  values_R = flat[starts_R]
+  order_R = np.argsort(values_R, kind="stable")
+  cuts = np.flatnonzero(np.diff(values_R[order_R])) + 1
+  rles = {}
+  for runs in np.split(order_R, cuts):
+    edges = np.stack([starts_R[runs], ends_R[runs]], axis=1).reshape(-1)
+    counts = np.diff(edges, prepend=0)  # zeros first, then ones, in turn
+    if edges[-1] < flat.size:
+      counts = np.append(counts, flat.size - edges[-1])
+    value = int(values_R[runs[0]])
+    rles[value] = {"size": [height, width], "counts": _write_counts(counts)}
+  return rles
 
 
 def empty_rle(height, width):
@@ -212,6 +244,8 @@ def _parse_counts(counts, max_runs):
   See `_write_counts`. Everything is checked here: the counts may come from anywhere.
   """
   if not isinstance(counts, str | bytes):
+    if not isinstance(counts, list | tuple | np.ndarray):
+      raise ValueError(f"RLE counts are a {type(counts).__name__}")
     if len(counts) > max_runs:
       raise ValueError(f"RLE has {len(counts):,} runs, at most {max_runs:,} make sense")
     return np.array([_bounded(n) for n in counts], np.int64)

@@ -1,13 +1,14 @@
-"""The one door to data on disk: `SCHEME:PLACE`, or the path of a PRIST folder.
+"""The one door to data on disk: `SCHEME:PLACE`, or the path of a folder.
 
 A new format is one row of OPENERS and the module that reads it.
 """
 
+import glob
 import os
 import re
 from collections.abc import Callable
 
-from input_pipeline import prist
+from input_pipeline import prist, tfds_source
 from input_pipeline.source import Source
 from miras_jax.errors import UserError
 
@@ -16,6 +17,7 @@ DEFAULT = "prist"
 # for these folders raises UserError when it is given any.
 OPENERS: dict[str, Callable[..., Source]] = {
   "prist": prist.read_dataset,
+  "tfds": tfds_source.read_dataset,
 }
 
 
@@ -29,7 +31,8 @@ def open_source(
   """Opens one split of a data set.
 
   Args:
-    uri: `DIR` or `prist:DIR`, a folder in PRIST's layout; else SCHEME:PLACE.
+    uri: `DIR`, one in PRIST's layout or what `miras data build` wrote; SCHEME:DIR
+      says which.
     split: e.g. `train`.
     images_dir, masks_dir: where photographs and masks lie, when not in the data set.
 
@@ -45,12 +48,13 @@ def resolve(uri: str | os.PathLike) -> tuple[str, str]:
   """(scheme, place) of a data set. Raises UserError for an unknown scheme.
 
   A folder that exists is a folder, whatever colons its name holds, and so is a path
-  whose colon no scheme can have before it (`C:\\data`, `./a:b`).
+  whose colon no scheme can have before it (`C:\\data`, `./a:b`) and a bucket's.
   """
   text = os.fspath(uri)
   scheme, colon, place = text.partition(":")
-  if os.path.isdir(text) or not colon or not re.fullmatch(r"[A-Za-z][\w+.-]+", scheme):
-    return DEFAULT, text
+  plain = not colon or not re.fullmatch(r"[A-Za-z][\w+.-]+", scheme)
+  if os.path.isdir(text) or plain or place.startswith("//"):
+    return _scheme_of(text), text
   if scheme not in OPENERS:
     raise UserError(
       f"{text}: no such folder, and {scheme!r} is no kind of data set;"
@@ -59,3 +63,10 @@ def resolve(uri: str | os.PathLike) -> tuple[str, str]:
   if not place:
     raise UserError(f"{text}: names no data set, want {scheme}:PLACE")
   return scheme, os.path.expanduser(place)
+
+
+def _scheme_of(folder):
+  """A folder with lists of its own is PRIST's; else with built data in it, TFDS's."""
+  info = os.path.join(folder, tfds_source.INFO)
+  listed = not os.path.exists(info) and glob.glob("*.json", root_dir=folder)
+  return DEFAULT if listed or not tfds_source.find(folder) else "tfds"

@@ -8,10 +8,11 @@ Groups are fixed when the data set is opened: a packed data set is a data set of
 and the pipeline shuffles rows, so it stays elastic over hosts and workers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from input_pipeline.compact import LazySequence, Rows, Sizes
 from input_pipeline.conversation import Encoded
 from input_pipeline.mixture import Mixture
 from input_pipeline.source import Size, Source
@@ -19,21 +20,29 @@ from input_pipeline.source import Size, Source
 PREFIX_SEGMENT = 1
 
 
-def pack(source: Source, sizes: Sequence[Size | None], **limits: int) -> Source:
+def pack(
+  source: Source,
+  sizes: Sequence[Size | None],
+  *,
+  grouped: Callable[..., Rows] | None = None,
+  **limits: int,
+) -> Source:
   """The rows of a source as a source. A mixture becomes one of packed sources.
 
-  sizes: `source.sizes(...)`. limits: those of `group`.
+  sizes: `source.sizes(...)`. grouped: `group(source.image_ids, sizes, **limits)` of a
+  source from wherever it is kept, (source, sizes, **limits) -> Rows. limits: those of
+  `group`.
   """
   if isinstance(source, Mixture):
     parts = zip(source.sources, source.cut(sizes), strict=True)
-    packed = tuple(pack(part, cut, **limits) for part, cut in parts)
+    packed = tuple(pack(part, cut, grouped=grouped, **limits) for part, cut in parts)
     return Mixture(packed, source.weights)
+  if grouped:
+    return PackedDataset(source, grouped(source, sizes, **limits))
   return PackedDataset(source, group(source.image_ids, sizes, **limits))
 
 
-def group(
-  image_ids, sizes, *, limit, max_len, max_masks
-) -> tuple[tuple[int, ...], ...]:
+def group(image_ids, sizes, *, limit, max_len, max_masks) -> Rows:
   """Record indices of each row: neighbours in the order of the list, one image a row.
 
   Rows are filled first come, first served, up to `limit` conversations, `max_len`
@@ -55,7 +64,7 @@ def group(
       rows.append(row)
     row.append(i)
     open_rows[image] = row, tokens, segs
-  return tuple(map(tuple, rows))
+  return Rows.of(rows)
 
 
 def join(rows):
@@ -111,11 +120,11 @@ class PackedDataset(Source):
   rows: record indices of each row; every record of `dataset` is in one of them.
   """
 
-  def __init__(self, dataset: Source, rows: Sequence[tuple[int, ...]]):
+  def __init__(self, dataset: Source, rows: Rows):
     self.dataset = dataset
     self.rows = rows
     self.file = dataset.file
-    self.image_ids = tuple(dataset.image_ids[row[0]] for row in rows)
+    self.image_ids = LazySequence(len(rows), lambda i: dataset.image_ids[rows[i][0]])
 
   def __len__(self):
     return len(self.rows)
@@ -128,13 +137,13 @@ class PackedDataset(Source):
 
   def sizes(self, tokenizer, text_options):
     sizes = self.dataset.sizes(tokenizer, text_options)
-    return tuple(_row_size([sizes[i] for i in row]) for row in self.rows)
+    return Sizes.of(_row_size([sizes[i] for i in row]) for row in self.rows)
 
   def members(self, i):
     return self.rows[i]
 
   def num_records(self):
-    return sum(map(len, self.rows))
+    return len(self.rows.members)
 
   def file_of(self, record):
     return self.dataset.file_of(record)
@@ -143,13 +152,7 @@ class PackedDataset(Source):
     return self.dataset.files_fingerprint()
 
   def fingerprint(self):
-    return [self.dataset.fingerprint(), [len(row) for row in self.rows]]
-
-
-def lengths(rows, sizes) -> list[int]:
-  """Tokens of each of `rows` that has a sound record, sorted."""
-  measured = (_row_size([sizes[i] for i in row]) for row in rows)
-  return sorted(size.prefix + size.talk for size in measured if size)
+    return [self.dataset.fingerprint(), self.rows.counts().tolist()]
 
 
 def _row_size(sizes):

@@ -14,10 +14,17 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 
-from input_pipeline import image_ops, labelme, mask_ops, safe_files
+from input_pipeline import exif, image_ops, labelme, mask_ops, safe_files
 from input_pipeline.prist_dialogue import parse_entry
+from input_pipeline.prist_folders import (
+  Defect,
+  annotation_name,
+  beside,
+  check_root,
+  find_file,
+  find_folders,
+)
 from input_pipeline.records import WHOLE_FILE, Problem, RecordError, SegConversation
 from input_pipeline.source import Dialogue, Source
 from miras_jax.errors import UserError
@@ -27,7 +34,7 @@ _NOT_A_SPLIT = ("meta.json", "synth.json")  # what made the data set, for analys
 
 def find_splits(root: str | os.PathLike) -> list[str]:
   """Names of the splits under `root`, sorted. Raises UserError when there is none."""
-  root = _check_root(root)
+  root = check_root(root)
   files = (p.name for p in root.glob("*.json") if p.name not in _NOT_A_SPLIT)
   names = sorted(name.removesuffix(".json") for name in files)
   if not names:
@@ -57,19 +64,20 @@ def read_dataset(
     UserError: no such folder or split.
     RecordError: the list as a whole is unusable (its `record` is "-").
   """
-  root = _check_root(root)
+  root = check_root(root)
   file = f"{split}.json"
   if split not in find_splits(root):
     known = ", ".join(find_splits(root))
     raise UserError(f"{root}: holds no split {split!r}; it has {known}")
   raw_entries, notes = _read_list(root, file)
+  masks_dir = masks_dir or beside(images_dir)
   return PristDataset(
     root=root,
     split=split,
     raw_entries=raw_entries,
     notes=notes,
-    images=_folders(root, images_dir, ("images", split)),
-    masks=_folders(root, masks_dir or _beside(images_dir), ("masks", f"{split}/masks")),
+    images=find_folders(root, images_dir, ("images", split)),
+    masks=find_folders(root, masks_dir, ("masks", f"{split}/masks")),
   )
 
 
@@ -88,11 +96,12 @@ class PristDataset(Source):
     self.file = f"{split}.json"
     self.entries = tuple(parse_entry(raw) for raw in raw_entries)
     self.ids = tuple(f"{split}/{i}" for i in range(len(self.entries)))
-    self.image_ids = tuple(entry.img_id or "" for entry in self.entries)
+    self.image_ids = tuple(_image_id(entry.img_id) for entry in self.entries)
     self._notes = list(notes)
     self._images = images
     self._masks = masks
     self._image_sizes = {}  # img_id -> (height, width) of images that decode whole
+    self._turn_notes = {}  # img_id -> why its EXIF orientation is ignored, or ""
     self._targets = {}  # record -> its _Targets
     texts = [_canonical(raw) for raw in raw_entries]
     self._first = _first_equal(texts)
@@ -119,7 +128,7 @@ class PristDataset(Source):
     try:
       image = self._read_image(entry.img_id)
       targets = self._read_targets(i, self._image_sizes[entry.img_id])
-    except _Defect as e:
+    except Defect as e:
       return RecordError(self.file, i, str(e))
     return SegConversation(
       id=self.ids[i],
@@ -127,7 +136,7 @@ class PristDataset(Source):
       image=image,
       turns=entry.turns,
       targets=targets.targets,
-      image_id=entry.img_id,
+      image_id=_image_id(entry.img_id),
     )
 
   def dialogues(self):
@@ -171,8 +180,8 @@ class PristDataset(Source):
   def files_fingerprint(self):
     """Digest of names and bytes of the photographs and annotations of all records."""
     digest = hashlib.sha256()
-    for image_id in sorted(set(filter(None, self.image_ids))):
-      names = (image_id, _annotation_name(image_id))
+    for img_id in sorted({entry.img_id for entry in self.entries if entry.img_id}):
+      names = (img_id, annotation_name(img_id))
       for folders, name in zip((self._images, self._masks), names, strict=True):
         digest.update(json.dumps([name, self._size_of(folders, name)]).encode())
     return digest.hexdigest()[:16]
@@ -180,8 +189,8 @@ class PristDataset(Source):
   def _size_of(self, folders, name):
     """Bytes of a file; None where there is none that may be read."""
     try:
-      return self._find(folders, name)[0].stat().st_size
-    except (_Defect, OSError):
+      return find_file(folders, name)[0].stat().st_size
+    except (Defect, OSError):
       return None
 
   def _examine_files(self, i, problems, notes):
@@ -190,8 +199,9 @@ class PristDataset(Source):
     try:
       self._read_image(entry.img_id)
       size = self._image_sizes[entry.img_id]
-    except _Defect as e:
+    except Defect as e:
       problems.append(str(e))
+    notes += filter(None, [self._turn_notes.get(entry.img_id)])
     if not any(entry.focuses or ()):
       return
     try:
@@ -199,22 +209,51 @@ class PristDataset(Source):
         notes += self._read_annotation(entry.img_id)[0].notes
       else:
         notes += self._read_targets(i, size).notes
-    except _Defect as e:
+    except Defect as e:
       problems.append(str(e))
 
   def _read_image(self, img_id):
-    """The encoded image, proven to decode whole the first time it is read."""
-    path, shown = self._find(self._images, img_id)
+    """The encoded image, proven to decode whole the first time it is read.
+
+    Without its EXIF orientation where the annotation is for the pixels as stored.
+    """
+    path, shown = find_file(self._images, img_id)
     try:
       data = safe_files.read_bytes(path, safe_files.MAX_IMAGE_BYTES)
+      if self._is_used_as_stored(img_id, data, shown):
+        data = exif.without_orientation(data)
       if img_id not in self._image_sizes:
         image_ops.decode_image(data)
         self._image_sizes[img_id] = image_ops.image_size(data)
     except FileNotFoundError:
-      raise _Defect(f"{shown}: no such file") from None
+      raise Defect(f"{shown}: no such file") from None
     except (ValueError, image_ops.ImageError) as e:
-      raise _Defect(f"{shown}: {e}") from None
+      raise Defect(f"{shown}: {e}") from None
     return data
+
+  def _is_used_as_stored(self, img_id, data, shown):
+    """Whether the EXIF orientation that an image has is to be ignored."""
+    if (turn := exif.orientation(data)) == 1:
+      return False
+    if img_id not in self._turn_notes:
+      height, width = image_ops.image_size(exif.without_orientation(data))
+      self._turn_notes[img_id] = (
+        f"{shown}: its EXIF orientation ({turn}) is ignored: its annotation is for"
+        f" the {width}x{height} pixels as they are stored"
+        if self._is_for_stored_size(img_id, height, width, turn)
+        else ""
+      )
+    return bool(self._turn_notes[img_id])
+
+  def _is_for_stored_size(self, img_id, height, width, turn):
+    if not exif.is_quarter_turn(turn):
+      return False  # the size does not tell: what viewers show counts
+    try:
+      annotation = self._read_annotation(img_id)[0]
+    except Defect:
+      return False
+    fits = labelme.fits_size
+    return fits(annotation, height, width) and not fits(annotation, width, height)
 
   def _read_targets(self, i, size):
     if i not in self._targets:
@@ -224,7 +263,7 @@ class PristDataset(Source):
   def _make_targets(self, i, height, width):
     entry = self.entries[i]
     targets, notes, ambiguous = [], [], 0
-    annotation, shown = None, ""
+    annotation, shown, doubt = None, "", ""
     if any(entry.focuses):
       annotation, shown = self._read_annotation(entry.img_id)
       notes += annotation.notes
@@ -235,6 +274,7 @@ class PristDataset(Source):
         focus: labelme.select_shapes(annotation.shapes, focus)
         for focus in filter(None, entry.focuses)
       }
+      doubt = labelme.code_page_note(annotation, choices) if annotation else ""
       labelme.check_work(choices.values(), height, width)
       made = {
         focus: labelme.focus_rle(choice.shapes, focus, height, width)
@@ -249,44 +289,26 @@ class PristDataset(Source):
         notes += [f"{shown}: {n}" for n in (choice.note, *dropped) if n]
         ambiguous += choice.ambiguous
     except ValueError as e:
-      raise _Defect(f"{shown}: {e}") from None
+      raise Defect(f"{shown}: {e}{doubt and f'; {doubt}'}") from None
+    notes += [f"{shown}: {doubt}"] if doubt else []
     return _Targets(tuple(targets), tuple(notes), ambiguous)
 
   def _read_annotation(self, img_id):
     """(Annotation, its file as shown in messages)."""
-    name = _annotation_name(img_id)
-    path, shown = self._find(self._masks, name)
+    path, shown = find_file(self._masks, annotation_name(img_id))
     try:
-      data = safe_files.read_bytes(path, safe_files.MAX_MASK_BYTES)
-      document, repeated = safe_files.parse_json(data, fallback_encoding="cp1252")
-      annotation = labelme.parse_annotation(document)
+      annotation = labelme.read_annotation(path)
     except FileNotFoundError:
-      raise _Defect(f"{shown}: no such file") from None
+      raise Defect(f"{shown}: no such file") from None
     except ValueError as e:
-      raise _Defect(f"{shown}: {e}") from None
+      raise Defect(f"{shown}: {e}") from None
     bad = [
       f"{s.name} is no target and not usable: {s.defect}"
       for s in annotation.shapes
       if s.defect
     ]
-    notes = [*annotation.notes, *_repeated_notes(repeated), *bad]
-    notes = tuple(f"{shown}: {note}" for note in notes)
+    notes = tuple(f"{shown}: {note}" for note in (*annotation.notes, *bad))
     return dataclasses.replace(annotation, notes=notes), shown
-
-  def _find(self, folders, name):
-    """(path of `name` in the first folder that has it, that path as shown)."""
-    for folder in folders:
-      try:
-        path = safe_files.resolve_inside(folder.path, name)
-      except ValueError as e:
-        raise _Defect(f"{folder.shown}{name}: {e}") from None
-      if os.path.lexists(path):
-        return path, f"{folder.shown}{name}"
-    return path, f"{folders[0].shown}{name}"
-
-
-class _Defect(Exception):
-  """Why a record is unusable; becomes a RecordError with file and index."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,48 +316,6 @@ class _Targets:
   targets: tuple
   notes: tuple[str, ...]
   ambiguous: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Folder:
-  path: pathlib.Path
-  shown: str  # relative to the data root where it lies inside, ends in "/"
-
-
-def _annotation_name(image_id):
-  return os.path.splitext(image_id)[0] + ".json"  # the last extension only
-
-
-def _check_root(root):
-  root = pathlib.Path(root)
-  if not root.is_dir():
-    raise UserError(f"{root}: no such data folder")
-  return root
-
-
-def _beside(images_dir):
-  """`masks/` in the chosen folder of photographs, as published, where there is one."""
-  beside = images_dir and pathlib.Path(images_dir, "masks")
-  return beside if beside and beside.is_dir() else None
-
-
-def _folders(root, chosen, names):
-  """Where to look: the chosen folder alone, else `names` under the root."""
-  if chosen is not None:
-    path = pathlib.Path(chosen)
-    if not path.is_dir():
-      raise UserError(f"{path}: no such folder")
-    return (_Folder(path, f"{chosen}/"),)
-  folders = []
-  for name in names:
-    try:
-      folders.append(_Folder(safe_files.resolve_inside(root, name), f"{name}/"))
-    except ValueError:
-      raise UserError(
-        f"{root / name}: is a link out of the data folder; name its target as the "
-        "images or masks folder instead"
-      ) from None
-  return tuple(folders)
 
 
 def _read_list(root, file):
@@ -352,14 +332,12 @@ def _read_list(root, file):
     raise RecordError(file, WHOLE_FILE, "no such file") from None
   except ValueError as e:
     raise RecordError(file, WHOLE_FILE, str(e)) from None
-  return value, _repeated_notes(repeated)
+  return value, safe_files.repeated_notes(repeated)
 
 
-def _repeated_notes(keys):
-  return [
-    f"key {k!r} is given twice in one object; the last value counts"
-    for k in sorted(set(keys))
-  ]
+def _image_id(img_id):
+  """The one name of an image, however its path is written."""
+  return safe_files.forward(img_id or "")
 
 
 def _canonical(raw):

@@ -35,7 +35,7 @@ def parse_entry(raw):
     return Entry(None, (), None, (reason,), ())
   problems, notes = [], []
   img_id = _attempt(_parse_img_id, raw, problems)
-  turns = _attempt(_parse_dialogue, raw, problems)
+  turns = _attempt(parse_dialogue, raw, problems)
   focuses = _attempt(_parse_focus, raw, problems)
   if turns is not None and focuses is not None:
     problems += _check_seg(turns, focuses)
@@ -67,14 +67,18 @@ def _parse_img_id(raw):
   return img_id
 
 
-def _parse_dialogue(raw):
-  dialogue = raw.get("dialogue")
+def parse_dialogue(raw, key="dialogue"):
+  """`raw[key]`, a list of {from, value} -> turns, from human and gpt by turns.
+
+  Raises ValueError for the first thing that is wrong with it.
+  """
+  dialogue = raw.get(key)
   if not isinstance(dialogue, list):
-    raise ValueError(f"dialogue is {_kind(raw, 'dialogue')}, want a list of turns")
+    raise ValueError(f"{key} is {_kind(raw, key)}, want a list of turns")
   if not dialogue:
-    raise ValueError("dialogue is empty")
+    raise ValueError(f"{key} is empty")
   if len(dialogue) > MAX_TURNS:
-    raise ValueError(f"dialogue has {len(dialogue):,} turns, the limit is {MAX_TURNS}")
+    raise ValueError(f"{key} has {len(dialogue):,} turns, the limit is {MAX_TURNS}")
   turns = tuple(_parse_turn(k, turn) for k, turn in enumerate(dialogue))
   for k, (role, _) in enumerate(turns):
     if role != ("user", "assistant")[k % 2]:

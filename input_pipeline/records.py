@@ -17,7 +17,7 @@ class SegConversation:
   `turns` holds (role, text) pairs, role "user" or "assistant", user first. `targets`
   holds (name, mask) pairs, one per `[SEG]` of the assistant turns in order of
   appearance; a mask is a COCO RLE `{"size": [height, width], "counts": str}` of the
-  size of the stored image; an empty mask is a legal target and has the name "".
+  size of the decoded image; an empty mask is a legal target and has the name "".
   `image` is the encoded file; `image_id` is equal for conversations on one image.
   """
 

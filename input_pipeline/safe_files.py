@@ -5,6 +5,7 @@ FileNotFoundError stays what it is.
 """
 
 import collections
+import contextlib
 import json
 import os
 import pathlib
@@ -13,11 +14,14 @@ import stat
 
 MAX_IMAGE_BYTES = 256 * 2**20
 MAX_LIST_BYTES = 64 * 2**20
-MAX_MASK_BYTES = 32 * 2**20
+MAX_MASK_BYTES = 32 * 2**20  # of a labelme file without the photograph inside
+MAX_FILE_BYTES = 512 * 2**20  # of a labelme file with it
 MAX_NAME = 1024  # characters
 # Of a JSON text: what is parsed takes up to 30 times the memory of its bytes.
 MAX_JSON_GROUPS = 5_000_000
 MAX_JSON_VALUES = 10_000_000
+_BLOCK, _PIECE = 1 << 20, 1 << 16
+_LONGEST_KEY = 256  # bytes, with the space around its colon
 
 
 def check_relative(name):
@@ -35,6 +39,11 @@ def check_relative(name):
     raise ValueError(f"{name!r} leaves its folder")
 
 
+def forward(name):
+  """A relative path of Windows as one of everywhere: a backslash separates."""
+  return name.replace("\\", "/")
+
+
 def resolve_inside(folder, name):
   """The real path of `name` in `folder`; a symlink that points outside is refused."""
   check_relative(name)
@@ -47,13 +56,59 @@ def resolve_inside(folder, name):
 
 def read_bytes(path, limit):
   """The content of a regular file of at most `limit` bytes."""
+  with _opened(path, limit) as file:
+    return file.read()
+
+
+def read_without_text(path, key, limit):
+  """The content of a JSON file, with the text at `key` emptied wherever it occurs.
+
+  Such a text may be as long as MAX_FILE_BYTES allows and is never held in memory; the
+  rest is at most `limit` bytes.
+  """
+  opening = re.compile(rb'"%s"\s{0,64}:\s{0,64}"' % key.encode())
+  kept, block = bytearray(), b""
+  with _opened(path, MAX_FILE_BYTES) as file:
+    while more := file.read(_BLOCK):
+      block, at = block + more, 0
+      while found := opening.search(block, at):
+        kept += block[at : found.end()]
+        block, at = _pass_text(block, found.end(), file)
+      tail = max(at, len(block) - _LONGEST_KEY)  # may hold half a key
+      kept += block[at:tail]
+      block = block[tail:]
+      if len(kept) > limit:
+        raise ValueError(f"has more than {limit:,} bytes beside {key!r}")
+  return bytes(kept + block)
+
+
+def _pass_text(block, at, file):
+  """(a block, where in it the JSON text ends that goes on at `at`): this or a later
+  one of the file; an empty one where the text never ends."""
+  size = 64
+  while block:
+    piece = block[at : at + size]
+    plain = piece.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    if (end := plain.find(b'"')) >= 0:
+      return block, at + end
+    at += len(piece) + plain.endswith(b"\\")  # which escapes what comes next
+    size = min(2 * size, _PIECE)
+    if at >= len(block):
+      at, block = at - len(block), file.read(_BLOCK)
+  return b"", 0
+
+
+@contextlib.contextmanager
+def _opened(path, limit):
+  """A regular file of at most `limit` bytes, opened."""
   try:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
       raise ValueError("is not a regular file")
     if status.st_size > limit:
       raise ValueError(f"has {status.st_size:,} bytes, more than the limit {limit:,}")
-    return pathlib.Path(path).read_bytes()
+    with open(path, "rb") as file:
+      yield file
   except (FileNotFoundError, NotADirectoryError):
     raise FileNotFoundError(str(path)) from None
   except OSError as e:
@@ -90,6 +145,21 @@ def parse_json(data, *, fallback_encoding=None):
     raise ValueError("is not valid JSON: nested too deeply") from None
   except ValueError:
     raise ValueError("is not valid JSON: a number has too many digits") from None
+
+
+def repeated_notes(keys):
+  """What `parse_json` found twice, in words."""
+  return [
+    f"key {k!r} is given twice in one object; the last value counts"
+    for k in sorted(set(keys))
+  ]
+
+
+def is_utf8(data):
+  try:
+    return data.isascii() or bool(data.decode("utf-8-sig"))
+  except UnicodeDecodeError:
+    return False
 
 
 def _check_number(data, signs, limit, what):

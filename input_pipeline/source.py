@@ -81,7 +81,7 @@ class Source(Protocol):
       else:
         yield Dialogue(record.turns, [name for name, _ in record.targets])
 
-  def sizes(self, tokenizer: Any, text_options: Mapping) -> tuple[Size | None, ...]:
+  def sizes(self, tokenizer: Any, text_options: Mapping) -> Sequence[Size | None]:
     """Size of each example; None where it is defective or fits no row.
 
     text_options: those of `encode_conversation` (`DataConfig.text_options`).

@@ -1,6 +1,9 @@
 """Eight simulated devices for every test, set before jax is imported."""
 
 import os
+import signal
+
+import pytest
 
 from miras_jax import options
 
@@ -14,3 +17,17 @@ os.environ["XLA_FLAGS"] = options.in_order(flags)
 def pytest_collection_modifyitems(items):
   """The longest test starts first, so that neither worker waits for it at the end."""
   items.sort(key=lambda item: item.path.name != "test_rehearsal.py")
+
+
+@pytest.fixture
+def ends_soon():
+  """What waits for ever is an error, not a test that does not end."""
+
+  def stop(*_):
+    raise TimeoutError("no end after 20 s")
+
+  before = signal.signal(signal.SIGALRM, stop)
+  signal.alarm(20)
+  yield
+  signal.alarm(0)
+  signal.signal(signal.SIGALRM, before)

@@ -31,7 +31,8 @@ class LabelledPhoto:
   class map). complete: the names of which everything is labelled, so that a photograph
   without such a region shows none. dialogues: conversations that came with the labels,
   (turns, names of the targets in order); written from the labels where there are none.
-  notes: what was odd and is no reason to refuse the photograph.
+  notes: what was odd and is no reason to refuse the photograph. defects: dialogues that
+  came with it and cannot be used, while others can.
   """
 
   image: bytes
@@ -43,6 +44,7 @@ class LabelledPhoto:
   complete: frozenset[str] = frozenset()
   dialogues: tuple[tuple[tuple[tuple[str, str], ...], tuple[str, ...]], ...] = ()
   notes: tuple[str, ...] = ()
+  defects: tuple[RecordError, ...] = ()
 
 
 class Form(abc.ABC):

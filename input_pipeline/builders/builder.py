@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from input_pipeline.builders.folder import SourceFolder
-from input_pipeline.records import RecordError, SegConversation
+from input_pipeline.records import Problem, RecordError, SegConversation
 
 Unit = Mapping[str, Any]
 
@@ -60,8 +60,9 @@ class Builder(abc.ABC):
   @abc.abstractmethod
   def records(
     self, src: SourceFolder, unit: Unit
-  ) -> Iterator[SegConversation | RecordError]:
-    """The conversations of one unit, in order; a defective one is a RecordError.
+  ) -> Iterator[SegConversation | RecordError | Problem]:
+    """The conversations of one unit, in order; a defective one is a RecordError, and
+    what was odd and refuses nothing a Problem.
 
     `id` is unique in the split and says where the record comes from; `image_id` is
     the photograph's, namespaced (`coco/000000581857`): equal where the pictures are

@@ -90,9 +90,21 @@ class SourceFolder:
     prefix: "item" for a list, "annotations.item" for the list at that key. Raises
     RecordError where the file is missing or breaks off.
     """
+    return self._streamed(name, lambda file: ijson.items(file, prefix, use_float=True))
+
+  def pairs(self, name: str, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Keys and values of a JSON object of any size, one at a time; otherwise `items`.
+
+    prefix: "" for the outermost object, "masks" for the one at that key.
+    """
+    return self._streamed(
+      name, lambda file: ijson.kvitems(file, prefix, use_float=True)
+    )
+
+  def _streamed(self, name, read):
     try:
       with self.open(name) as file:
-        yield from ijson.items(file, prefix, use_float=True)
+        yield from read(file)
     except FileNotFoundError:
       raise RecordError(name, WHOLE_FILE, "no such file") from None
     except (ijson.JSONError, UnicodeDecodeError) as error:

@@ -98,7 +98,9 @@ READERS = (
   "image", "photo", "labelme", "polygon", "dialogue", "safetensors", "torch",
   "tokenizer", "config_json", "config_option", "metrics", "synth", "cache",
 )  # fmt: skip
-PROCESSES = ("two synth", "two train", "signal synth", "signal train")
+PROCESSES = (
+  "two synth", "two train", "two convert", "two cache", "signal synth", "signal train",
+)  # fmt: skip
 KINDS = (*READERS, *PROCESSES)
 
 

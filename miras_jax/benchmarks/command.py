@@ -15,6 +15,7 @@ BENCHMARKS = {
   "meshes": "the real model: every mesh has the same losses",
   "faults": "kills, flipped bits, full disks: what is survived",
   "campaign": "mutated files, signals, clashes: none may fail",
+  "input": "images from files to batches against a torch DataLoader",
   "saves": "how long a save blocks, what a kill costs",
   "convert": "converting a large checkpoint against copying it",
 }

@@ -5,14 +5,18 @@
   miras checkpoint verify runs/first --step=500
   miras checkpoint prune runs/first --keep=2    # deletes all but the newest whole steps
 
-`verify` names each damaged step and then ends with status 1; `prune` reads the newest
+`verify` names each damaged step, and what all steps need: config.json, tokenizer,
+frozen/; it then ends with status 1; `prune` reads the newest
 steps until it has found so many whole ones, and deletes the others, damaged ones and
 what killed saves left. Without a whole step it deletes nothing.
 """
 
+import contextlib
+import functools
 import pathlib
 import shutil
 
+from input_pipeline.tokenizer import load_tokenizer
 from miras_jax.checkpoint import lock, reading, workdir
 from miras_jax.errors import UserError
 from miras_jax.options import Parser
@@ -58,22 +62,43 @@ def verify(folder, args):
   steps = folder.steps() if args.step is None else [args.step]
   if missing := [s for s in steps if s not in folder.steps()]:
     raise UserError(f"no complete step {missing[0]} in {folder.checkpoints}")
-  places = [(str(step), folder.step(step)) for step in steps]
+  checks = {str(s): functools.partial(reading.verify, folder.step(s)) for s in steps}
   if args.step is None:
-    places.append(("frozen", folder.frozen))
+    checks = {
+      "config": functools.partial(reading.read_config, folder),
+      **checks,
+      "frozen": functools.partial(reading.verify, folder.frozen),
+    }
+    if metas := list(_with_tokenizer(folder, steps)):
+      checks["tokenizer"] = functools.partial(_verify_tokenizer, folder, metas)
   damaged = 0
-  for name, path in places:
+  for name, check in checks.items():
     try:
-      reading.verify(path)
-      print(f"{name:>8}  whole")
-    except reading.Damaged as damage:
+      check()
+      print(f"{name:>9}  whole")
+    except (reading.Damaged, UserError) as damage:
       damaged += 1
-      print(f"{name:>8}  DAMAGED: {damage}")
+      remedy = ", or take another step" if name.isdigit() else ""
+      print(f"{name:>9}  DAMAGED: {damage}; put a copy back{remedy}")
   if args.step is None:
     for step in folder.incomplete_steps():
       damaged += 1
-      print(f"{step:>8}  DAMAGED: {folder.step(step)} is incomplete")
+      print(f"{step:>9}  DAMAGED: {folder.step(step)} is incomplete")
   return int(damaged > 0)
+
+
+def _with_tokenizer(folder, steps):
+  """The meta of each readable step that says which tokenizer it was trained with."""
+  for step in steps:
+    with contextlib.suppress(reading.Damaged):
+      if (meta := reading.read_meta(folder.step(step))).get("tokenizer"):
+        yield meta
+
+
+def _verify_tokenizer(folder, metas):
+  found = load_tokenizer(folder.tokenizer).fingerprint()
+  for meta in metas:
+    reading.check_tokenizer(folder, meta, found)
 
 
 def prune(folder, args):

@@ -17,7 +17,7 @@ from etils import epath
 
 from input_pipeline import regular_file
 from miras_jax import logs
-from miras_jax.checkpoint import fingerprint, leaf_table, workdir
+from miras_jax.checkpoint import array_files, fingerprint, leaf_table, workdir
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import trees
@@ -173,11 +173,13 @@ def groups(leaves):
 
 def _saved_tree(folder):
   """The tree of a checkpoint's metadata; raises Damaged."""
+  if fault := array_files.first_fault(folder / "state"):
+    raise Damaged(fault)
   try:
     handler = ocp.PyTreeCheckpointHandler()
     return handler.metadata(epath.Path((folder / "state").absolute())).tree
   except Exception as error:  # whatever tensorstore makes of damaged bytes
-    raise Damaged(f"{folder}/state: {_first_line(error)}") from error
+    raise Damaged(_why(folder, error)) from error
 
 
 def _host_arrays(folder, saved, leaves):
@@ -203,7 +205,7 @@ def _host_arrays(folder, saved, leaves):
       for path, x in arrays.items()
     }
   except Exception as error:  # whatever tensorstore makes of damaged bytes
-    raise Damaged(f"{folder}/state: {_first_line(error)}") from error
+    raise Damaged(_why(folder, error)) from error
   if wrong := fingerprint.first_mismatch(leaves, table):
     raise Damaged(f"{folder}: the values of {wrong[0]!r} are not those that were saved")
   return arrays
@@ -257,7 +259,7 @@ def together(folder):
   except Damaged as error:
     damage = error
   except Exception as error:  # whatever tensorstore makes of damaged bytes
-    damage = Damaged(f"{folder}/state: {_first_line(error)}")
+    damage = Damaged(_why(folder, error))
     damage.__cause__ = error
   if distributed.any_of(damage is not None):
     raise damage or Damaged(f"{folder}: another process cannot read its part")
@@ -267,11 +269,14 @@ def _compare(folder, leaves, found):
   try:
     table = fingerprint.table(found)
   except (TypeError, ValueError, AttributeError) as error:  # a leaf that is no array
-    raise Damaged(f"{folder}/state: {_first_line(error)}") from error
+    raise Damaged(_why(folder, error)) from error
   if wrong := fingerprint.first_mismatch(leaves, table):
     raise Damaged(f"{folder}: the values of {wrong[0]!r} are not those that were saved")
 
 
-def _first_line(error):
+def _why(folder, error):
+  """A sentence of ours where a file lacks bytes, else the first of the error."""
+  if fault := array_files.first_fault(folder / "state"):
+    return fault
   text = str(error).partition("See full TensorStore details")[0]
-  return f"{type(error).__name__}: {' '.join(text.split())[:200]}"
+  return f"{folder}/state: {type(error).__name__}: {' '.join(text.split())[:200]}"

@@ -6,6 +6,7 @@ checks and the comparison at resume follow.
 """
 
 import dataclasses
+import re
 
 from input_pipeline.examples import VIEWS
 from input_pipeline.templates import TEMPLATES
@@ -15,6 +16,7 @@ from miras_jax.parallel.mesh import AXES
 
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("linear", "cosine", "constant")
+EXTENSIONS = ("stretch", "hold", "rewarm")
 FOCAL_FORMS = ("mask", "published")
 BOUNDARY_FORMS = ("probabilities", "published")
 
@@ -152,6 +154,19 @@ class OptimConfig:
     "linear", "how the rate falls to 0 after the warm-up", choices=SCHEDULES
   )
   warmup_steps: int = setting(100, "number of steps until the highest rate", least=0)
+  extend: str = setting(
+    "stretch",
+    "how a run goes on that gets more steps: stretch its schedule, hold the last rate"
+    " (a tenth of the highest at least), or rewarm and fall to 0 again",
+    choices=EXTENSIONS,
+    may_change=True,
+  )
+  extended: str = setting(
+    "",
+    "noted by the run itself: the steps where its schedules ended, and how each went"
+    ' on, e.g. "1000:hold,1500:rewarm"',
+    may_change=True,
+  )
   b1: float = setting(0.9, "AdamW's decay of the first moment", least=0, below=1)
   b2: float = setting(0.95, "AdamW's decay of the second moment", least=0, below=1)
   weight_decay: float = setting(0.0, "decay of matrices", least=0)
@@ -165,6 +180,31 @@ class OptimConfig:
 
   def __post_init__(self):
     check(self, "optim.")
+    ends = [end for end, _ in self.extensions]
+    if ends != sorted(set(ends)):
+      raise UserError(f"optim.extended={self.extended!r}: want ends that ascend")
+
+  @property
+  def extensions(self) -> list[tuple[int, str]]:
+    """[(step at which a schedule ended, "hold" or "rewarm")] of `extended`."""
+    found = []
+    for item in filter(None, self.extended.split(",")):
+      end, _, form = item.partition(":")
+      if not re.fullmatch("[1-9][0-9]{0,11}", end) or form not in EXTENSIONS[1:]:
+        raise UserError(
+          f"optim.extended={self.extended!r}: want STEP:hold or STEP:rewarm, joined by"
+          " commas"
+        )
+      found.append((int(end), form))
+    return found
+
+  def with_extension(self, saved: "OptimConfig", old: int, new: int) -> "OptimConfig":
+    """These settings in a run that had those of `saved` and `old` steps, now `new`."""
+    parts = [part for part in saved.extensions if part[0] < min(old, new)]
+    if new > old and self.extend != "stretch":
+      parts.append((old, self.extend))
+    noted = ",".join(f"{end}:{form}" for end, form in parts)
+    return dataclasses.replace(self, extended=noted)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ files hold beside (buffers, text towers) stands there too, shortened.
 import io
 import json
 import pathlib
-import shutil
 import string
 
 import numpy as np
@@ -45,18 +44,15 @@ def write(dst, size, *, seed=0):
   Raises UserError when `dst` holds something or cannot be written.
   """
   dst, cfg = pathlib.Path(dst), VARIANTS[size]
-  stream.check_free(dst)
-  partial = stream.partial_folder(dst)
-  shutil.rmtree(partial, ignore_errors=True)
-  flat = _numbers(expected_shapes(cfg), seed)
-  try:
-    for part in (_vicuna, _clip, _convnext, _sam):
-      part(partial, cfg, flat)
-    if dst.is_dir():
-      dst.rmdir()  # checked to be empty
-    partial.rename(dst)
-  except OSError as error:
-    raise UserError(f"{dst}: cannot be written: {error.strerror or error}") from None
+  with stream.hold_partial(dst) as partial:
+    try:
+      stream.empty(partial)
+      flat = _numbers(expected_shapes(cfg), seed)
+      for part in (_vicuna, _clip, _convnext, _sam):
+        part(partial, cfg, flat)
+      stream.appear(partial, dst)
+    except OSError as error:
+      raise UserError(f"{dst}: cannot be written: {error.strerror or error}") from None
 
 
 def _numbers(shapes, seed):

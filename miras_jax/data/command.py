@@ -29,8 +29,9 @@ _EXAMPLES = {
 }
 _LAYOUT = """A data set is a folder with train.json, val.json, ... (lists of {img_id,
 dialogue, focus}), photographs in images/ or <split>/ and labelme files in masks/ or
-<split>/masks/. Photographs are read as stored, without EXIF rotation, and may have 50
-million pixels. A record equal to an earlier one is kept, with a warning."""
+<split>/masks/. Photographs are turned as their EXIF orientation says, unless the size
+in the annotation is that of the stored pixels alone, and may have 120 million pixels. A
+record equal to an earlier one is kept, with a warning."""
 _CACHE = """Takes the --config.a.b=VALUE of the run that will read it. Run again after a
 kill, it goes on; with several processes each writes files of its own. What is cached:
 sam_features when SAM's image encoder is frozen, image_tokens when CLIP, ConvNeXt, patch
@@ -39,7 +40,12 @@ mining and projector all are."""
 
 def main(argv=None):
   """Runs `miras data ...`; returns the exit status, raises UserError."""
-  argv, fields = config_file.split_fields(sys.argv[1:] if argv is None else argv)
+  argv = sys.argv[1:] if argv is None else list(argv)
+  if argv[:1] == ["build"]:
+    from miras_jax.data import build  # its options depend on the data set
+
+    return build.main(argv[1:])
+  argv, fields = config_file.split_fields(argv)
   args = _parser().parse_args(argv)
   if fields and args.command != "cache":
     name = f"--config.{fields[0][0]}"
@@ -57,6 +63,7 @@ def _parser():
   commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
   _add_synth(commands)
   _add_cache(commands)
+  commands.add_parser("build", help="turn a published or own data set into ArrayRecord")
   check = _add(commands, "check", run_check, "print every defect, exit 1 if any")
   stats = _add(commands, "stats", run_stats, "count what is there")
   show = _add(commands, "show", run_show, "draw one record with masks and dialogue")
@@ -130,29 +137,9 @@ def run_synth(args):
 
 def run_check(args):
   """Prints problems, warnings and a summary line; 1 if there was a problem."""
-  problems, warnings, image_ids, records = [], [], set(), 0
-  for split in _splits(args):
-    try:
-      dataset = _open(args, split)
-    except RecordError as e:
-      problems.append(str(e))
-      continue
-    warnings += map(str, dataset.notes())
-    for i in _progress(dataset, f"checking {split}"):
-      defects, notes = dataset.examine(i)
-      problems += map(str, defects)
-      warnings += map(str, notes)
-    records += len(dataset)
-    image_ids.update(filter(None, dataset.image_ids))
-  for line in problems:
-    print(line)
-  for line in warnings:
-    print(f"warning: {line}")
-  print(
-    f"{records} records, {len(image_ids)} images, {len(problems)} problems, "
-    f"{len(warnings)} warnings"
-  )
-  return 1 if problems else 0
+  from miras_jax.data import check
+
+  return check.run(args)
 
 
 def run_stats(args):
@@ -221,10 +208,10 @@ def split_stats(dataset):
 
 
 def _splits(args) -> list[str]:
-  """The splits that `check` and `stats` go through.
+  """The splits that `stats` goes through.
 
-  Raises UserError for anything but PRIST's layout: the two look at what only its reader
-  knows of a list (`PristDataset`: entries, examine, notes, ambiguous).
+  Raises UserError for anything but PRIST's layout: it looks at what only its reader
+  knows of a list (`PristDataset`: entries, ambiguous).
   """
   scheme, place = resolve(args.dir)
   if scheme != "prist":

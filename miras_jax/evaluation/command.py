@@ -30,12 +30,12 @@ from input_pipeline.open_source import open_source
 from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
 from miras_jax.evaluation import report
-from miras_jax.evaluation.evaluate import MOST_MASKS, Options, evaluate, read_records
+from miras_jax.evaluation.evaluate import MOST_MASKS, Options, evaluate
+from miras_jax.evaluation.records import read_records
 from miras_jax.inference.load import open_checkpoint, read_config
 from miras_jax.options import Parser
 
 PREDICTIONS = "predictions.jsonl"
-HEADLINE = ("ciou", "giou", "precision_micro", "recall_micro", "f1_micro", "seg_rate")
 
 
 def main(argv):
@@ -48,25 +48,26 @@ def main(argv):
     raise UserError(f"--seed={args.seed} must be at least 0")
   out = _make_folder(args.out)
   source = _open_data(args)
-  records, defects = read_records(source, args.limit, shown=args.data)
+  found = read_records(source, args.limit, shown=args.data)
   loaded = open_checkpoint(args.checkpoint)
   options = Options(
     history=args.history,
-    batch_size=min(args.batch_size, len(records)),
+    batch_size=min(args.batch_size, len(found.records)),
     max_new_tokens=args.max_new_tokens,
     controls=not args.no_controls,
     seed=args.seed,
   )
   start = time.perf_counter()
   with open(out / PREDICTIONS, "w", encoding="utf-8") as lines:
-    evaluation = evaluate(loaded, records, options, functools.partial(_append, lines))
+    write_line = functools.partial(_append, lines)
+    evaluation = evaluate(loaded, found.records, options, write_line, found.image_of)
   result = evaluation.result | {
     "config": json.loads(loaded.config.to_json()),
     "data": {"dir": str(args.data), "split": args.split} | evaluation.result["data"],
     "checkpoint": str(args.checkpoint),
     "step": loaded.step,
   }
-  result["data"] |= {"defective": [str(p) for p in defects]}
+  result["data"] |= {"defective": [str(p) for p in found.problems]}
   write(out, result, evaluation, args.examples, options.seed, loaded.log)
   _print_summary(result, out, time.perf_counter() - start)
   return 0
@@ -152,7 +153,7 @@ def _print_summary(result, out, seconds):
     print(f"left out, since they could not be scored: {len(failed)}")
   if count := data["more_masks_than_room"]:
     print(f"{count} conversations with more than {MOST_MASKS} [SEG]: scored as empty")
-  rows = [(name, result["metrics"][name]) for name in HEADLINE]
+  rows = [(name, result["metrics"][name]) for name in report.HEADLINE]
   rows += [("ciou, teacher-forced", result["teacher_forced"]["ciou"])]
   rows += [
     (f"ciou, {name.replace('_', ' ')}", table["ciou"])

@@ -12,8 +12,6 @@ import tqdm
 
 from input_pipeline import examples, image_ops
 from input_pipeline.conversation import count_segs
-from input_pipeline.records import RecordError
-from input_pipeline.source import Source
 from miras_jax import drawing
 from miras_jax.errors import UserError
 from miras_jax.evaluation import controls, kept, metrics, scoring, text_metrics
@@ -36,27 +34,6 @@ class Options:
   seed: int = 0
 
 
-def read_records(source: Source, limit=None, *, shown) -> tuple[list, list]:
-  """(records, problems): a defective record is named, counted and left out.
-
-  limit: of sound records. shown: what the user called the data set. Raises UserError
-  where no record is sound.
-  """
-  records, problems = [], []
-  for i in range(len(source)):
-    if limit is not None and len(records) == limit:
-      break
-    record = source.load(i)
-    if isinstance(record, RecordError):
-      problems.append(record.problem)
-      print(f"{record.problem} (left out)", file=sys.stderr)
-    else:
-      records.append(record)
-  if not records:
-    raise UserError(f"{shown}: no usable record in {source.file}")
-  return records, problems
-
-
 @dataclasses.dataclass
 class Evaluation:
   """What `evaluate` gives: the object of metrics.json without config and checkpoint,
@@ -67,15 +44,16 @@ class Evaluation:
   example: object
 
 
-def evaluate(loaded, records, options, write=lambda line: None):
+def evaluate(loaded, records, options, write=lambda line: None, image_of=None):
   """Scores `records` (SegConversation) by every metric -> Evaluation.
 
+  image_of(i): the encoded image of record i, where the records do not hold it.
   write: gets each line of predictions.jsonl as soon as there is one, in any order. A
   record that cannot be scored is named, counted (`data.failed`) and left out. Raises
   UserError where that is every one.
   """
   loaded, too_many = with_room(loaded, records)
-  views = ImageViews(records, loaded.data)
+  views = ImageViews(records, loaded.data, image_of)
   runner = rollout.Rollout(
     loaded,
     loaded.generator(options.max_new_tokens),
@@ -122,7 +100,11 @@ def evaluate(loaded, records, options, write=lambda line: None):
     | plan.counts,
   }
   lines = [scored.lines[i] for i in sound]
-  example = functools.partial(_example, good, lines, masks.of, sound)
+
+  def example(i):
+    masks_of = {name: found[sound[i]] for name, found in masks.of.items()}
+    return _example(good[i], lines[i], masks_of, views.image(sound[i]))
+
   return Evaluation(result, lines, example)
 
 
@@ -146,10 +128,12 @@ class ImageViews:
   """Function from a record's index to the views of its image, the latest ones kept.
 
   An image that cannot be read any more is a blank one: `problem(i)` says why.
+  image_of(i): the encoded image of record i, by default what the record holds.
   """
 
-  def __init__(self, records, data):
+  def __init__(self, records, data, image_of=None):
     self._records, self._data = records, data
+    self.image = image_of or (lambda i: records[i].image)
     self._first, self._geometry, self._problems = {}, {}, {}
     for i, record in enumerate(records):
       self._first.setdefault(controls.image_key(record), i)
@@ -175,7 +159,7 @@ class ImageViews:
 
   def _make(self, place):
     try:
-      views = examples.make_views(self._records[place].image, self._data)
+      views = examples.make_views(self.image(place), self._data)
     except (UserError, ValueError, MemoryError) as error:
       self._problems[place] = str(error) or type(error).__name__
       views = self._blank()
@@ -218,14 +202,12 @@ def spoken(record, data):
   ]
 
 
-def _example(records, lines, masks_of, places, i):
-  """Line i as a `drawing.Example`: target, prediction and the controls' masks."""
-  record, line = records[i], lines[i]
-  image_HWC = image_ops.decode_image(record.image)
+def _example(record, line, masks_of, image):
+  """A line as a `drawing.Example`: target, prediction and the controls' masks."""
+  image_HWC = image_ops.decode_image(image)
   pairs = {
     name: [
-      kept.pair(rle, true)
-      for rle, (_, true) in zip(masks[places[i]], record.targets, strict=True)
+      kept.pair(rle, true) for rle, (_, true) in zip(masks, record.targets, strict=True)
     ]
     for name, masks in masks_of.items()
   }

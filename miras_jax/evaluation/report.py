@@ -46,7 +46,15 @@ CONTROLS = {
   "swapped_image": "the same conversation about another image",
 }
 # fmt: on
-HEADLINE = ("ciou", "giou", "f1_micro", "p@0.5", "seg_rate")
+HEADLINE = (
+  "ciou",
+  "giou",
+  "p@0.5",
+  "precision_micro",
+  "recall_micro",
+  "f1_micro",
+  "seg_rate",
+)  # fmt: skip
 TERMS = ("token_ce", "mask_bce", "dice", "focal", "boundary")
 MOST_CURVES = 100
 LARGEST_DRAWN = 1e100  # what plots can scale

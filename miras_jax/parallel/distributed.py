@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import json
 import os
-import signal
+import sys
 import threading
 
 import jax
@@ -22,10 +22,10 @@ from miras_jax.errors import UserError
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Launchers that jax.distributed.initialize() reads itself: how many tasks they started.
 LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
-# What asks a run to save and end.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A process that fails ends within this; the others then learn of it.
 SHUTDOWN_S = 10
+# What jax waits longer than we do for processes that do not come.
+GRACE_S = 60
 
 
 def start(cfg, environ=None) -> None:
@@ -36,22 +36,44 @@ def start(cfg, environ=None) -> None:
   where = address(cfg, os.environ if environ is None else environ)
   if where is None or jax.distributed.is_initialized():
     return
-  # Installs a SIGTERM handler that tells every process: see StopSignal.
+  # Installs a SIGTERM handler that tells every process: see stop_signal.py.
   jax.config.update("jax_enable_preemption_service", True)
+  # jax ends a process that waits too long by an abort with a stack: we are earlier.
+  waiting = threading.Timer(cfg.join_s, _give_up, (where, cfg.join_s))
+  waiting.daemon = True
+  waiting.start()
   try:
     jax.distributed.initialize(
       **where,
-      initialization_timeout=cfg.join_s,
+      initialization_timeout=cfg.join_s + GRACE_S,
       heartbeat_timeout_seconds=cfg.heartbeat_s,
       shutdown_timeout_seconds=SHUTDOWN_S,
     )
   except (RuntimeError, ValueError, TypeError) as error:
     text = " ".join(str(error).split())[:200]
-    raise UserError(
-      f"cannot join the other processes ({where or 'detected by jax'}): {text}; set"
-      " --config.distributed.coordinator=HOST:PORT, .processes and .process, or"
-      " --config.distributed.coordinator=off"
-    ) from error
+    raise UserError(_cannot_join(where, text)) from error
+  finally:
+    waiting.cancel()
+
+
+def _give_up(where, seconds):
+  """Ends this process, whose main thread is inside jax, in one line."""
+  wanted = (
+    "the others have not all come"
+    if where.get("process_id") == 0
+    else ("process 0 does not answer, or not all have come")
+  )
+  text = _cannot_join(where, f"{wanted} within {seconds} s (distributed.join_s)")
+  print(f"error: {text}", file=sys.stderr, flush=True)
+  os._exit(1)
+
+
+def _cannot_join(where, why):
+  return (
+    f"cannot join the other processes ({where or 'detected by jax'}): {why}; set"
+    " --config.distributed.coordinator=HOST:PORT, .processes and .process, or"
+    " --config.distributed.coordinator=off"
+  )
 
 
 def address(cfg, environ):
@@ -182,44 +204,3 @@ def _gather(text):
   padded[: len(text)] = np.frombuffer(text, np.uint8)
   rows = multihost_utils.process_allgather(padded)
   return [bytes(row[:size]) for row, size in zip(rows, sizes, strict=True)]
-
-
-class StopSignal(threading.Event):
-  """Whether to stop after this step: one of SIGNALS came, to this process or another.
-
-  Used as a context manager; `stop(step)` is asked once a step, with the same steps in
-  every process, and is then True at the same step in all of them. `name` is that of the
-  signal. A second Ctrl-C ends the process at once.
-  """
-
-  name = "SIGTERM"
-
-  def __enter__(self):
-    self._before = {}
-    if threading.current_thread() is not threading.main_thread():
-      return self
-    for number in SIGNALS:
-      # With several processes jax has a handler of SIGTERM that tells the others.
-      if number == signal.SIGTERM and jax.process_count() > 1:
-        continue
-      if signal.getsignal(number) != signal.SIG_IGN:  # nohup
-        self._before[number] = signal.signal(number, self._heard)
-    return self
-
-  def __exit__(self, *_):
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-
-  def _heard(self, number, _frame):
-    if self.is_set() and number == signal.SIGINT:
-      raise KeyboardInterrupt
-    self.name = signal.Signals(number).name
-    if jax.process_count() > 1:
-      os.kill(os.getpid(), signal.SIGTERM)
-      return
-    self.set()
-
-  def __call__(self, step):
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-      self.set()
-    return self.is_set()

@@ -32,7 +32,7 @@ def resolve(cfg, num_devices) -> dict[str, int]:
     return sizes
   raise UserError(
     f"mesh {_text(sizes)} does not fit {num_devices} device(s); this fits:"
-    f" {_text(_proposal(sizes, num_devices))}"
+    f" {_options(_proposal(sizes, num_devices))}"
   )
 
 
@@ -140,6 +140,10 @@ def _proposal(sizes, num_devices):
   return {"dcn_data": kept["dcn_data"], "data": left} | {
     name: kept[name] for name in ("fsdp", "tensor", "sequence")
   }
+
+
+def _options(sizes):
+  return " ".join(f"--config.mesh.{name}={size}" for name, size in sizes.items())
 
 
 def _text(sizes):

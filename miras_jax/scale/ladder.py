@@ -24,6 +24,7 @@ from miras_jax import logs
 from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
 from miras_jax.evaluation import evaluate
+from miras_jax.evaluation.records import read_records
 from miras_jax.inference.load import open_checkpoint
 from miras_jax.models import flops
 from miras_jax.scale import power_law
@@ -177,9 +178,11 @@ def score(folder, data):
   loaded = open_checkpoint(folder.path)
   total, terms = held_out_loss(loaded, data.split_eval)
   source = task.open_split(data, data.split_eval)
-  records, _ = evaluate.read_records(source, HELD_OUT, shown=data.dir)
-  options = evaluate.Options(controls=False, batch_size=min(64, len(records)))
-  scores = evaluate.evaluate(loaded, records, options).result
+  found = read_records(source, HELD_OUT, shown=data.dir)
+  options = evaluate.Options(controls=False, batch_size=min(64, len(found.records)))
+  scores = evaluate.evaluate(
+    loaded, found.records, options, image_of=found.image_of
+  ).result
   return {
     "parameters": sum(x.size for x in jax.tree.leaves(loaded.params)),
     "loss": total,

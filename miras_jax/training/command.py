@@ -10,11 +10,15 @@
 --config.model.overrides.PART.FIELD=VALUE   a size of the model (config/model.py)
 --profile=STEP:COUNT      writes a trace of so many steps to WORKDIR/profile
 
+A finished run goes on with more --config.steps, at the rate that --config.optim.extend
+says.
+
 SIGTERM, SIGHUP and Ctrl-C save and end with status 0; a second Ctrl-C ends at once.
 With several processes every one runs the same command; how they find each other is in
 miras_jax/parallel/distributed.py.
 """
 
+import dataclasses
 import math
 import shutil
 
@@ -29,7 +33,7 @@ from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import attention_support
 from miras_jax.options import Parser
-from miras_jax.parallel import distributed
+from miras_jax.parallel import distributed, stop_signal
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.training import init_from, initial_state, loop, meters, optim
 from miras_jax.training.task import make_task
@@ -37,6 +41,15 @@ from miras_jax.training.task import make_task
 
 def main(argv) -> int:
   """`miras train ...`; see the module's head."""
+  try:
+    with stop_signal.ends_at_once():
+      return _main(argv)
+  except stop_signal.Stopped as stopped:
+    print(f"stopped by {stopped}; nothing new to save")
+    return 0
+
+
+def _main(argv):
   config, folder, profile = parse(argv)
   logs.to_stderr()
   distributed.start(config.distributed)
@@ -65,7 +78,8 @@ def _run(config, folder, profile):
   if done >= config.steps and _is_whole(folder.step(done)):
     loop.say(
       f"{folder.path} is already trained to step {done};"
-      f" --config.steps={2 * done} would train on"
+      f" --config.steps={2 * done} would train on, at the rate that"
+      " --config.optim.extend says"
     )
     return 0
   if not done:
@@ -148,19 +162,28 @@ def _compare_folder(config, folder):
       f"{folder.path} was trained {was}, this config says {new!r}; take another"
       f" --workdir, or {keep}"
     )
+  optim_config = config.optim.with_extension(saved.optim, saved.steps, config.steps)
+  config = dataclasses.replace(config, optim=optim_config)
   _tell_rates(folder, saved, config, steps[-1])
   return config, steps[-1]
 
 
 def _tell_rates(folder, saved, config, step):
-  """Says what another number of steps makes of the rate: the schedule is stretched."""
-  before, after = (
-    float(optim.make_schedule(c.optim, c.steps)(step)) for c in (saved, config)
-  )
-  if saved.steps != config.steps and not math.isclose(before, after, rel_tol=1e-3):
+  """Says what another number of steps makes of the rate."""
+  if saved.steps == config.steps:
+    return
+  rates = [float(optim.make_schedule(c.optim, c.steps)(step)) for c in (saved, config)]
+  if config.optim.extended != saved.optim.extended:
+    logs.log.warning(
+      "steps=%d was %d: optim.extend=%s from step %d on, where the rate is %.3g",
+      config.steps, saved.steps, config.optim.extend, saved.steps,
+      float(optim.make_schedule(config.optim, config.steps)(saved.steps)),
+    )  # fmt: skip
+  elif not math.isclose(*rates, rel_tol=1e-3):
     logs.log.warning(
       "steps=%d was %d: the schedule is stretched, the rate at step %d is %.3g instead"
-      " of %.3g; to train on at a rate of your choice, start another --workdir with"
+      " of %.3g; --config.optim.extend=hold goes on at the last rate, rewarm warms up"
+      " again; for a rate of your choice start another --workdir with"
       " --config.init_from=%s",
-      config.steps, saved.steps, step, after, before, folder.path,
+      config.steps, saved.steps, step, rates[1], rates[0], folder.path,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from miras_jax import logs
 from miras_jax.checkpoint import disk_full, workdir
 from miras_jax.checkpoint.store import Checkpoints
 from miras_jax.errors import UserError
-from miras_jax.parallel import distributed, sharding
+from miras_jax.parallel import distributed, sharding, stop_signal
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel.compiled import Program
 from miras_jax.training import anomalies, features, initial_state, meters
@@ -29,7 +29,7 @@ def train(task, folder, mesh, *, profile=None) -> int:
   config = task.config
   distributed.require_same("data", task.batches.get_state())
   # Listens from here on: a signal in a long restore or compile stops before a step.
-  listen = distributed.StopSignal()
+  listen = stop_signal.StopSignal()
   save = Checkpoints(folder.path, keep=config.keep, tokenizer=task.tokenizer)
   with listen as stop, jax.set_mesh(mesh), save as checkpoints:
     shapes, parts = make_plan(task, mesh)
@@ -102,7 +102,8 @@ class _Loop:
       return step
     consumed = self.batches.get_state()
     batch, notes = self._next()
-    train_program, probe_program = self._compile(state, batch)
+    with stop.during("the compile"):
+      train_program, probe_program = self._compile(state, batch)
     self.checkpoints.prepare(state)
     self.meters.begin()
     while step < config.steps and not stop(step):

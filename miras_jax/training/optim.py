@@ -8,9 +8,32 @@ from optax.contrib import MuonDimensionNumbers, muon
 DECAYED = ("kernel", "lora_a", "lora_b")
 
 
+HELD = 0.1  # of the highest rate: what `extend=hold` holds at least
+
+
 def make_schedule(cfg, steps, peak=None):
-  """Rate at update 0, 1, ...: linear warm-up to `peak` (`cfg.lr`), 0 at `steps`."""
+  """Rate at update 0, 1, ...: linear warm-up to `peak` (`cfg.lr`), 0 at `steps`.
+
+  Where the run was extended (`cfg.extended`), each part ends where the next begins:
+  hold   the rate of the update before, `HELD` of the highest where that is less
+  rewarm from the rate of the update before up to the highest, then down to 0
+  """
   peak = cfg.lr if peak is None else peak
+  parts = [(end, form) for end, form in cfg.extensions if end < steps]
+  ends = [end for end, _ in parts] + [steps]
+  schedule = _part(cfg, ends[0], peak)
+  for (start, form), end in zip(parts, ends[1:], strict=True):
+    last = float(schedule(start - 1))
+    if form == "hold":
+      follow = optax.constant_schedule(max(last, HELD * peak))
+    else:
+      follow = _part(cfg, end - start, peak, last)
+    schedule = optax.join_schedules([schedule, follow], [start])
+  return schedule
+
+
+def _part(cfg, steps, peak, start=0.0):
+  """Warm-up from above `start` to `peak`, then down to 0 at `steps`."""
   warmup = min(cfg.warmup_steps, max(steps - 1, 0))
   rest = max(steps - warmup, 1)
   down = {
@@ -20,8 +43,9 @@ def make_schedule(cfg, steps, peak=None):
   }[cfg.schedule]()
   if not warmup:
     return down
-  # Starts at lr / warmup, not 0: the first update is not thrown away.
-  up = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
+  # Not from `start` itself, which may be 0: the first update is not thrown away.
+  first = start + (peak - start) / warmup
+  up = optax.linear_schedule(first, peak, max(warmup - 1, 1))
   return optax.join_schedules([up, down], [warmup])
 
 

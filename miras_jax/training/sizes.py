@@ -1,7 +1,8 @@
-"""How long rows have to be: the tokens of every record, counted once a run.
+"""How long rows have to be, and which conversations share one: found once a run.
 
-The first process counts and writes WORKDIR/sizes/; the others read it, and so does
-every later start of the run.
+The first process counts and writes WORKDIR/sizes/; the others map what it wrote, and so
+does every later start of the run, which takes the same time and memory for any number
+of records.
 """
 
 import hashlib
@@ -10,9 +11,11 @@ import math
 import pathlib
 from typing import NamedTuple
 
+import numpy as np
+
 from input_pipeline import packing
-from input_pipeline.source import Size, Source
-from miras_jax.checkpoint import workdir
+from input_pipeline.compact import Rows, Sizes
+from input_pipeline.source import Source
 from miras_jax.errors import UserError
 from miras_jax.logs import log
 from miras_jax.parallel import distributed
@@ -26,11 +29,47 @@ OUTLIER, NEARLY_ALL = 4, 0.99
 DEFECTIVE = 0.1  # a share of records past this is said at the start
 
 
+class Kept(NamedTuple):
+  """Arrays by what they depend on, in a folder; without one they are made each time."""
+
+  folder: pathlib.Path | None
+  key: tuple
+
+  def array(self, name: tuple, count: int | None, make) -> np.ndarray:
+    """`make()`, or what an earlier call with the same name made, mapped.
+
+    count: the number of rows that it must have; None: any.
+    """
+    if self.folder is None:
+      return make()
+    key = json.dumps([*self.key, *name])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    path = self.folder / "sizes" / f"{digest}.npy"
+    if distributed.is_first() and _read(path, count) is None:
+      _write(path, make())
+    distributed.barrier("sizes")
+    array = _read(path, count)
+    # Another host may not see the folder: it counts for itself.
+    return make() if array is None else array
+
+
 class Measured(NamedTuple):
   """A source and the Size of each of its records; None for one that is defective."""
 
   source: Source
-  sizes: tuple
+  sizes: Sizes
+  kept: Kept
+
+  def grouped(self, source: Source, sizes: Sizes, **limits) -> Rows:
+    """`packing.group` of this source, or of a part of this mixture."""
+
+    def make():
+      rows = packing.group(source.image_ids, sizes, **limits)
+      return np.concatenate([rows.members.astype(np.int64), rows.ends])
+
+    name = ("rows", source.fingerprint(), limits)
+    both = self.kept.array(name, None, make)
+    return Rows(both[: len(sizes)], both[len(sizes) :])
 
 
 def measure(source: Source, tokenizer, options: dict, folder=None) -> Measured:
@@ -38,12 +77,15 @@ def measure(source: Source, tokenizer, options: dict, folder=None) -> Measured:
 
   options: `DataConfig.text_options()`. folder: of a run that keeps what was counted.
   """
-  if folder is None:
-    sizes = source.sizes(tokenizer, options)
-  else:
-    sizes = _kept(source, tokenizer, options, pathlib.Path(folder))
+  key = (source.fingerprint(), tokenizer.fingerprint(), options)
+  kept = Kept(folder and pathlib.Path(folder), key)
+
+  def make():
+    return Sizes.of(source.sizes(tokenizer, options)).array
+
+  sizes = Sizes(kept.array(("sizes",), source.num_records(), make))
   _tell_defects(source, sizes)
-  return Measured(source, sizes)
+  return Measured(source, sizes, kept)
 
 
 def room(parts, pack: int, max_masks: int) -> int:
@@ -55,36 +97,35 @@ def room(parts, pack: int, max_masks: int) -> int:
   """
   limits = {"limit": pack, "max_len": UNLIMITED, "max_masks": max_masks}
   needed = 1
-  for source, sizes in parts:
-    rows = packing.group(source.image_ids, sizes, **limits)
-    lengths = packing.lengths(rows, sizes) or [1]
+  for part in parts:
     if pack == 1:
-      needed = max(needed, _longest(lengths))
+      needed = max(needed, _longest(np.sort(part.sizes.lengths)))
     else:
+      lengths = part.grouped(part.source, part.sizes, **limits).lengths(part.sizes)
       needed = max(needed, lengths[math.ceil(PACKED_WHOLE * len(lengths)) - 1])
-  return -(-needed // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+  return -(-int(needed) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
 def tell_cut(parts, length: int) -> None:
   """Says how many conversations do not fit a row of `length` tokens."""
-  for source, sizes in parts:
-    lengths = [size.prefix + size.talk for size in sizes if size is not None]
-    if long := [n for n in lengths if n > length]:
+  for part in parts:
+    lengths = part.sizes.lengths
+    if long := int((lengths > length).sum()):
       log.warning(
         "%s: %d of %d conversations are longer than a row of %d tokens (the longest"
         " has %d) and lose their oldest rounds, or all; --config.data.max_len=N sets"
-        " the row", source.file, len(long), len(lengths), length, max(long),
+        " the row", part.source.file, long, len(lengths), length, lengths.max(),
       )  # fmt: skip
 
 
 def _longest(lengths):
   """The last of ascending lengths that is no outlier."""
   usual = lengths[math.ceil(NEARLY_ALL * len(lengths)) - 1]
-  return max(n for n in lengths if n <= OUTLIER * usual)
+  return lengths[lengths <= OUTLIER * usual][-1]
 
 
 def _tell_defects(source, sizes):
-  defects = sum(size is None for size in sizes)
+  defects = len(sizes) - len(sizes.lengths)
   if defects == len(sizes):
     raise UserError(
       f"{source.file}: all {len(sizes)} records are defective; `miras data check` names"
@@ -97,24 +138,19 @@ def _tell_defects(source, sizes):
     )  # fmt: skip
 
 
-def _kept(source, tokenizer, options, folder):
-  key = json.dumps([source.fingerprint(), tokenizer.fingerprint(), options])
-  name = hashlib.sha256(key.encode()).hexdigest()[:16]
-  path = folder / "sizes" / f"{name}.json"
-  if distributed.is_first() and _read(path, len(source)) is None:
-    sizes = source.sizes(tokenizer, options)
-    workdir.write_atomically(path, json.dumps(sizes) + "\n")
-  distributed.barrier("sizes")
-  sizes = _read(path, len(source))
-  # Another host may not see the folder: it counts for itself.
-  return source.sizes(tokenizer, options) if sizes is None else sizes
+def _write(path, array):
+  """The whole array or none."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  half = path.with_suffix(".tmp")
+  with open(half, "wb") as file:
+    np.save(file, array)
+  half.rename(path)
 
 
 def _read(path, count):
-  """The sizes in a file, or None where they are not there or not whole."""
+  """The mapped array of a file, or None where it is not there or not whole."""
   try:
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    sizes = tuple(row and Size(*row) for row in rows)
-  except (OSError, ValueError, TypeError):
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+  except (OSError, ValueError, EOFError):
     return None
-  return sizes if len(sizes) == count else None
+  return array if count is None or len(array) == count else None

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import os
+import shlex
 import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ from input_pipeline import packing
 from input_pipeline.conversation import plain_texts
 from input_pipeline.examples import DataConfig
 from input_pipeline.feature_cache import FeatureCache
-from input_pipeline.open_source import open_source
+from input_pipeline.open_source import DEFAULT, open_source, resolve
 from input_pipeline.pipeline import Pipeline, make_pipeline
 from input_pipeline.source import Source
 from input_pipeline.subset import first_records
@@ -136,6 +138,12 @@ def open_split(data, split) -> Source:
       "data.dir is empty: name a data set with --config.data.dir=DIR"
       " (miras data synth --out=DIR makes one)"
     )
+  scheme, place = resolve(data.dir)
+  if scheme == DEFAULT and not os.path.isdir(place):
+    raise UserError(
+      f"data.dir={data.dir}: no such data folder; name yours with --config.data.dir=DIR"
+      f" (miras data synth --out={shlex.quote(place)} makes one)"
+    )
   return open_source(
     data.dir,
     split,
@@ -212,10 +220,10 @@ def open_batches(
 ) -> Pipeline:
   """Iterator of this host's batches: for ever when shuffled, else one pass."""
   cfg, limit = pipeline_config(config), config.data.pack
-  source, lengths = measured
+  source = measured.source
   if limit > 1:
     limits = {"limit": limit, "max_len": cfg.max_len, "max_masks": cfg.max_masks}
-    source = packing.pack(source, lengths, **limits)
+    source = packing.pack(source, measured.sizes, grouped=measured.grouped, **limits)
   batches = make_pipeline(
     source,
     tokenizer,

@@ -1,5 +1,6 @@
 """`miras convert` takes nothing in silence: it uses, compares or names it."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -278,6 +279,37 @@ def test_a_second_convert_into_a_folder_says_who_holds_it(tmp_path, whole):
   finally:
     other.communicate()
   convert([whole], dst)
+
+
+def test_a_second_stand_in_into_a_folder_leaves_the_first_alone(tmp_path):
+  partial = stream.partial_folder(tmp_path / "o")
+  partial.mkdir()
+  (partial / "sam.pth").touch()
+  with lock.hold(partial, "miras convert"):
+    with pytest.raises(UserError, match="in use by `miras convert`"):
+      command.main(["--stand-in=tiny", f"--dst={tmp_path / 'o'}"])
+    assert (partial / "sam.pth").exists()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_convert_whose_folder_another_one_just_wrote_says_so(
+  tmp_path, whole, moment, monkeypatch
+):
+  """The other one ends before, or after, this one has opened the lock's file."""
+  dst, hold = tmp_path / "o", lock.hold
+
+  def ends(folder, text):
+    (folder / stream.MANIFEST).touch()
+    if moment == "before":
+      folder.rename(dst)
+    with hold(folder, text):
+      folder.rename(dst)
+      yield
+
+  monkeypatch.setattr(lock, "hold", contextlib.contextmanager(ends))
+  with pytest.raises(UserError, match="o exists already"):
+    convert([whole], dst)
+  assert [path.name for path in tmp_path.iterdir()] == ["o"]
 
 
 def test_no_lock_stays_in_what_was_written(tmp_path, whole):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import zipfile
 
 import numpy as np
@@ -18,19 +17,7 @@ from miras_jax.convert.sources import Source
 from miras_jax.errors import UserError
 from tests.convert import checkpoints
 
-
-@pytest.fixture(autouse=True)
-def ends_soon():
-  """What waits for ever is an error, not a test that does not end."""
-
-  def stop(*_):
-    raise TimeoutError("no end after 20 s")
-
-  before = signal.signal(signal.SIGALRM, stop)
-  signal.alarm(20)
-  yield
-  signal.alarm(0)
-  signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("ends_soon")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from PIL import Image
 
 from input_pipeline import mask_ops
+from input_pipeline.open_source import open_source
 from miras_jax.config.run import RunConfig
 from miras_jax.config.settings import DataChoice
 from miras_jax.errors import UserError
 from miras_jax.evaluation import command as eval_command
 from miras_jax.evaluation import evaluate as evaluation
+from miras_jax.evaluation.records import read_records
 from miras_jax.inference import rollout
 from tests import prist_files, talker
 from tests.evaluation import test_command as usual
@@ -54,6 +57,31 @@ def test_image_that_cannot_be_read_any_more_is_named_and_left_out():
   found = evaluate(items=[RECORDS[0], bad, RECORDS[2]], controls=False)
   assert found.result["data"]["failed"][0].startswith("val/1: cannot be scored: not an")
   assert found.result["data"]["conversations"] == 2
+
+
+def test_photographs_are_read_again_and_not_held(tmp_path):
+  folder = prist_files.write(tmp_path, [prist_files.record()] * 3)
+  found = read_records(open_source(folder, "val"), 2, shown="x")
+  assert [record.image for record in found.records] == [b"", b""]
+  assert found.image_of(1) == (folder / "images/a.png").read_bytes()
+
+
+def test_photograph_that_went_away_leaves_its_records_out(tmp_path):
+  records = [prist_files.record(img_id=f"{name}.png") for name in "ab"]
+  folder = prist_files.write(tmp_path, records)
+  for name in ("images/{}.png", "masks/{}.json"):
+    shutil.copy(folder / name.format("a"), folder / name.format("b"))
+  found = read_records(open_source(folder, "val"), shown="x")
+  (folder / "images/b.png").unlink()
+  result = evaluation.evaluate(
+    talker.loaded(usual.script),
+    found.records,
+    evaluation.Options(controls=False),
+    image_of=found.image_of,
+  ).result
+  assert result["data"]["conversations"] == 1
+  (line,) = result["data"]["failed"]
+  assert line.startswith("val/1: cannot be scored: val.json:1: images/b.png: no such")
 
 
 def test_only_records_that_fail_is_a_users_mistake():

@@ -27,8 +27,8 @@ EXPECTED = {
   "palette_alpha_png": ("accept", ""),
   "one_pixel_image": ("refuse", "outside the image"),  # polygon of a photo
   "extreme_aspect_image": ("refuse", "outside the image"),  # likewise
-  "exif_rotated": ("accept", ""),
-  "decompression_bomb_png": ("refuse", "past the limit of 50,000,000"),
+  "exif_rotated": ("warn", "EXIF orientation (6) is ignored"),
+  "decompression_bomb_png": ("refuse", "past the limit of 120,000,000"),
   "text_named_jpg": ("refuse", "not an image"),
   "missing_image": ("refuse", "no such file"),
   "grey_jpeg": ("accept", ""),

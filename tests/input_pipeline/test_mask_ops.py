@@ -150,6 +150,7 @@ def test_uncompressed_rle_is_read():
     {"size": "big", "counts": [16]},
     {"size": [float("inf"), 4], "counts": [16]},
     {"counts": [16]},
+    {"size": [4, 4], "counts": 16},
     {"size": [4, 4], "counts": "0" * 100_000},
   ],
 )
@@ -158,3 +159,23 @@ def test_hostile_rle_is_refused_quickly(rle):
   with pytest.raises(ValueError, match="RLE"):
     mask_ops.decode_rle(rle)
   assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize("kind", ["noise", "blocks", "one value"])
+def test_a_map_of_values_is_the_same_as_a_mask_for_each(kind):
+  rng = np.random.default_rng(3)
+  map_HW = rng.integers(0, 4, (9, 13)).astype(np.uint8) * 80
+  if kind == "blocks":
+    map_HW = np.repeat(map_HW, 5, axis=0)
+  if kind == "one value":
+    map_HW[:] = 7
+  masks = mask_ops.encode_values(map_HW)
+  assert list(masks) == sorted(set(map_HW.flat))
+  for value, rle in masks.items():
+    assert rle == mask_ops.encode_rle(map_HW == value)
+
+
+@pytest.mark.parametrize("counts", [None, 5, True, {}, {"a": 1}])
+def test_counts_of_another_type_are_refused(counts):
+  with pytest.raises(ValueError, match="RLE counts are a"):
+    mask_ops.decode_rle({"size": [2, 3], "counts": counts})

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import packing
+from input_pipeline.compact import Rows
 from input_pipeline.conversation import encode_conversation
 from input_pipeline.examples import DataConfig, Examples
 from input_pipeline.mixture import mix
@@ -24,7 +25,7 @@ def sizes(count, **changes):
 
 def test_conversations_on_one_image_share_a_row():
   rows = packing.group(["a", "b", "a", "b", "a"], sizes(5), **FREE)
-  assert rows == ((0, 2, 4), (1, 3))
+  assert tuple(rows) == ((0, 2, 4), (1, 3))
 
 
 @pytest.mark.parametrize(
@@ -32,12 +33,13 @@ def test_conversations_on_one_image_share_a_row():
 )
 def test_a_full_row_makes_room_for_another(limits):
   rows = packing.group(["a"] * 5, sizes(5), **FREE | limits)
-  assert rows == ((0, 1), (2, 3), (4,))
+  assert tuple(rows) == ((0, 1), (2, 3), (4,))
 
 
 def test_a_defective_record_and_one_without_image_stay_alone():
   measured = [*sizes(2), None, Size(0, 20, 0)]
-  assert packing.group(["a"] * 4, measured, **FREE) == ((0, 1), (2,), (3,))
+  rows = packing.group(["a"] * 4, measured, **FREE)
+  assert tuple(rows) == ((0, 1), (2,), (3,))
 
 
 def test_every_record_is_in_one_row():
@@ -92,7 +94,7 @@ class Packable(Source):
 
 def packed(size, **options):
   rows = [tuple(range(i, min(i + 3, size))) for i in range(0, size, 3)]
-  return packing.PackedDataset(Packable(size, **options), tuple(rows))
+  return packing.PackedDataset(Packable(size, **options), Rows.of(rows))
 
 
 def test_a_packed_example_holds_the_masks_of_all_its_conversations(tokenizer):

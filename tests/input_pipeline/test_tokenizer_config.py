@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import os
-import signal
 
 import pytest
 import sentencepiece
@@ -16,18 +15,7 @@ from input_pipeline.tokenizer import CONTROL_TOKENS, load_tokenizer
 from miras_jax.errors import UserError
 
 SIZE = 280
-
-
-@pytest.fixture(autouse=True)
-def ends_soon():
-  def stop(*_):
-    raise TimeoutError("no end after 20 s")
-
-  before = signal.signal(signal.SIGALRM, stop)
-  signal.alarm(20)
-  yield
-  signal.alarm(0)
-  signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("ends_soon")
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,34 @@ from miras_jax.config.settings import DistributedConfig, MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.parallel import distributed
 from miras_jax.parallel import mesh as mesh_lib
+from tests import prist_files
 
 STEPS = 20
 
 
+OPENS_DATA = """
+import sys
+from miras_jax import options
+from miras_jax.config.settings import DataChoice, DistributedConfig
+from miras_jax.parallel import distributed
+from miras_jax.training import task
+
+def main(argv):
+  distributed.start(DistributedConfig(join_s=int(argv[0])))
+  distributed.together(task.open_splits, DataChoice(dir=argv[1]))
+
+options.run(main)
+"""
+
+
 def launch(folder, *options, own=((), ())):
-  """Starts two processes of four devices; `own`: options of each."""
+  """Starts two processes of the toy run; `own`: options of each."""
+  command = ["-m", "miras_jax.benchmarks.toy_run", f"--workdir={folder}", *options]
+  return start([*command, *own[0]], [*command, *own[1]])
+
+
+def start(*commands):
+  """Starts python with each of two commands, as processes of four devices."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
@@ -34,18 +56,17 @@ def launch(folder, *options, own=((), ())):
     "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
     "JAX_NUM_PROCESSES": "2",
   }
-  command = [sys.executable, "-m", "miras_jax.benchmarks.toy_run"]
-  command += [f"--workdir={folder}", *options]
   return [
     subprocess.Popen(
-      [*command, *own[i]],
+      [sys.executable, *command],
       env=env | {"JAX_PROCESS_ID": str(i)},
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
       cwd=pathlib.Path(__file__).parents[2],
     )
-    for i in range(2)
+    for i, command in enumerate(commands)
+    if command
   ]
 
 
@@ -133,6 +154,28 @@ def test_processes_with_other_configs_end_with_one_line(tmp_path):
   for lines in errors:
     assert len(lines) == 1 and "optim.lr is 0.003 in process 0 and 0.004" in lines[0]
   assert not (tmp_path / "checkpoints").exists()
+
+
+def test_data_that_one_process_lacks_end_both_with_one_line(tmp_path):
+  for split in ("train", "val"):
+    prist_files.write(tmp_path / "data", [prist_files.record()], split=split)
+  processes = start(
+    ["-c", OPENS_DATA, "300", str(tmp_path / "data")],
+    ["-c", OPENS_DATA, "300", str(tmp_path / "nowhere")],
+  )
+  statuses, _, errors = finish(processes)
+  assert statuses == [1, 1]
+  assert errors[0] == ["error: another process cannot go on: it says why"]
+  assert len(errors[1]) == 1 and "nowhere: no such data folder" in errors[1][0]
+
+
+@pytest.mark.parametrize("alone, words", [(0, "have not all come"), (1, "not answer")])
+def test_a_process_that_stays_alone_ends_with_one_line(tmp_path, alone, words):
+  commands = [None, None]
+  commands[alone] = ["-c", OPENS_DATA, "1", str(tmp_path)]
+  statuses, _, errors = finish(start(*commands))
+  assert statuses == [1]
+  assert len(errors[0]) == 1 and words in errors[0][0]
 
 
 def test_the_environment_names_the_other_processes():

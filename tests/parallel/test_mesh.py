@@ -1,5 +1,7 @@
 """Mesh: sizes are checked against the devices, and every error proposes a way out."""
 
+import re
+
 import jax
 import pytest
 from jax.sharding import AxisType
@@ -27,7 +29,7 @@ def test_all_axes_are_auto():
 def test_a_mesh_that_does_not_fit_proposes_one_that_does(sizes):
   with pytest.raises(UserError, match=r"8 device") as error:
     mesh.resolve(MeshConfig(**sizes), 8)
-  proposal = dict(p.split("=") for p in str(error.value).split("fits: ")[1].split())
+  proposal = dict(re.findall(r"--config\.mesh\.(\w+)=(\d+)", str(error.value)))
   fixed = MeshConfig(**{name: int(size) for name, size in proposal.items()})
   assert mesh.resolve(fixed, 8) == fixed.sizes
 

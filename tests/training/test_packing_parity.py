@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import packing
+from input_pipeline.compact import Rows
 from input_pipeline.conversation import plain_texts
 from input_pipeline.examples import DataConfig, Examples
 from input_pipeline.tokenizer import train_bpe
@@ -32,7 +33,7 @@ def batches():
     max_len=192, max_masks=3, sam_size=64, aux_size=64, num_image_tokens=16
   )
   source = Packable(3, answer="The thing is [SEG], as you see.")
-  rows = packing.PackedDataset(source, ((0, 1, 2),))
+  rows = packing.PackedDataset(source, Rows.of([(0, 1, 2)]))
   alone = Examples(source, tokenizer, cfg)
   together = Examples(rows, tokenizer, cfg)
   singles, joined = _stack([alone[i] for i in range(3)]), _stack([together[0]])

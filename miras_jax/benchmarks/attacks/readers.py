@@ -4,6 +4,7 @@ A reader is `attack(folder, rng)`: it writes files into an empty folder, harms t
 reads them as the commands do. It returns, or raises UserError; all else is a failure.
 """
 
+import base64
 import functools
 import io
 import json
@@ -34,10 +35,6 @@ SHAPE = {
   "shape_type": "polygon",
 }
 CIRCLE = {"label": "ball", "points": [[20, 20], [28, 20]], "shape_type": "circle"}
-ANNOTATION = {
-  "version": "5.0", "imagePath": "a.png", "imageHeight": HEIGHT, "imageWidth": WIDTH,
-  "shapes": [SHAPE, SHAPE | {"label": "Cup of tea"}, CIRCLE],
-}  # fmt: skip
 DIALOGUE = [
   {"from": "human", "value": "Where is it?"},
   {"from": "gpt", "value": "There is a [OBJ]cup[SEG]."},
@@ -49,6 +46,8 @@ RECORDS = [
   {"img_id": "a.png", "dialogue": DIALOGUE[:2], "focus": "tea"},
   {"img_id": "a.png", "dialogue": DIALOGUE[:2], "focus": None},
 ]
+# An EXIF block that says only: a quarter turn.
+TURN = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
 FORMATS = (
   ("PNG", "RGB", {}), ("PNG", "RGBA", {}), ("PNG", "P", {}), ("PNG", "I;16", {}),
   ("PNG", "1", {}), ("JPEG", "RGB", {}), ("JPEG", "CMYK", {}), ("JPEG", "L", {}),
@@ -56,6 +55,7 @@ FORMATS = (
   ("WEBP", "RGB", {"lossless": True}), ("TIFF", "RGB", {}), ("BMP", "P", {}),
   ("TIFF", "RGB", {"compression": "tiff_lzw"}),
   ("TIFF", "RGB", {"compression": "tiff_adobe_deflate"}),
+  *((kind, "RGB", {"exif": TURN}) for kind in ("JPEG", "PNG", "WEBP", "TIFF")),
 )  # fmt: skip
 
 
@@ -69,6 +69,19 @@ def picture(kind, mode, **options) -> bytes:
   stream = io.BytesIO()
   (image if mode == "I;16" else image.convert(mode)).save(stream, kind, **options)
   return stream.getvalue()
+
+
+MASK = {
+  "label": "cup", "points": [[0, 0], [WIDTH - 1, HEIGHT - 1]], "shape_type": "mask",
+  "mask": base64.b64encode(picture("PNG", "1")).decode(),
+}  # fmt: skip
+POINT = {"label": "ball", "points": [[9, 9]], "shape_type": "point"}
+LINE = {"label": "tea", "points": [[2, 2], [50, 40]], "shape_type": "line"}
+ANNOTATION = {
+  "version": "5.0", "imagePath": "a.png", "imageHeight": HEIGHT, "imageWidth": WIDTH,
+  "shapes": [SHAPE, SHAPE | {"label": "Cup of tea"}, CIRCLE, MASK, LINE, POINT],
+  "imageData": "/9j/4AAQ",
+}  # fmt: skip
 
 
 @functools.cache

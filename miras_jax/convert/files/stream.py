@@ -10,6 +10,7 @@ DST/manifest.json         size and SHA-256 of every file
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
@@ -104,15 +105,8 @@ def write_folder(dst, shards, texts, *, identity, note=None, copies=(), progress
   target raises: what was written then waits for the next run.
   """
   dst = pathlib.Path(dst)
-  check_free(dst)
-  partial = partial_folder(dst)
-  try:
-    partial.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"{partial}: {error.strerror or error}") from None
-  with lock.hold(partial, "miras convert"):
+  with hold_partial(dst) as partial:
     try:
-      check_free(dst)  # another one may have ended since
       _open_partial(partial, _digest_of(identity, shards))
       files = _write_shards(partial, shards, progress=progress)
       _write_small(partial, texts, copies)
@@ -125,6 +119,40 @@ def write_folder(dst, shards, texts, *, identity, note=None, copies=(), progress
       raise UserError(
         f"{partial}: {why}; run the same command again to go on"
       ) from error
+
+
+@contextlib.contextmanager
+def hold_partial(dst):
+  """The folder in which `dst` grows, for this process alone; `appear` ends it.
+
+  Raises UserError when `dst` holds something, or who else is at work there.
+  """
+  check_free(dst)
+  partial = partial_folder(dst)
+  try:
+    partial.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"{partial}: {error.strerror or error}") from None
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(lock.hold(partial, "miras convert"))
+    except UserError:
+      check_free(dst)  # another one has ended since
+      raise
+    try:
+      check_free(dst)
+    except UserError:
+      shutil.rmtree(partial, ignore_errors=True)  # made anew by us, or gone
+      raise
+    yield partial
+
+
+def appear(partial, dst):
+  """Renames what is whole to `dst`, and lets it go."""
+  if dst.is_dir():
+    dst.rmdir()  # checked to be empty
+  partial.rename(dst)
+  (dst / lock.NAME).unlink()  # ours until it is gone
 
 
 def _write_shards(partial, shards, *, progress):
@@ -159,10 +187,7 @@ def _finish(partial, dst, files, note):
   workdir.write_atomically(
     partial / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n"
   )
-  if dst.is_dir():
-    dst.rmdir()  # checked to be empty
-  partial.rename(dst)
-  (dst / lock.NAME).unlink()  # ours until it is gone
+  appear(partial, dst)
   return manifest
 
 
@@ -350,11 +375,11 @@ def _open_partial(partial, digest):
   """Keeps what an equal run left, removes what another one left."""
   stamp = partial / IDENTITY
   if not stamp.is_file() or stamp.read_text() != digest:
-    _empty(partial)
+    empty(partial)
   stamp.write_text(digest)
 
 
-def _empty(partial):
+def empty(partial):
   """Removes all but the lock, which says that this process is at work there."""
   for path in partial.iterdir():
     if path.is_dir() and not path.is_symlink():

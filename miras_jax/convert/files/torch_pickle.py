@@ -1,18 +1,19 @@
 """The pickle of a state dict, as data.
 
-A pickle is a program. This one is not run: a small interpreter knows the opcodes that
-`torch.save` writes and the few names that tensors need. What a name would build stays
-inert data; any other name or opcode is refused and named. `weights_only=True` of torch
-itself was bypassed twice (CVE-2025-32434, CVE-2026-24747).
+A pickle is a program. This one is not run: to the opcodes of `plain_pickle` come the
+few names that tensors need. What a name would build stays inert data; any other name
+or opcode is refused and named. `weights_only=True` of torch itself was bypassed twice
+(CVE-2025-32434, CVE-2026-24747).
 """
 
 import math
-import pickletools
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
+from input_pipeline import plain_pickle
+from input_pipeline.plain_pickle import Refused
 from miras_jax.convert.files.tensors import is_name
 
 MAX_DIMS = 8
@@ -31,10 +32,6 @@ STORAGES = {
 }
 # Trainers wrap the weights: {"model": {...}, "epoch": 3}.
 WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
-
-
-class Refused(Exception):
-  """What a file asks for and does not get; `TorchFile` adds the file's name."""
 
 
 class Storage(NamedTuple):
@@ -65,9 +62,6 @@ class _Global(NamedTuple):
   """A name that the pickle mentions. Nothing is imported for it."""
 
   name: str
-
-
-_MARK = object()
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_):
@@ -136,93 +130,54 @@ TORCHSCRIPT = (
 )
 
 
-class Interpreter:
-  """A pickle's stack machine for the opcodes of a state dict.
+class Interpreter(plain_pickle.Machine):
+  """A pickle's stack machine that knows the names and calls of a state dict, too.
 
   storage_bytes: storage key -> bytes that the archive holds; Refused when it has none.
   """
 
+  name = "its data.pkl"
+
   def __init__(self, storage_bytes):
+    super().__init__()
     self.storage_bytes = storage_bytes
-    self.stack, self.memo = [], {}
 
-  def run(self, data):
-    """What the pickle describes. Raises Refused."""
-    try:
-      for opcode, arg, _ in pickletools.genops(data):
-        if opcode.name == "STOP":
-          return self._pop()
-        step = _STEPS.get(opcode.name)
-        if step is None:
-          raise Refused(f"its data.pkl holds the opcode {opcode.name}: refused")
-        step(self, arg)
-    except (Refused, MemoryError):
-      raise
-    except (
-      Exception
-    ) as error:  # a damaged pickle breaks this or that rule of the format
-      raise Refused(f"its data.pkl is damaged: {short(str(error))}") from None
-    raise Refused("its data.pkl ends early")
-
-  def _pop(self):
-    value = self.stack.pop()
-    if value is _MARK:
-      raise Refused("its data.pkl is damaged: a mark out of place")
-    return value
-
-  def _pop_to_mark(self):
-    at = len(self.stack) - 1
-    while self.stack[at] is not _MARK:
-      at -= 1
-      if at < 0:
-        raise Refused("its data.pkl is damaged: no mark")
-    items = self.stack[at + 1 :]
-    del self.stack[at:]
-    return items
-
-  def push(self, value):
-    self.stack.append(value)
-
-  def put(self, index):
-    self.memo[index] = self.stack[-1]
-
-  def get(self, index):
-    self.push(self.memo[index])
-
-  def memoize(self, _):
-    self.put(len(self.memo))
+  def mention_of_lines(self):
+    """GLOBAL."""
+    module, name = self.line().decode(), self.line().decode()
+    self.mention(f"{module} {name}")
 
   def mention(self, name):
-    """GLOBAL. The name must be one that tensors need."""
+    """The name must be one that tensors need."""
     if name.startswith("__torch__"):
       raise Refused(TORCHSCRIPT)
     if name not in CALLS and _storage_dtype(name) is None:
       raise Refused(f"its data.pkl wants {short(name.replace(' ', '.'))}: refused")
     self.push(_Global(name))
 
-  def mention_from_stack(self, _):
-    name, module = self._pop(), self._pop()
+  def mention_from_stack(self):
+    name, module = self.pop(), self.pop()
     if not isinstance(name, str) or not isinstance(module, str):
       raise Refused("its data.pkl names something that is no text: refused")
     self.mention(f"{module} {name}")
 
-  def call(self, _):
+  def call(self):
     """REDUCE: only of the names in CALLS, never of what the pickle made."""
-    args, function = self._pop(), self._pop()
+    args, function = self.pop(), self.pop()
     if not isinstance(function, _Global) or function.name not in CALLS:
       raise Refused(f"its data.pkl calls {short(function)}: refused")
     if not isinstance(args, tuple):
       raise Refused(f"its data.pkl calls {function.name} with {short(args)}")
     self.push(CALLS[function.name](*args))
 
-  def state(self, _):
+  def state(self):
     """BUILD: the attributes of a dict, i.e. its versions, are dropped."""
-    self._pop()
+    self.pop()
     if not isinstance(self.stack[-1], dict):
       raise Refused(f"its data.pkl sets the state of {short(self.stack[-1])}: refused")
 
-  def storage(self, _):
-    pid = self._pop()
+  def storage(self):
+    pid = self.pop()
     if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":
       raise Refused(f"its data.pkl refers to {short(pid)}, want a storage")
     _, kind, key, _, size = pid
@@ -235,77 +190,14 @@ class Interpreter:
       raise Refused(f"storage {short(key)} has {found} bytes, want {want}")
     self.push(Storage(key, dtype, size))
 
-  def make_tuple(self, count):
-    items = [self._pop() for _ in range(count)]
-    self.push(tuple(reversed(items)))
 
-  def append(self, _):
-    value = self._pop()
-    self._container(list).append(value)
-
-  def extend(self, _):
-    items = self._pop_to_mark()
-    self._container(list).extend(items)
-
-  def set_item(self, _):
-    value, key = self._pop(), self._pop()
-    self._set(self._container(dict), key, value)
-
-  def set_items(self, _):
-    items = self._pop_to_mark()
-    target = self._container(dict)
-    for key, value in zip(items[::2], items[1::2], strict=True):
-      self._set(target, key, value)
-
-  def _set(self, target, key, value):
-    if not isinstance(key, str | int):
-      raise Refused(f"its data.pkl has the key {short(key)}, want text")
-    target[key] = value
-
-  def _container(self, kind):
-    if type(self.stack[-1]) is not kind:
-      raise Refused(f"its data.pkl fills {short(self.stack[-1])} as a {kind.__name__}")
-    return self.stack[-1]
-
-
-def _push(value):
-  return lambda machine, _: machine.push(value)
-
-
-def _literal(machine, value):
-  machine.push(value)
-
-
-def _nothing(machine, _):
-  pass
-
-
-# fmt: off
-_STEPS = {
-  "PROTO": _nothing,               "FRAME": _nothing,
-  "NONE": _push(None),             "NEWTRUE": _push(True),
-  "NEWFALSE": _push(False),        "MARK": _push(_MARK),
-  "BININT": _literal,              "BININT1": _literal,
-  "BININT2": _literal,             "LONG1": _literal,
-  "BINFLOAT": _literal,            "BINUNICODE": _literal,
-  "SHORT_BINUNICODE": _literal,
-  "EMPTY_TUPLE": _push(()),
-  "EMPTY_DICT": lambda m, _: m.push({}),
-  "EMPTY_LIST": lambda m, _: m.push([]),
-  "TUPLE": lambda m, _: m.push(tuple(m._pop_to_mark())),
-  "TUPLE1": lambda m, _: m.make_tuple(1),
-  "TUPLE2": lambda m, _: m.make_tuple(2),
-  "TUPLE3": lambda m, _: m.make_tuple(3),
-  "APPEND": Interpreter.append,   "APPENDS": Interpreter.extend,
-  "SETITEM": Interpreter.set_item, "SETITEMS": Interpreter.set_items,
-  "BINPUT": Interpreter.put,      "LONG_BINPUT": Interpreter.put,
-  "BINGET": Interpreter.get,      "LONG_BINGET": Interpreter.get,
-  "MEMOIZE": Interpreter.memoize,
-  "GLOBAL": Interpreter.mention,  "STACK_GLOBAL": Interpreter.mention_from_stack,
-  "REDUCE": Interpreter.call,     "BUILD": Interpreter.state,
-  "BINPERSID": Interpreter.storage,
+Interpreter.steps = plain_pickle.Machine.steps | {
+  ord("c"): Interpreter.mention_of_lines,
+  0x93: Interpreter.mention_from_stack,
+  ord("R"): Interpreter.call,
+  ord("b"): Interpreter.state,
+  ord("Q"): Interpreter.storage,
 }
-# fmt: on
 
 
 def _storage_dtype(name):

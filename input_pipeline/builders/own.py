@@ -1,0 +1,223 @@
+"""One's own photographs with labels of any tool: `miras data build own`.
+
+Conversations that came with the labels are used as they are; where there are none they
+are written from the labels (`input_pipeline.narrate`).
+"""
+
+import hashlib
+import json
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping
+
+from input_pipeline import mask_ops
+from input_pipeline.annotations import canvas, find, layout
+from input_pipeline.annotations import names as class_names
+from input_pipeline.builders import split_by_photograph
+from input_pipeline.builders.builder import Builder, Card, Unit
+from input_pipeline.builders.folder import SourceFolder
+from input_pipeline.narrate import wordings as narrate_wordings
+from input_pipeline.narrate import write as narrate_write
+from input_pipeline.records import (
+  WHOLE_FILE,
+  Problem,
+  RecordError,
+  SegConversation,
+)
+from miras_jax.errors import UserError
+
+SPLITS = "train:0.8,val:0.1,test:0.1"
+PER_PHOTO = 6
+MAX_PER_PHOTO = 1000
+LAYOUT = """\
+photographs and the labels of one tool, in the tool's own layout, for example
+  images/a.jpg, images/a.json                       labelme
+  train/a.jpg, train/_annotations.coco.json         COCO JSON (Roboflow's is one)
+  images/train/a.jpg, labels/train/a.txt, data.yaml YOLO-seg
+  images/a.jpg, masks/a.png, labels.json            numbers of classes and their names
+  images/a.jpg, masks/a_hat.png                     one PNG of 0 and 255 for each name
+  images/a.jpg, export.json                         Label Studio (JSON)
+  images/a.jpg, masks/a.json, train.json            PRIST, with dialogues
+Folders train, val (valid), test state the splits; --splits divides anew."""
+
+
+class Own(Builder):
+  """See the card.
+
+  Args:
+    form: one of `find.FORMS`; "": found by looking.
+    names: file with the names of the classes, where `src` holds none.
+    splits: "train:0.8,val:0.1,test:0.1", "test:1"; "": those that the files state, else
+      as the first of these.
+    wordings: file of questions and answers in the user's language; "": English.
+    per_photo: most conversations that are written for a photograph.
+  """
+
+  card = Card(
+    name="own",
+    version="1.0.0",
+    title="one's own photographs and labels",
+    description=(
+      "Photographs with masks from labelme, Label Studio, COCO JSON, YOLO-seg, index or"
+      " one-hot PNGs, with dialogues (PRIST) or with conversations written from the"
+      " labels."
+    ),
+    homepage="the tool that you label with",
+    citation="",
+    licence="that of the photographs and labels",
+    layout=LAYOUT,
+  )
+
+  def __init__(self, form="", names="", splits="", wordings="", per_photo=PER_PHOTO):
+    if form and form not in find.FORMS:
+      raise UserError(f"--form={form}: is none of {', '.join(find.FORMS)}")
+    if not 1 <= per_photo <= MAX_PER_PHOTO:
+      raise UserError(f"--per_photo={per_photo}: want 1 to {MAX_PER_PHOTO}")
+    self._form_name, self._splits, self._per_photo = form, splits, per_photo
+    self._shares = split_by_photograph.parse(splits or SPLITS)
+    self._names = class_names.from_path(names) if names else None
+    self._wordings_file = wordings or str(narrate_wordings.ENGLISH)
+    self._wordings = narrate_wordings.Wordings.load(pathlib.Path(self._wordings_file))
+    self._form = self._chosen = self._listed = None
+    self._errors = []
+
+  def __getstate__(self):
+    """A worker makes its form anew, without what this process read for the list."""
+    fresh = {"_form": None, "_chosen": None, "_listed": None, "_errors": []}
+    return self.__dict__ | fresh
+
+  def options(self) -> Mapping:
+    wordings = pathlib.Path(self._wordings_file).read_bytes()
+    return {
+      "form": self._form_name,
+      "names": {str(number): name for number, name in (self._names or {}).items()},
+      "splits": self._splits,
+      "wordings": hashlib.sha256(wordings).hexdigest()[:16],
+      "per_photo": self._per_photo,
+    }
+
+  def splits(self, src: SourceFolder) -> tuple[str, ...]:
+    found = set(self._assignment(src).values())
+    known = [*self._shares, "train", "val", "test"]
+    return tuple(sorted(found, key=lambda s: (known + [s]).index(s)))
+
+  def units(self, src: SourceFolder, split: str) -> Iterator[Unit | RecordError]:
+    chosen = self._assignment(src)
+    form = self._form_of(src)
+    if split == self.splits(src)[0]:
+      yield from self._errors  # once: they belong to no split
+    seen = set()
+    for unit in self._units():
+      key = _key(unit)
+      if chosen[key] != split:
+        continue
+      if key in seen:
+        yield RecordError(unit["image"], WHOLE_FILE, "is labelled a second time")
+        continue
+      seen.add(key)
+      yield {**unit, "split": split, "form": form.name}
+
+  def records(
+    self, src: SourceFolder, unit: Unit
+  ) -> Iterator[SegConversation | RecordError | Problem]:
+    form = self._form_of(src, unit["form"])
+    try:
+      photo = form.read(src, unit)
+    except RecordError as error:
+      yield error
+      return
+    yield from photo.defects
+    yield from (Problem(unit["image"], WHOLE_FILE, note) for note in photo.notes)
+    image_id = f"own/{hashlib.sha256(photo.image).hexdigest()[:16]}"
+    talks = _from_files(photo) if photo.dialogues else self._written(photo)
+    if not talks:
+      reason = "no conversation can be written from its labels"
+      yield Problem(unit["image"], WHOLE_FILE, reason)
+    for number, (turns, targets) in enumerate(talks):
+      yield SegConversation(
+        id=f"{'/'.join(_key(unit))}/{number}",
+        source="own",
+        image=photo.image,
+        turns=turns,
+        targets=targets,
+        image_id=image_id,
+      )
+
+  def _written(self, photo):
+    image_HWC = canvas.decode(photo.image)
+    return narrate_write.write(
+      photo,
+      image_HWC,
+      photo.image_id,
+      wordings=self._wordings,
+      per_photo=self._per_photo,
+    )
+
+  def _form_of(self, src, name=""):
+    name = name or self._form_name
+    if self._form is None or (name and self._form.name != name):
+      make = find.make_form
+      self._form = make(name, self._names) if name else find.find_form(src, self._names)
+    return self._form
+
+  def _assignment(self, src):
+    """{key of a unit: split}, of all photographs. Lists them once, into a file: a unit
+    holds the polygons of its photograph, and the files are read from end to end."""
+    if self._chosen is None:
+      stated, self._errors = {}, []
+      self._listed = tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".jsonl")
+      for unit in self._form_of(src).units(src):
+        if isinstance(unit, RecordError):
+          self._errors.append(unit)
+          continue
+        stated[_key(unit)] = unit.get("split")
+        self._listed.write(json.dumps(unit) + "\n")
+      self._listed.flush()
+      if not stated:
+        raise self._errors[0] if self._errors else src.missing("photograph with labels")
+      self._chosen = self._divide(src, stated)
+    return self._chosen
+
+  def _units(self):
+    with open(self._listed.name, encoding="utf-8") as lines:
+      yield from map(json.loads, lines)
+
+  def _divide(self, src, stated):
+    without = [key for key, split in stated.items() if split is None]
+    if not self._splits and len(without) < len(stated):
+      if without:
+        raise UserError(
+          f"--src={src.root}: {without[0][-1]} and {len(without) - 1:,} more"
+          " photographs lie in no split, others do; choose --splits="
+          f"{SPLITS} to divide them all"
+        )
+      return stated
+    if len(self._shares) == 1:
+      return dict.fromkeys(stated, next(iter(self._shares)))
+    images = sorted({key[-1] for key in stated})
+    read = ((n, layout.photograph_key(n), _digest(src, n)) for n in images)
+    chosen = split_by_photograph.assign(read, self._shares)
+    return {key: chosen[key[-1]] for key in stated}
+
+
+def _key(unit) -> tuple[str, ...]:
+  """What a unit is about: (photograph,), of one of several lists (list, photograph)."""
+  return tuple(filter(None, (unit.get("list"), unit["image"])))
+
+
+def _digest(src, name):
+  """Of the content of a photograph, of its name where it cannot be read."""
+  try:
+    return hashlib.sha256(src.read(name)).hexdigest()
+  except (OSError, ValueError):
+    return name  # `records` names it
+
+
+def _from_files(photo):
+  """(turns, targets) of each dialogue that came with a photograph."""
+  masks = {region.name: region.rle for region in photo.regions}
+  empty = mask_ops.empty_rle(photo.height, photo.width)
+  return [
+    (turns, tuple((name, masks[name] if name else empty) for name in names))
+    for turns, names in photo.dialogues
+  ]

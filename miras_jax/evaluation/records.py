@@ -1,0 +1,52 @@
+"""The records that are scored, without their photographs: those stay where they are."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+
+from input_pipeline.records import RecordError, SegConversation
+from input_pipeline.source import Source
+from miras_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+  """Sound records, and what is wrong with the others.
+
+  records: their `image` is b"". image_of(i): the encoded image of record i, read again
+  from the source; UserError when it cannot be any more. problems: one a defective
+  record.
+  """
+
+  records: list[SegConversation]
+  image_of: Callable[[int], bytes]
+  problems: list
+
+
+def read_records(source: Source, limit=None, *, shown) -> Records:
+  """Reads each record once: a defective one is named, counted and left out.
+
+  limit: of sound records. shown: what the user called the data set. Raises UserError
+  where no record is sound.
+  """
+  records, numbers, problems = [], [], []
+  for i in range(len(source)):
+    if limit is not None and len(records) == limit:
+      break
+    record = source.load(i)
+    if isinstance(record, RecordError):
+      problems.append(record.problem)
+      print(f"{record.problem} (left out)", file=sys.stderr)
+    else:
+      records.append(dataclasses.replace(record, image=b""))
+      numbers.append(i)
+  if not records:
+    raise UserError(f"{shown}: no usable record in {source.file}")
+
+  def image_of(i):
+    record = source.load(numbers[i])
+    if isinstance(record, RecordError):
+      raise record
+    return record.image
+
+  return Records(records, image_of, problems)
