@@ -111,7 +111,7 @@ def _measure(number, region, mask_HW, step, look_HWC, spoken):
   return Thing(
     number=number,
     region=region,
-    area=float(mask_HW.mean()),
+    area=mask_ops.rle_area(region.rle) / mask_HW.size,
     x=float((x_N.mean() + left + 0.5) / width),
     y=float((y_N.mean() + top + 0.5) / height),
     box=(left / width, top / height, right / width, bottom / height),

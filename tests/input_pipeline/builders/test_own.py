@@ -81,6 +81,30 @@ def test_a_photograph_becomes_conversations(tmp_path, told):
   assert (key, per_photo) == ("a.png", 3)
 
 
+def test_views_are_other_pictures_of_the_photographs_that_are_trained_on(
+  tmp_path, told
+):
+  for seed, name in enumerate("abcd"):
+    labelled(tmp_path, name, seed=seed)
+  builder = Own(splits="train:0.5,val:0.5", views=3)
+  good, _ = units(builder, tmp_path)
+  photographs = {split: {u["image"] for u in us} for split, us in good.items()}
+  assert len(good["train"]) == 3 * len(photographs["train"])
+  assert len(good["val"]) == len(photographs["val"]) == 4 - len(photographs["train"])
+  found = [records(builder, tmp_path, unit)[0] for unit in good["train"][:3]]
+  first = found[0].id.removesuffix("/0")
+  assert [record.id for record in found] == [f"{first}{k}/0" for k in ("", "/1", "/2")]
+  assert len({record.image_id for record in found}) == 3
+  as_drawn, mirrored = (mask_ops.decode_rle(r.targets[0][1]) for r in found[:2])
+  np.testing.assert_array_equal(as_drawn[:, ::-1], mirrored)
+
+
+@pytest.mark.parametrize("views", [0, 65])
+def test_a_number_of_views_out_of_bounds_is_an_error(views):
+  with pytest.raises(UserError, match=f"--views={views}: want 1 to 64"):
+    Own(views=views)
+
+
 def test_equal_pictures_have_equal_ids(tmp_path, told):
   for name, seed in (("a", 0), ("b", 0), ("c", 1)):
     labelled(tmp_path, name, seed=seed)

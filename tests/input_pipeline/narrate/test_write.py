@@ -3,6 +3,7 @@
 H W the photograph's height and width.
 """
 
+import collections
 import json
 import random
 import re
@@ -65,8 +66,9 @@ def test_no_conversation_comes_twice_and_targets_take_turns():
   photo, image = street()
   talks = only("guess", photo, image, count=8)
   assert len(set(map(repr, talks))) == 8
-  names = [targets[-1][0] for _, targets in talks]
-  assert sorted(names) == sorted(["hat", "coat", "bag", "shoes"] * 2)
+  asked = collections.Counter(name for _, targets in talks for name, _ in targets)
+  assert set(asked) == {"hat", "coat", "bag", "shoes"}
+  assert min(asked.values()) >= 2
 
 
 def test_a_target_is_the_region_of_its_name():
@@ -90,7 +92,9 @@ def test_the_last_turn_does_not_name_the_target(kind):
 
 def test_the_other_one_is_the_thing_that_the_assistant_did_not_guess():
   photo, image = street()
-  for turns, targets in only("guess", photo, image, count=30):
+  talks = [t for t in only("guess", photo, image, count=40) if len(t[1]) == 1]
+  assert talks
+  for turns, targets in talks:
     (_, guess), last = turns[1], users(turns)[-1]
     wrong = "other" in last
     assert (f"the {targets[0][0]}" in guess) != wrong
