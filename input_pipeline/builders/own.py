@@ -10,6 +10,8 @@ import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping
 
+from tqdm import tqdm
+
 from input_pipeline import mask_ops
 from input_pipeline.annotations import canvas, find, layout
 from input_pipeline.annotations import names as class_names
@@ -217,7 +219,8 @@ class Own(Builder):
     if len(self._shares) == 1:
       return dict.fromkeys(stated, next(iter(self._shares)))
     images = sorted({key[-1] for key in stated})
-    read = ((n, layout.photograph_key(n), _digest(src, n)) for n in images)
+    bar = tqdm(images, "looking for copies", unit="image", leave=False)
+    read = (_described(src, name) for name in bar)
     chosen = split_by_photograph.assign(read, self._shares)
     return {key: chosen[key[-1]] for key in stated}
 
@@ -227,12 +230,12 @@ def _key(unit) -> tuple[str, ...]:
   return tuple(filter(None, (unit.get("list"), unit["image"])))
 
 
-def _digest(src, name):
-  """Of the content of a photograph, of its name where it cannot be read."""
+def _described(src, name):
+  key = layout.photograph_key(name)
   try:
-    return hashlib.sha256(src.read(name)).hexdigest()
-  except (OSError, ValueError):
-    return name  # `records` names it
+    return split_by_photograph.describe(name, key, src.read(name))
+  except (OSError, ValueError):  # `records` names it
+    return split_by_photograph.Photograph(name, key, digest=name)
 
 
 def _from_files(photo):

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from input_pipeline import mask_ops
 from input_pipeline.builders import registry, split_by_photograph
@@ -13,6 +14,7 @@ from input_pipeline.builders.own import Own
 from input_pipeline.narrate import write as narrate_write
 from input_pipeline.records import RecordError
 from miras_jax.errors import UserError
+from tests import prist_files
 from tests.input_pipeline.annotations import test_find, test_labelme_form
 from tests.input_pipeline.annotations.drawn import (
   CAT,
@@ -191,6 +193,21 @@ def test_equal_pictures_stay_together_whatever_they_are_called(tmp_path):
   assert set(chosen.values()) == {"train", "test"}
 
 
+def test_pictures_that_look_alike_stay_together():
+  rows = []
+  for i in range(40):
+    coarse = np.random.default_rng(i).integers(0, 256, (9, 12, 3), np.uint8)
+    picture = Image.fromarray(coarse).resize((192, 144))
+    small = picture.resize((128, 96))
+    rows += [
+      split_by_photograph.describe(f"a{i}", f"a{i}", prist_files.encode(picture)),
+      split_by_photograph.describe(f"b{i}", f"b{i}", prist_files.encode(small, "JPEG")),
+    ]
+  chosen = split_by_photograph.assign(rows, {"train": 0.5, "test": 0.5})
+  assert all(chosen[f"a{i}"] == chosen[f"b{i}"] for i in range(40))
+  assert set(chosen.values()) == {"train", "test"}
+
+
 def test_splits_of_the_files_count_unless_the_user_divides(tmp_path):
   for folder in ("train", "valid"):
     for i in range(4):
@@ -214,14 +231,15 @@ def test_splits_that_are_none_are_refused(text):
 
 
 def test_a_split_that_no_photograph_falls_into_gets_one():
-  rows = [(str(i), str(i), str(i)) for i in range(3)]
+  rows = [split_by_photograph.Photograph(str(i), str(i), str(i)) for i in range(3)]
   shares = {"train": 0.98, "val": 0.01, "test": 0.01}
   assert sorted(split_by_photograph.assign(rows, shares).values()) == sorted(shares)
 
 
 def test_fewer_photographs_than_splits_is_one_line():
   with pytest.raises(UserError, match="1 different photographs do not make 2 splits"):
-    split_by_photograph.assign([("a", "a", "0")], {"train": 0.5, "test": 0.5})
+    one = split_by_photograph.Photograph("a", "a", "0")
+    split_by_photograph.assign([one], {"train": 0.5, "test": 0.5})
 
 
 def test_names_and_form_of_the_user(tmp_path, told):
