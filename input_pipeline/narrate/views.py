@@ -14,7 +14,7 @@ import numpy as np
 from input_pipeline import mask_ops
 from input_pipeline.annotations.photo import LabelledPhoto, Region
 
-MOST_CUT = 0.15  # of a side, at each of its ends
+MOST_CUT = 0.2  # of a side, at each of its ends
 QUALITY = 95  # of the JPEG
 
 
