@@ -15,6 +15,7 @@ import pytest
 from input_pipeline import image_ops, mask_ops
 from input_pipeline.annotations.photo import LabelledPhoto, Region
 from input_pipeline.conversation import count_segs
+from input_pipeline.narrate import things
 from input_pipeline.narrate import write as door
 from input_pipeline.narrate.wordings import ENGLISH, Wordings
 from input_pipeline.narrate.write import write
@@ -263,3 +264,11 @@ def test_real_photographs_get_conversations_that_name_what_is_in_them():
     assert len(talks) == 6
     for turns, targets in talks:
       assert_sound(turns, targets, index_HW.shape)
+
+
+@pytest.mark.parametrize("first, told", [(2, False), (14, True)])
+def test_a_side_is_told_only_where_it_is_one_of_the_picture_too(first, told):
+  mask = np.zeros((24, 40), np.uint8)
+  mask[8:16, first : first + 6] = 1
+  mask[8:16, first + 9 : first + 15] = 1
+  assert bool(things.pieces(mask_ops.encode_rle(mask), 0.001)) == told
