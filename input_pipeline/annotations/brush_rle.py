@@ -35,7 +35,9 @@ def encode(mask_HW) -> list[int]:
   choice_R = np.searchsorted(1 << _LENGTH_BITS, lengths_R)
   bits_R = _LENGTH_BITS[choice_R]
   runs_R = (4 | choice_R) << bits_R | (lengths_R - 1)  # a 1: the value repeats
-  numbers = np.concatenate([[4 * flat.size], _HEAD[0], runs_R << _VALUE_BITS | values_R])
+  numbers = np.concatenate(
+    [[4 * flat.size], _HEAD[0], runs_R << _VALUE_BITS | values_R]
+  )
   sizes = np.concatenate([[32], _HEAD[1], 3 + bits_R + _VALUE_BITS])
   return np.packbits(_written(numbers, sizes)).tolist()
 

@@ -8,9 +8,9 @@ Then the same conversations are held one by one in this process and compared.
   miras bench serve --checkpoint=runs/quickstart --data=data/quickstart \\
       --talks=20 --seconds=30
 
-Targets: no error but 429, which clients honour; texts equal and masks within 0.1 % of the
-pixels of those that Predictor gives; memory in the last quarter at most a tenth above
-that in the second. Status 1 when one is missed.
+Targets: no error but 429, which clients honour; texts equal and masks within 0.1 % of
+the pixels of those that Predictor gives; memory in the last quarter at most a tenth
+above that in the second. Status 1 when one is missed.
 """
 
 import concurrent.futures
@@ -83,7 +83,7 @@ def server(args):
 
 
 class Load:
-  """Clients and what they found. heard: {number of a record: its turns, first heard}."""
+  """Clients and what they found. heard: {number of a record: its turns}."""
 
   def __init__(self, records, seconds):
     self._records, self._seconds = records, seconds

@@ -157,10 +157,13 @@ def fork(service: The, talk: This):
 
 
 @router.get("/{id}/image.jpg", response_class=Response)
-def image(talk: This):
+async def image(service: The, talk: This):
   """The image as the model sees it: turned as its EXIF orientation says."""
-  image_HWC = image_ops.decode_image(talk.image)
-  return Response(drawing.encode(image_HWC, "JPEG"), **JPEG)
+  return Response(await service.decode(_jpeg, talk), **JPEG)
+
+
+def _jpeg(talk):
+  return drawing.encode(image_ops.decode_image(talk.image), "JPEG")
 
 
 @router.get("/{id}/masks/{number}.png", response_class=Response)

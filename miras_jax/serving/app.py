@@ -8,7 +8,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
 
-import miras_jax
 from miras_jax.errors import UserError
 from miras_jax.logs import log
 from miras_jax.serving import (
@@ -37,7 +36,7 @@ def make_app(service: Service) -> FastAPI:
   app = FastAPI(
     title="miras serve",
     description="Talk about an image; answers are text and masks.",
-    version=miras_jax.__version__,
+    version="1",
     lifespan=running,
     docs_url=None,  # their pages load scripts from elsewhere
     redoc_url=None,

@@ -19,7 +19,6 @@ from miras_jax.serving.refusals import Late, Refusal, TooLarge
 from miras_jax.serving.settings import Settings
 from miras_jax.serving.talks import KeptMask, Store, Talk, Turn
 
-
 DECODERS = 4  # pictures that are decoded at a time: each may take 300 MB
 
 
@@ -54,7 +53,11 @@ class Service(NamedTuple):
       limit = self.settings.max_pixels
       return Talk(image, inputs.name_of(name), self.loaded.data, max_pixels=limit)
 
-    return await anyio.to_thread.run_sync(make, limiter=self.decoders)
+    return await self.decode(make)
+
+  async def decode(self, work, *args):
+    """`work(*args)` in a thread, a few of them at a time."""
+    return await anyio.to_thread.run_sync(work, *args, limiter=self.decoders)
 
 
 async def answer(service: Service, talk: Talk, say: Say, left=None) -> Turn:
@@ -87,7 +90,7 @@ async def events(service: Service, talk: Talk, say: Say) -> AsyncIterator[tuple]
       if not loop.is_closed():
         loop.call_soon_threadsafe(told.put_nowait, event)
 
-    question = await run_in_threadpool(_question, service, talk, say, tell)
+    question = await service.decode(_question, service, talk, say, tell)
     service.engine.submit(question)
     yield "asked", None
     async for kind, value in _heard(told):
@@ -127,7 +130,8 @@ def _question(service, talk, say, tell) -> Question:
   mask = hints_lib.chosen(mask, say.refers_to, _Masks(talk.masks))
   hints = hints_lib.make(say.points, say.box, mask, talk.sizes, data)
   prompt = prompt_of([*talk.said, ("user", text)], service.loaded.tokenizer, data)
-  talk.views()  # decoded here, not where the device waits
+  if not service.engine.holds(talk):
+    talk.views()  # decoded here, not where the device waits
   return Question(
     talk=talk,
     prompt=prompt,
@@ -143,7 +147,7 @@ def _remember(talk, say, reply, question):
   pointed = say.model_dump(include={"points", "box", "refers_to"})
   asked = {"text": say.text.strip(), **pointed, "mask": say.mask is not None}
   turn = Turn.of(asked, reply, time.monotonic() - question.asked_at)
-  talk.turns = [*talk.turns, turn]
+  talk.add(turn)
   return turn
 
 

@@ -5,8 +5,8 @@
 
 Open http://127.0.0.1:8000, drop an image, talk. Programs use /v1/conversations
 (described by /openapi.json); Label Studio takes the address as a machine-learning
-backend, X-AnyLabeling as a remote server, osam's clients as their server. docs/serving.md
-shows each.
+backend, X-AnyLabeling as a remote server, osam's clients as their server.
+docs/serving.md shows each.
 
 Anyone who reaches the port may use the model, and there is no encryption: it listens to
 this machine alone (127.0.0.1) unless --host says otherwise; put a proxy that knows its
@@ -44,7 +44,7 @@ def main(argv):
   name = pathlib.Path(args.checkpoint).resolve().name
   service = Service.of(loaded, settings, name)
   print("compiling what answers need", file=sys.stderr)
-  service.engine.warm()
+  _warm(service.engine, settings)
   listening.listen(BACKLOG)  # before "ready" is said: who reads it may come at once
   host, port = listening.getsockname()[:2]
   shown = f"[{host}]" if ":" in host else host
@@ -83,9 +83,14 @@ def _parse(argv):
   for name, line in numbers.items():
     value = getattr(default, name)
     add(f"--{name}", type=type(value), default=value, help=f"{line} ({value:,})")
-  add("--image_hosts", default="", help="hosts whose images requests may name, a,b:8080")
-  add("--label_studio_url", default="", help="where Label Studio's files are asked for;"
-      " its token is read from LABEL_STUDIO_API_KEY")  # fmt: skip
+  add(
+    "--image_hosts", default="", help="whose images requests may name, HOST,HOST:PORT"
+  )
+  add(
+    "--label_studio_url",
+    default="",
+    help="where its files are asked for, with the token in LABEL_STUDIO_API_KEY",
+  )
   path("--label_studio_files", default="", help="or the folder that holds them")
   return parser.parse_args(argv)
 
@@ -94,6 +99,20 @@ def _settings(args):
   given = {k: v for k, v in vars(args).items() if hasattr(Settings, k)}
   hosts = tuple(host for host in args.image_hosts.split(",") if host)
   return Settings(**given | {"image_hosts": hosts})
+
+
+def _warm(engine, settings):
+  import jax
+
+  try:
+    engine.warm()
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    raise UserError(
+      f"--slots={settings.slots}: the model with so many caches does not fit the"
+      " device's memory; try fewer slots or a device with more memory"
+    ) from None
 
 
 def _listen(host, port):

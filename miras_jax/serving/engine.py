@@ -41,6 +41,7 @@ class Question:
   cancelled: bool = False
   shown: int = 0  # tokens
   asked_at: float = dataclasses.field(default_factory=time.monotonic)
+  begun_at: float = 0.0  # when it had a row
 
 
 @dataclasses.dataclass
@@ -100,6 +101,10 @@ class Engine:
     question.cancelled = True
     with self._changed:
       self._changed.notify()
+
+  def holds(self, talk: Talk) -> bool:
+    """Whether the device has its image."""
+    return any(row.talk is talk for row in self._rows)
 
   def forget(self, talk: Talk):
     """Its row is the first to be given away."""
@@ -175,6 +180,7 @@ class Engine:
         question = self._waiting.popleft()
         self._clock += 1
         self._rows[b].question, self._rows[b].used = question, self._clock
+        question.begun_at = time.monotonic()
         admitted.append(b)
     return admitted
 
@@ -207,8 +213,7 @@ class Engine:
     if self.session is None:
       self.session = self._new_session(one)
     self.session.put(b, one)
-    if row.talk is not None:
-      row.talk.drop_views()
+    talk.drop_views()
     row.talk = talk
     self._metrics.images.inc()
 
@@ -234,7 +239,7 @@ class Engine:
     out = self.session.answer(b, question.hints)
     answer = read_answers(out, self._loaded.tokenizer)[0]
     self._rows[b].question = None
-    seconds = time.monotonic() - question.asked_at
+    seconds = time.monotonic() - question.begun_at
     self._mean_seconds += 0.1 * (seconds - self._mean_seconds)
     self._pool.submit(self._complete, question, answer)  # the device need not wait
 
@@ -251,8 +256,7 @@ class Engine:
     question.tell("error", refusal)
 
   def _fail_all(self, refusal, also_waiting=False):
-    """Gives up what is under way; the device's state may be lost, so all is read anew.
-    """
+    """Gives up what is under way; the device's state may be lost: all is read anew."""
     questions = [row.question for row in self._rows if row.question]
     self._rows = [Row() for _ in self._rows]
     self.session = None

@@ -1,8 +1,8 @@
 """Images that a request names instead of sending: only from places that were allowed.
 
 A server that opens any address it is given can be sent to look behind a firewall. So:
-data URIs; hosts of `--image_hosts` and the Label Studio of `--label_studio_url`, without
-following redirects; files in the folder `--label_studio_files`, never outside.
+data URIs; hosts of `--image_hosts` and the Label Studio of `--label_studio_url`, no
+redirect of theirs; files in the folder `--label_studio_files`, never outside.
 """
 
 import os

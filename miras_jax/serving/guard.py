@@ -73,4 +73,4 @@ class _Body:
 
   def _too_large(self):
     most = self._most / 2**20
-    return HTTPException(413, f"a request has at most {most:g} MB; send a smaller image")
+    return HTTPException(413, f"a request has at most {most:.0f} MB; send less")

@@ -51,7 +51,8 @@ def mask_of(given, size) -> np.ndarray:
     except image_ops.ImageError as error:
       raise UserError(f"mask: {error}") from None
   if mask_HW.shape != tuple(size):
-    raise UserError(f"mask: {mask_HW.shape}, the image is {tuple(size)} (height, width)")
+    wanted = f"the image is {tuple(size)} (height, width)"
+    raise UserError(f"mask: {mask_HW.shape}, {wanted}")
   return mask_HW
 
 

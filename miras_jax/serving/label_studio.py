@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-import miras_jax
 from input_pipeline import image_ops
 from input_pipeline.annotations import brush_rle
 from miras_jax.errors import UserError
@@ -181,4 +180,5 @@ def _polygons(array_HW, size):
 
 
 def _version(request):
-  return f"{request.app.state.service.name} {miras_jax.__version__}"
+  service = request.app.state.service
+  return f"{service.name} step {service.loaded.step}"

@@ -53,25 +53,30 @@ class Turn:
     masks = tuple(KeptMask.of(mask, reply.text) for mask in reply.masks)
     return cls(asked, reply.text, masks, reply.num_seg, reply.dropped_rounds, seconds)
 
-  @property
   def weight(self) -> int:
+    """About how many bytes it takes."""
     masks = sum(len(mask.rle["counts"]) + 300 for mask in self.masks)
     return len(str(self.asked)) + len(self.text) + masks
 
 
 class Talk:
-  """One conversation. `begin` and `end` enclose an answer: there is one at a time."""
+  """One conversation. `begin` and `end` enclose an answer: there is one at a time.
+  weight: about how many bytes it takes."""
 
   def __init__(self, image: bytes, name: str, data, *, max_pixels):
     """Raises ImageError for bytes that are no usable image."""
     image_ops.image_size(image, max_pixels=max_pixels)
     self.id = secrets.token_urlsafe(16)
-    self.image, self.name, self._data = image, name, data
-    self._views = examples.make_views(image, data)
-    self.sizes = {key: self._views[key] for key in SMALL_VIEWS}
-    self.turns: list[Turn] = []
+    self.image, self.name, self._data, self._views = image, name, data, None
+    views = examples.make_views(image, data)
+    self.sizes = {key: views[key] for key in SMALL_VIEWS}
     self.created = time.time()
+    self._set([])
     self._lock, self._answering = threading.Lock(), False
+
+  def _set(self, turns: list[Turn]):
+    self.turns = turns
+    self.weight = 2000 + len(self.image) + sum(turn.weight() for turn in turns)
 
   @property
   def size(self) -> tuple[int, int]:
@@ -91,11 +96,6 @@ class Talk:
     ]
 
   @property
-  def weight(self) -> int:
-    """About how many bytes it takes."""
-    return 2000 + len(self.image) + sum(turn.weight for turn in self.turns)
-
-  @property
   def answering(self) -> bool:
     return self._answering
 
@@ -110,7 +110,7 @@ class Talk:
     self._answering = False
 
   def views(self) -> dict:
-    """What the encoders see; made again when it was dropped."""
+    """What the encoders see, megabytes: kept until `drop_views`."""
     views = self._views
     if views is None:
       views = self._views = examples.make_views(self.image, self._data)
@@ -119,22 +119,24 @@ class Talk:
   def drop_views(self):
     self._views = None
 
+  def add(self, turn: Turn):
+    self._set([*self.turns, turn])
+
   def undo(self):
     """Forgets the last question and its answer. Raises Conflict where there is none."""
     if not self.turns:
       raise Conflict("nothing has been said yet")
-    self.turns.pop()
+    self._set(self.turns[:-1])
 
   def reset(self):
     """Forgets the turns, keeps the image."""
-    self.turns = []
+    self._set([])
 
   def fork(self) -> "Talk":
     """Another conversation that has said the same so far."""
     other = object.__new__(Talk)
     other.__dict__.update(self.__dict__)
-    other.id, other.turns = secrets.token_urlsafe(16), list(self.turns)
-    other.created = time.time()
+    other.id, other.created = secrets.token_urlsafe(16), time.time()
     other._lock, other._answering, other._views = threading.Lock(), False, None
     return other
 

@@ -1,6 +1,7 @@
 """The JSON API: conversations, what answers hold, downloads, errors as one line."""
 
 import io
+import itertools
 import json
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_the_model_is_asked_with_all_that_was_said(client):
 def test_a_stream_grows_and_ends_with_the_turn(client):
   told = helpers.events(say(client, start(client), stream=True))
   texts = [data["text"] for kind, data in told if kind == "text"]
-  assert len(texts) > 1 and all(b.startswith(a) for a, b in zip(texts, texts[1:]))
+  assert len(texts) > 1 and all(b.startswith(a) for a, b in itertools.pairwise(texts))
   assert told[-1][0] == "turn" and len(told[-1][1]["masks"]) == 2
 
 
@@ -177,9 +178,9 @@ def test_a_request_without_an_image_says_what_is_wanted(client):
   assert "image" in client.post("/v1/conversations", json={}).json()["error"]
 
 
-@pytest.mark.parametrize("path", ["/v1/conversations/x", "/v1/conversations/x/image.jpg"])
+@pytest.mark.parametrize("path", ["", "/image.jpg", "/masks/0.png"])
 def test_an_unknown_conversation_is_404(client, path):
-  answer = client.get(path)
+  answer = client.get(f"/v1/conversations/x{path}")
   assert answer.status_code == 404 and "no such conversation" in answer.json()["error"]
   talk = start(client)
   assert client.get(f"{talk}/masks/0.png").status_code == 404

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline.annotations import brush_rle
+from miras_jax.serving.refusals import Busy
 from tests.serving import helpers
 from tests.serving.helpers import HEIGHT, WIDTH, base64_of, png, uri
 
@@ -60,8 +62,8 @@ def test_label_studio_gets_brush_strokes_of_its_labels(client):
 
 
 def test_label_studio_points_and_boxes_are_percent(client):
-  point = {"type": "keypointlabels", "is_positive": False, "original_width": WIDTH,
-           "value": {"x": 50, "y": 25, "width": 1, "keypointlabels": ["The cup"]}}  # fmt: skip
+  point = {"type": "keypointlabels", "is_positive": False,
+           "value": {"x": 50, "y": 25, "keypointlabels": ["The cup"]}}  # fmt: skip
   box = {"type": "rectanglelabels",
          "value": {"x": 0, "y": 50, "width": 100, "height": 60}}  # fmt: skip
   predict(client, point, box)
@@ -114,8 +116,6 @@ def test_a_config_that_cannot_be_used_is_one_line(client, config):
   [{"type": "rectanglelabels", "value": {"x": 1, "y": 1}}],
 ])  # fmt: skip
 def test_a_context_that_makes_no_sense_is_one_line(client, context):
-  import json
-
   body = {"tasks": [{"data": {"image": uri(png())}}], "label_config": CONFIG,
           "params": {"context": {"result": context}}}  # fmt: skip
   answer = client.post("/predict", content=json.dumps(body),
@@ -188,8 +188,8 @@ def test_files_of_label_studio_stay_in_their_folder(tmp_path):
   (tmp_path.parent / "secret.png").write_bytes(png())
   with helpers.client(label_studio_files=str(tmp_path)) as client:
     assert predict(client, typed("which one"), image="/data/upload/a.png").is_success
-    for path in ("/data/../../secret.png", "/data/%2e%2e/secret.png", "/data//etc/hosts",
-                 "/data/upload/b.png", "/etc/hosts", "/data/a%00b"):  # fmt: skip
+    for path in ("/data/../../secret.png", "/data/%2e%2e/secret.png", "/data/a%00b",
+                 "/data//etc/hosts", "/data/upload/b.png", "/etc/hosts"):  # fmt: skip
       answer = predict(client, image=path)
       assert answer.status_code == 422 and "image" in answer.json()["error"]
 
@@ -279,8 +279,6 @@ def test_x_anylabeling_gets_503_for_a_full_queue(client):
 
 
 def full(question):
-  from miras_jax.serving.refusals import Busy
-
   raise Busy(3)
 
 

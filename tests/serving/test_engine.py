@@ -69,7 +69,7 @@ def assert_same(turns, replies):
       assert (mask_ops.decode_rle(kept.rle) != mask.array).mean() < 1e-3
 
 
-@pytest.mark.parametrize("slots", [1, 2, 4], ids="{} rows".format)
+@pytest.mark.parametrize("slots", [1, 2], ids="{} rows".format)
 def test_conversations_beside_others_hear_what_they_hear_alone(slots):
   assert any(reply.masks for replies in alone() for reply in replies)
   for turns, replies in zip(together(warm_service(slots)), alone(), strict=True):

@@ -72,7 +72,8 @@ def test_one_answer_at_a_time_for_a_conversation(gate):
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
       first = pool.submit(say, client, talk)
       assert gate.asked.wait(10)
-      for answer in (say(client, talk), client.post(f"{talk}/undo"), client.delete(talk)):
+      undone = client.post(f"{talk}/undo")
+      for answer in (say(client, talk), undone, client.delete(talk)):
         assert answer.status_code == 409 and "answering" in answer.json()["error"]
       gate.open()
       assert first.result().status_code == 200

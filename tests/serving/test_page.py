@@ -1,4 +1,4 @@
-"""The page in a headless browser: upload, three turns, masks, brush, keys, hostile text."""
+"""The page in a headless browser: upload, turns, masks, brush, keys, hostile text."""
 
 import contextlib
 import pathlib
@@ -10,6 +10,7 @@ import pytest
 
 from tests.serving import helpers
 
+uvicorn = pytest.importorskip("uvicorn", reason="needs miras_jax[serve]")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = pathlib.Path("/usr/bin/chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}")
@@ -25,14 +26,10 @@ def script(prompt, image):
 
 
 @contextlib.contextmanager
-def serving(script=script, **changes):
+def serving():
   """Address of a server that runs in a thread."""
-  import uvicorn
-
-  from miras_jax.serving.app import make_app
-
-  service = helpers.service(script, **changes)
-  config = uvicorn.Config(make_app(service), port=0, log_level="error")
+  service = helpers.service(script)
+  config = uvicorn.Config(helpers.make_app(service), port=0, log_level="error")
   server = uvicorn.Server(config)
   thread = threading.Thread(target=server.run, daemon=True)
   thread.start()
