@@ -123,6 +123,9 @@ class FakeSession:
     self._generator.hints = hints
     return dict(self._out)
 
+  def buckets(self):
+    return [32]
+
   def put(self, row, one):
     self._encoded = self._encoded.copy()
     self._encoded[row] = one[0]

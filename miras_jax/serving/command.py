@@ -38,27 +38,31 @@ def main(argv):
   from miras_jax.serving.asking import Service
 
   logs.to_stderr()
-  listening = _listen(args.host, args.port)
-  print(f"loading {args.checkpoint}", file=sys.stderr)
-  loaded = open_checkpoint(args.checkpoint)
-  name = pathlib.Path(args.checkpoint).resolve().name
-  service = Service.of(loaded, settings, name)
-  print("compiling what answers need", file=sys.stderr)
-  _warm(service.engine, settings)
-  listening.listen(BACKLOG)  # before "ready" is said: who reads it may come at once
+  with _listen(args.host, args.port) as listening:
+    print(f"loading {args.checkpoint}", file=sys.stderr)
+    loaded = open_checkpoint(args.checkpoint)
+    name = pathlib.Path(args.checkpoint).resolve().name
+    service = Service.of(loaded, settings, name)
+    print("compiling what answers need", file=sys.stderr)
+    _warm(service.engine, settings)
+    config = uvicorn.Config(
+      make_app(service),
+      log_level="warning",
+      log_config=None,  # its own would close the handlers of others
+      backlog=BACKLOG,
+      limit_concurrency=4 * settings.queue + 100,
+      timeout_graceful_shutdown=5,
+      timeout_keep_alive=75,  # longer than clients wait after 429, and than proxies do
+      server_header=False,
+    )
+    listening.listen(BACKLOG)  # before "ready" is said: who reads it may come at once
+    print(f"ready: {_address(listening)}", flush=True)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _address(listening):
   host, port = listening.getsockname()[:2]
-  shown = f"[{host}]" if ":" in host else host
-  print(f"ready: http://{shown}:{port}", flush=True)
-  config = uvicorn.Config(
-    make_app(service),
-    log_level="warning",
-    backlog=BACKLOG,
-    limit_concurrency=4 * settings.queue + 100,
-    timeout_graceful_shutdown=5,
-    timeout_keep_alive=75,  # longer than clients wait after 429, and than proxies do
-    server_header=False,
-  )
-  uvicorn.Server(config).run(sockets=[listening])
+  return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _parse(argv):
@@ -123,5 +127,6 @@ def _listen(host, port):
   try:
     listening.bind((host, port))
   except OSError as error:
+    listening.close()
     raise UserError(f"--host={host} --port={port}: {error.strerror}") from None
   return listening

@@ -29,7 +29,9 @@ def script(prompt, image):
 def serving():
   """Address of a server that runs in a thread."""
   service = helpers.service(script)
-  config = uvicorn.Config(helpers.make_app(service), port=0, log_level="error")
+  config = uvicorn.Config(
+    helpers.make_app(service), port=0, log_level="error", log_config=None
+  )
   server = uvicorn.Server(config)
   thread = threading.Thread(target=server.run, daemon=True)
   thread.start()
