@@ -21,23 +21,26 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "serving.md"
 
 @pytest.fixture
 def served(monkeypatch):
-  """Runs the command with a scripted model; what a server would have been given."""
+  """(config, address) of each server that the command would have run, with a scripted
+  model."""
   found = []
+
+  def run(server, sockets):
+    address = sockets[0].getsockname()
+    socket.create_connection(address, timeout=5).close()
+    found.append((server.config, address))
+
   loaded = talker.loaded(helpers.script)
   monkeypatch.setattr(load, "open_checkpoint", lambda path: loaded)
-  run = lambda server, sockets: found.append((server.config, *sockets))  # noqa: E731
   monkeypatch.setattr(uvicorn.Server, "run", run)
-  yield found
-  for _, listening in found:
-    listening.close()
+  return found
 
 
 def test_it_listens_to_this_machine_when_it_says_so(served, capsys):
   command.main(["--checkpoint=runs/first", "--port=0", "--slots=3"])
-  config, _ = served[0]
-  address = re.fullmatch(r"ready: http://(.*):(\d+)\n", capsys.readouterr().out)
-  assert address[1] == "127.0.0.1"
-  socket.create_connection((address[1], int(address[2])), timeout=5).close()
+  config, (host, port) = served[0]
+  assert host == "127.0.0.1"
+  assert capsys.readouterr().out == f"ready: http://127.0.0.1:{port}\n"
   assert config.app.state.service.settings.slots == 3
   assert config.app.state.service.name == "first"
 
