@@ -94,6 +94,7 @@ setuptools.setup(
   ),
   package_data={
     "": ["*.json", "*.jinja", "*.html", "*.css", "*.js", "*.txt", "*.md"],
+    "miras_jax.serving": ["static/*"],
   },
   install_requires=REQUIRES,
   extras_require=EXTRAS,

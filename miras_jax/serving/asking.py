@@ -87,7 +87,7 @@ async def events(service: Service, talk: Talk, say: Say) -> AsyncIterator[tuple]
     told, loop = asyncio.Queue(), asyncio.get_running_loop()
 
     def tell(*event):
-      if not loop.is_closed():
+      with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
         loop.call_soon_threadsafe(told.put_nowait, event)
 
     question = await service.decode(_question, service, talk, say, tell)

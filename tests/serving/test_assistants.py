@@ -299,6 +299,15 @@ def test_osam_gets_crops_in_their_boxes(client):
   assert client.service.loaded.model.hints.keys() == {"points", "boxes"}
 
 
+def test_osams_own_types_take_the_annotations(client):
+  types = pytest.importorskip("osam.types", reason="needs osam")
+  prompt = types.Prompt(points=[[1, 1], [5, 6]], point_labels=[2, 3])
+  annotations = generate(client, **prompt.model_dump(exclude_none=True)).json()
+  for found in annotations["annotations"]:
+    crop = Image.open(io.BytesIO(base64.b64decode(found.pop("mask"))))
+    types.Annotation(**found, mask=np.asarray(crop) > 0)
+
+
 @pytest.mark.parametrize("prompt", [
   {"points": [[1, 1]], "point_labels": []}, {"points": [[1, 1]], "point_labels": [2]},
   {"points": [[1, 1]], "point_labels": [9]}, {"points": [[1, 99]], "point_labels": [1]},

@@ -180,7 +180,7 @@ def test_points_and_boxes_by_mouse(page):
   page.mouse.down()
   page.mouse.move(*point(page, 0.5, 0.5), steps=3)
   page.mouse.up()
-  assert page.inner_text("#meant") == "Your next message points at 1 points, a box."
+  assert page.inner_text("#meant") == "Your next message points at a point, a box."
   ask(page, "which one")
   at, labels = hints(page)["points"]
   np.testing.assert_allclose(at[0, 0, 0], [4, 6], atol=0.6)  # on the canvas of 16
@@ -197,7 +197,7 @@ def test_everything_by_keyboard(page):
   page.focus("#view")
   for key in ("ArrowLeft", "Shift+ArrowUp", "Enter"):
     page.keyboard.press(key)
-  assert "1 points" in page.inner_text("#meant")
+  assert "a point" in page.inner_text("#meant")
   page.check("input[value=box]")
   page.focus("#view")
   for key in ("Enter", "Shift+ArrowRight", "Shift+ArrowDown", "Enter"):

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { Pointing } from "./pointing.js";
 import { Stage } from "./stage.js";
-import { Turns } from "./turns.js";
+import { Turns, points } from "./turns.js";
 
 const get = (id) => document.getElementById(id);
 const stage = new Stage(get("view"));
@@ -85,7 +85,7 @@ function select(mask) {
 function meant() {
   const message = stage.meant();
   const parts = [];
-  if (message.points) parts.push(`${message.points.length} points`);
+  if (message.points) parts.push(points(message.points));
   if (message.box) parts.push("a box");
   if (message.mask) parts.push("the brushed mask");
   if ("refers_to" in message) parts.push(`mask ${message.refers_to + 1}`);

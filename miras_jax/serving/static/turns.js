@@ -9,11 +9,15 @@ function part(tag, className, text) {
 
 function pointedAt(asked) {
   const parts = [];
-  if (asked.points?.length) parts.push(`${asked.points.length} points`);
+  if (asked.points?.length) parts.push(points(asked.points));
   if (asked.box) parts.push("a box");
   if (asked.mask) parts.push("an edited mask");
   if (asked.refers_to != null) parts.push(`mask ${asked.refers_to + 1}`);
   return parts.length ? `pointing at ${parts.join(", ")}` : "";
+}
+
+export function points(list) {
+  return list.length === 1 ? "a point" : `${list.length} points`;
 }
 
 export class Turns {
