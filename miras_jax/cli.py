@@ -28,6 +28,11 @@ COMMANDS = {
     "talk about one image, get masks",
     "miras chat --checkpoint=runs/first --image=photo.jpg",
   ),
+  "segment": (
+    "segment",
+    "answer a file of conversations, write masks",
+    "miras segment --checkpoint=runs/first --input=asked.jsonl --out=answers",
+  ),
   "data": (
     "data",
     "make, check, count and show data",

@@ -217,7 +217,7 @@ def read_metrics(folder) -> dict[str, float]:
 
 
 def _first_device():
-  return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
 def read_meta(folder):

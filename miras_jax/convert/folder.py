@@ -183,7 +183,7 @@ def _load(tree, path, shape):
   """One leaf on its devices."""
   sharding = getattr(shape, "sharding", None)
   if sharding is None:
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
   def part(index):
     return _part(tree, path, index).astype(shape.dtype, copy=False)

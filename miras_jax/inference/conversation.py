@@ -46,12 +46,15 @@ def prompt_of(turns, tokenizer, data, *, names=None) -> Prompt:
 
 class Answer(NamedTuple):
   """One generated answer. `logits` (K, h, w) and `iou` (K,) have one entry for each
-  [SEG] up to the model's limit; `num_seg` counts all [SEG]."""
+  [SEG] up to the model's limit; `num_seg` counts all [SEG]. The oldest `dropped_rounds`
+  were not seen. `refused`: why the question was not asked at all, or ""."""
 
   text: str
   num_seg: int = 0
   logits: np.ndarray = np.zeros((0, 1, 1), np.float32)
   iou: np.ndarray = np.zeros(0, np.float32)
+  dropped_rounds: int = 0
+  refused: str = ""
 
 
 def read_answers(out, tokenizer) -> list[Answer]:
@@ -82,6 +85,13 @@ def full_size(logits_KHW, views, image_size, original_hw=None) -> np.ndarray:
     return np.zeros((0, *original_hw), bool)
   full = postprocess(logits_KHW, views["valid_hw"], original_hw, image_size)
   return full > THRESHOLD
+
+
+def masks_of(answer: Answer, views, image_size) -> tuple[Mask, ...]:
+  """The masks of an answer at the size of its image; `views` as in `full_size`."""
+  masks_KHW = full_size(answer.logits, views, image_size)
+  found = zip(masks_KHW, answer.iou, seg_spans(answer.text), strict=False)
+  return tuple(Mask(mask_HW, float(iou), span) for mask_HW, iou, span in found)
 
 
 class Reply(NamedTuple):
@@ -199,12 +209,9 @@ class Conversation:
     self.replies.append(self._reply(answer, prompt.dropped_rounds))
 
   def _reply(self, answer, dropped_rounds):
-    masks_KHW = full_size(answer.logits, self._views, self._loaded.data.sam_size)
-    spans = seg_spans(answer.text)
-    masks = zip(masks_KHW, answer.iou, spans, strict=False)
     return Reply(
       text=answer.text,
-      masks=tuple(Mask(m, float(iou), span) for m, iou, span in masks),
+      masks=masks_of(answer, self._views, self._loaded.data.sam_size),
       num_seg=answer.num_seg,
       dropped_rounds=dropped_rounds,
     )

@@ -72,6 +72,11 @@ def read_config(checkpoint):
   return reading.read_config(workdir.locate(checkpoint)[0])
 
 
+def find_step(checkpoint) -> int:
+  """The step that `open_checkpoint` would open; 0 of a converted folder."""
+  return 0 if is_converted(checkpoint) else workdir.locate(checkpoint)[1]
+
+
 def _for_here(cfg):
   """The MirasConfig with attention that this platform has, whatever it trained with."""
   attention = attention_for(cfg.llama.attention, jax.default_backend())
