@@ -15,6 +15,7 @@ from tests import talker
 
 CHANGES = {
   "llama.width": 32, "llama.head_dim": 8, "llama.mlp_width": 48, "llama.depth": 2,
+  "llama.lora_rank": 4,
   "clip.image_size": 16, "clip.depth": 2, "sam_encoder.image_size": 32,
   "sam_encoder.global_layers": (0,), "sam_encoder.depth": 1,
 }  # fmt: skip

@@ -13,6 +13,7 @@ from miras_jax.convert import folder as converted
 from miras_jax.convert.outputs import is_converted
 from miras_jax.errors import UserError
 from miras_jax.inference.generator import Generator
+from miras_jax.inference.prepare import prepare
 from miras_jax.models.attention import attention_for
 from miras_jax.models.miras import Miras
 from miras_jax.training.task import talk_config
@@ -42,8 +43,11 @@ class Loaded(NamedTuple):
     )
 
 
-def open_checkpoint(checkpoint) -> Loaded:
-  """Opens a `miras train` folder, one of its step folders or a converted one."""
+def open_checkpoint(checkpoint, *, weights="trained") -> Loaded:
+  """Opens a `miras train` folder, one of its step folders or a converted one.
+
+  The parameters are those of `prepare.prepare`, which says what `weights` may be.
+  """
   config, params, tokenizer_dir, step = load_for_inference(checkpoint)
   if not tokenizer_dir.is_dir():
     raise UserError(
@@ -54,8 +58,9 @@ def open_checkpoint(checkpoint) -> Loaded:
   if folder:
     meta = reading.read_meta(folder.step(step))
     reading.check_tokenizer(folder, meta, tokenizer.fingerprint())
+  cfg, params = prepare(_for_here(config.model.build()), params, weights)
   return Loaded(
-    model=Miras(_for_here(config.model.build()), jnp.dtype(config.model.dtype)),
+    model=Miras(cfg, jnp.dtype(config.model.dtype)),
     params=params,
     tokenizer=tokenizer,
     data=talk_config(config),
