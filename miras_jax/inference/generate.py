@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from miras_jax.inference.sampling import Sampling, pick
 from miras_jax.models import llama
-from miras_jax.models.attention import cache_mask
+from miras_jax.models.attention import cache_mask, segment_mask
 
 
 class State(NamedTuple):
@@ -71,15 +71,22 @@ def new_state(model, B, slots, max_new_tokens) -> State:
   )
 
 
-def prefill(model, params, state: State, encoded, rows: Rows, ids) -> State:
-  """Reads the tokens of a turn; rows that say something are then ready to answer."""
+def prefill(
+  model, params, state: State, encoded, rows: Rows, ids, *, fresh=False
+) -> State:
+  """Reads the tokens of a turn; rows that say something are then ready to answer.
+
+  fresh: all of these begin at the first token, so that none looks into the cache.
+  """
   slots, speaks_B = _slots(state.cache), rows.count_B > 0
   index_B = jnp.where(speaks_B, rows.start_B, slots)  # past the end: writes nothing
   x_BPD = _call(model, params)(
     rows.tokens_BP, rows.image_slot_BP, encoded["image_tokens"], method="embed"
   )
   positions_BP = index_B[:, None] + jnp.arange(rows.tokens_BP.shape[1])
-  hidden_BPD, cache = _extend(model, params, x_BPD, positions_BP, state.cache, index_B)
+  hidden_BPD, cache = _extend(
+    model, params, x_BPD, positions_BP, state.cache, index_B, fresh
+  )
   last_B11 = jnp.maximum(rows.count_B - 1, 0)[:, None, None]
   state_BD = jnp.take_along_axis(hidden_BPD, last_B11, axis=1)[:, 0]
   first_B = jnp.where(speaks_B, 0, state.states_BGD.shape[1])
@@ -185,7 +192,7 @@ def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks) -
     jnp.zeros(B, jnp.int32),
     (batch["segments"] > 0).sum(1),
   )
-  state = prefill(model, params, state, encoded, rows, ids)
+  state = prefill(model, params, state, encoded, rows, ids, fresh=True)
   greedy = Sampling.greedy(B)
   state = decode(model, params, state, encoded, ids, greedy, max_new_tokens)
   return read(model, params, state, encoded, ids, max_masks=max_masks)
@@ -199,8 +206,11 @@ def _slots(cache):
   return jax.tree.leaves(cache)[0].shape[2]
 
 
-def _extend(model, params, x_BTD, positions_BT, cache, index_B):
-  mask_BTS = cache_mask(index_B, x_BTD.shape[1], _slots(cache))
+def _extend(model, params, x_BTD, positions_BT, cache, index_B, fresh=False):
+  if fresh:
+    mask_BTS = segment_mask(jnp.ones_like(positions_BT))
+  else:
+    mask_BTS = cache_mask(index_B, x_BTD.shape[1], _slots(cache))
   return _call(model, params)(
     x_BTD, positions_BT, cache, index_B, mask_BTS, method="extend"
   )

@@ -34,7 +34,10 @@ class Generator:
     self.max_new_tokens, self.max_masks = max_new_tokens, max_masks
     self.compiled = collections.Counter()
     self._encode = self._jit(stages.encode_images)
-    self._prefill = self._jit(stages.prefill, donate_argnums=1)
+    self._prefill = {
+      fresh: self._jit(stages.prefill, donate_argnums=1, fresh=fresh)
+      for fresh in (False, True)
+    }
     self._decode = self._jit(stages.decode, donate_argnums=1)
     self._read = self._jit(stages.read, max_masks=max_masks)
     limits = {"max_new_tokens": max_new_tokens, "max_masks": max_masks}
@@ -90,7 +93,8 @@ class Session:
     rows = [self._unread(b, prompt) for b, prompt in enumerate(prompts)]
     width = self._bucket(max(len(tokens) for tokens, _, _ in rows))
     generator = self._generator
-    self._state = generator._prefill(
+    fresh = not any(start for _, _, start in rows)
+    self._state = generator._prefill[fresh](
       generator.params,
       self._state,
       self._encoded,

@@ -98,6 +98,7 @@ class Attention(nn.Module):
     implementation = "xla" if self.is_initializing() else cfg.attention
     if cache is not None:
       cache = attention.write_cache(cache, layer, k_BTKH, v_BTKH, context.write_index_B)
+    if cache is not None and context.mask_BTS.shape[-1] != x_BTD.shape[1]:
       k_BTKH = cache.k_LBSKH[layer].astype(self.dtype)
       v_BTKH = cache.v_LBSKH[layer].astype(self.dtype)
       implementation = "xla"  # the others want as many queries as keys
@@ -285,10 +286,13 @@ class Llama(nn.Module):
     """Runs T new tokens against the cache; returns (hidden_BTD, cache).
 
     Row b writes its keys at slots `write_index_B[b]...`; `mask_BTS` is over the S slots
-    of the cache, the new ones included (`attention.cache_mask`). T is the prompt length
-    in prefill and 1 in decoding; shapes are static.
+    of the cache, the new ones included (`attention.cache_mask`), or over the T new
+    tokens alone (`attention.segment_mask` of ones), where all rows begin at slot 0:
+    nothing reads the empty cache then. T is the prompt length in prefill and 1 in
+    decoding; shapes are static.
     """
     context = self._context(positions_BT, mask_BTS, write_index_B)
+    context = context._replace(segments_BT=jnp.ones_like(positions_BT))
     return self._run(x_BTD, cache, context, True)
 
   def _context(self, positions_BT, mask_BTS, write_index_B=None):
