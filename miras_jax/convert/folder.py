@@ -149,7 +149,11 @@ def load_run(folder, *, sharding=None):
   """(RunConfig, params, tokenizer folder, 0), as `checkpoint.reading.load_run`."""
   with FolderTree(folder) as tree:
     shapes = {
-      path: jax.ShapeDtypeStruct(info.shape, info.dtype, sharding=sharding)
+      path: jax.ShapeDtypeStruct(
+        info.shape,
+        info.dtype,
+        sharding=sharding(path, info.shape) if callable(sharding) else sharding,
+      )
       for path, info in tree.infos.items()
     }
     config, tokenizer = tree.config, tree.tokenizer

@@ -22,6 +22,9 @@ import jax.numpy as jnp
 from miras_jax.inference.sampling import Sampling, pick
 from miras_jax.models import llama
 from miras_jax.models.attention import cache_mask, segment_mask
+from miras_jax.parallel import sharding
+
+MOST_PIXELS = 2 * 1024**2  # of images that a device encodes at a time
 
 
 class State(NamedTuple):
@@ -51,17 +54,54 @@ class Rows(NamedTuple):
 
 
 def encode_images(model, params, batch) -> dict:
-  """{"image_tokens" [B, N, D], "sam" [B, h, w, C]} of the images of a batch."""
+  """{"image_tokens" [B, N, D], "sam" [B, h, w, C]} of the images of a batch.
+
+  A device encodes MOST_PIXELS at a time, whatever the batch.
+  """
   call = _call(model, params)
+  tokens = functools.partial(call, method="image_tokens")
+  features = functools.partial(call, method="sam_features")
   return {
-    "image_tokens": call(batch["image_aux"], method="image_tokens"),
-    "sam": call(batch["image_sam"], batch["valid_hw"], method="sam_features"),
+    "image_tokens": _in_parts(tokens, batch["image_aux"]),
+    "sam": _in_parts(features, batch["image_sam"], batch["valid_hw"]),
   }
+
+
+def _in_parts(encode, image_BHWC, *more):
+  """encode(image_BHWC, *more), in sub-batches of a bounded size.
+
+  Each part has as many rows of every shard of the batch, which stay where they are.
+  """
+  (B, H, W, _), shards = image_BHWC.shape, sharding.batch_shards(len(image_BHWC))
+  most = max(1, MOST_PIXELS // (H * W))
+  rows = max(n for n in range(1, B // shards + 1) if B // shards % n == 0 and n <= most)
+  parts = B // (shards * rows)
+  if parts == 1:
+    return sharding.constrain(encode(image_BHWC, *more), "rows")
+
+  def cut(x):
+    x = x.reshape(shards, parts, rows, *x.shape[1:]).swapaxes(0, 1)
+    return x.reshape(parts, shards * rows, *x.shape[3:])
+
+  out = jax.lax.map(lambda part: encode(*part), tuple(map(cut, (image_BHWC, *more))))
+  out = out.reshape(parts, shards, rows, *out.shape[2:]).swapaxes(0, 1)
+  return sharding.constrain(out.reshape(B, *out.shape[3:]), "rows")
+
+
+def laid_out(state):
+  """The state on the mesh that is set, the same way after each stage."""
+  rows = {
+    name: sharding.constrain(value, "rows")
+    for name, value in state._asdict().items()
+    if name != "cache"
+  }
+  cache = jax.tree.map(lambda x: sharding.constrain(x, "cache"), state.cache)
+  return State(cache=cache, **rows)
 
 
 def new_state(model, B, slots, max_new_tokens) -> State:
   """Conversations that have said nothing."""
-  return State(
+  state = State(
     cache=llama.init_cache(model.cfg.llama, B, slots, model.dtype),
     length_B=jnp.zeros(B, jnp.int32),
     step_B=jnp.zeros(B, jnp.int32),
@@ -69,6 +109,7 @@ def new_state(model, B, slots, max_new_tokens) -> State:
     tokens_BG=jnp.zeros((B, max_new_tokens), jnp.int32),
     states_BGD=jnp.zeros((B, max_new_tokens + 1, model.cfg.llama.width), model.dtype),
   )
+  return laid_out(state)
 
 
 def prefill(
@@ -90,7 +131,7 @@ def prefill(
   last_B11 = jnp.maximum(rows.count_B - 1, 0)[:, None, None]
   state_BD = jnp.take_along_axis(hidden_BPD, last_B11, axis=1)[:, 0]
   first_B = jnp.where(speaks_B, 0, state.states_BGD.shape[1])
-  return state._replace(
+  state = state._replace(
     cache=cache,
     length_B=jnp.where(speaks_B, rows.start_B + rows.count_B, state.length_B),
     step_B=jnp.where(speaks_B, 0, state.step_B),
@@ -98,6 +139,7 @@ def prefill(
     tokens_BG=jnp.where(speaks_B[:, None], ids.pad, state.tokens_BG),
     states_BGD=_set(state.states_BGD, first_B, state_BD),
   )
+  return laid_out(state)
 
 
 def decode(
@@ -131,7 +173,8 @@ def decode(
       states_BGD=_set(state.states_BGD, at_B + 1, hidden_B1D[:, 0]),
     )
 
-  return jax.lax.while_loop(lambda state: active(state).any(), add_token, state)
+  state = jax.lax.while_loop(lambda state: active(state).any(), add_token, state)
+  return laid_out(state)
 
 
 def read(model, params, state: State, encoded, ids, hints=None, *, max_masks) -> dict:

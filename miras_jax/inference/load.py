@@ -1,5 +1,6 @@
 """Opens a checkpoint: model, parameters, tokenizer and data settings in one place."""
 
+import contextlib
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from miras_jax.inference.generator import Generator
 from miras_jax.inference.prepare import prepare
 from miras_jax.models.attention import attention_for
 from miras_jax.models.miras import Miras
+from miras_jax.parallel import sharding
 from miras_jax.training.task import talk_config
 
 
@@ -30,6 +32,11 @@ class Loaded(NamedTuple):
   config: Any = None
   step: int = 0
   log: Any = None
+  mesh: Any = None
+
+  def active(self):
+    """Context in which the model's own functions run on its mesh."""
+    return jax.set_mesh(self.mesh) if self.mesh else contextlib.nullcontext()
 
   def generator(self, max_new_tokens):
     """A Generator that stops where this template's answers end."""
@@ -40,15 +47,18 @@ class Loaded(NamedTuple):
       self.tokenizer.ids._replace(eos=end),
       max_new_tokens=max_new_tokens,
       max_masks=self.data.max_masks,
+      active=self.active,
     )
 
 
-def open_checkpoint(checkpoint, *, weights="trained") -> Loaded:
+def open_checkpoint(checkpoint, *, weights="trained", mesh=None) -> Loaded:
   """Opens a `miras train` folder, one of its step folders or a converted one.
 
-  The parameters are those of `prepare.prepare`, which says what `weights` may be.
+  The parameters are those of `prepare.prepare`, which says what `weights` may be. With
+  a mesh they are read straight to where the trainer's table puts them.
   """
-  config, params, tokenizer_dir, step = load_for_inference(checkpoint)
+  placed = sharding.placement(mesh) if mesh else None
+  config, params, tokenizer_dir, step = load_for_inference(checkpoint, sharding=placed)
   if not tokenizer_dir.is_dir():
     raise UserError(
       f"{tokenizer_dir}: missing; convert the weights with --tokenizer=PATH to talk"
@@ -67,6 +77,7 @@ def open_checkpoint(checkpoint, *, weights="trained") -> Loaded:
     config=config,
     step=step,
     log=folder and folder.metrics,
+    mesh=mesh,
   )
 
 

@@ -134,7 +134,8 @@ def teacher_forced(
     filled = group + [group[0]] * (batch_size - len(group))
     parts = [views_of(i) | row for i, row, _ in filled]
     batch = {k: np.stack([part[k] for part in parts]) for k in parts[0]}
-    logits_BMHW = np.asarray(forward(loaded.params, batch))
+    with loaded.active():
+      logits_BMHW = np.asarray(forward(loaded.params, batch))
     for (i, _, kept), logits_MHW in zip(group, logits_BMHW, strict=False):
       gone = len(found[i]) - len(kept)
       found[i] = keep(i, [None] * gone + list(logits_MHW[: len(kept)]))

@@ -59,6 +59,8 @@ BATCH_RULES = {"B": BATCH_AXES}
 ACTIVATION_RULES = {
   "decoder": P(BATCH_AXES, "sequence"),  # [B, T, D] into the decoder and out of it
   "tower": P(BATCH_AXES),  # [B, ...] between the blocks of an image encoder
+  "rows": P(BATCH_AXES),  # [B, ...] of conversations that are answered
+  "cache": P(None, BATCH_AXES, None, "tensor"),  # [L, B, S, K, H] their keys and values
   "head_copies": P(BATCH_AXES, None, "tensor"),  # [G, D, V], one for each batch shard
 }
 
@@ -99,6 +101,13 @@ def param_shardings(shapes, mesh, rules=PARAM_RULES):
     for path, leaf in flat.items()
   }
   return unflatten_dict(out, sep="/")
+
+
+def placement(mesh, rules=PARAM_RULES):
+  """Function (path, shape) -> NamedSharding of one parameter."""
+  return lambda path, shape: NamedSharding(
+    mesh, fit(spec_for(path, rules), shape, mesh)
+  )
 
 
 def replicated(shapes, mesh, rules=PARAM_RULES) -> list[str]:

@@ -30,7 +30,8 @@ import tqdm
 from input_pipeline.records import RecordError
 from miras_jax.config.settings import DistributedConfig
 from miras_jax.errors import UserError
-from miras_jax.inference.load import find_step, open_checkpoint
+from miras_jax.inference import devices
+from miras_jax.inference.load import find_step
 from miras_jax.options import Parser, nearest
 from miras_jax.parallel import distributed
 from miras_jax.segment import forms, records, results
@@ -70,6 +71,7 @@ def _parse(argv):
   add("--batch_size", type=int, default=8, help="conversations at a time (8)")
   add("--max_new_tokens", type=int, default=128, help="longest answer (128)")
   add("--history", choices=("model", "gold"), default="model", help="whose answers")
+  devices.add_options(parser)
   args = parser.parse_args(argv)
   for name in ("batch_size", "max_new_tokens"):
     if getattr(args, name) < 1:
@@ -105,6 +107,7 @@ def _open_results(args):
     "step": find_step(args.checkpoint),
     "max_new_tokens": args.max_new_tokens,
     "history": args.history,
+    "weights": args.weights,
   }
   try:
     out.mkdir(parents=True, exist_ok=True)
@@ -119,11 +122,12 @@ def _answer(args, todo, found, problems):
   """Answers what is to be done; returns how many conversations that were."""
   if not distributed.any_of(bool(todo)):
     return 0
+  loaded = devices.load(args)
   answering = Answering(
-    open_checkpoint(args.checkpoint),
+    loaded,
     args.input,
     args.images_dir,
-    batch_size=max(1, min(args.batch_size, len(todo))),
+    batch_size=devices.fill(max(1, min(args.batch_size, len(todo))), loaded.mesh),
     max_new_tokens=args.max_new_tokens,
     gold=args.history == "gold",
   )

@@ -24,7 +24,7 @@ def script(prompt, image):
 def talk(tmp_path, monkeypatch):
   """Runs the command on lines; returns (exit status, lines of results by id)."""
   loaded = talker.loaded(script)
-  monkeypatch.setattr(command, "open_checkpoint", lambda *a, **k: loaded)
+  monkeypatch.setattr(command.devices, "load", lambda args: loaded)
   monkeypatch.setattr(command, "find_step", lambda path: 7)
   for name in ("a.png", "b.png"):
     Image.new("RGB", SIZE[::-1], "gray").save(tmp_path / name)

@@ -17,6 +17,7 @@ from miras_jax.config import run as run_config
 from miras_jax.config.settings import MeshConfig
 from miras_jax.convert.folder import FolderTree, load_params
 from miras_jax.errors import UserError
+from miras_jax.inference import devices
 from miras_jax.inference.load import load_for_inference, open_checkpoint
 from miras_jax.inference.prepare import prepare
 from miras_jax.parallel import mesh as mesh_lib
@@ -217,3 +218,11 @@ def test_a_converted_folder_can_be_talked_to(converted):
   want = flat(want)
   for path, x in flat(loaded.params).items():
     np.testing.assert_array_equal(x, want[path])
+
+
+def test_a_folder_opens_cut_over_a_mesh(converted):
+  mesh = devices.make(devices.parse("data:2,fsdp:2,tensor:2"))
+  loaded = open_checkpoint(converted, mesh=mesh)
+  up = loaded.params["llm"]["layer_0"]["mlp"]["up_proj"]["kernel"]
+  assert up.sharding.spec == jax.sharding.PartitionSpec("fsdp", "tensor")
+  assert up.addressable_shards[0].data.size == up.size // 4
