@@ -99,19 +99,29 @@ def parse(argv):
   return args
 
 
-def our_answer(config, rows, length, *, apart=True):
-  """Function that answers `rows` prompts with so many new tokens, and returns them.
-
-  apart: with the parameters that inference takes, else as they are trained.
-  """
-  cfg, dtype = config.model.build(), jnp.dtype(config.model.dtype)
+def our_params(config, *, apart=True):
+  """(MirasConfig, random parameters) as inference takes them, else as they train."""
+  cfg = config.model.build()
 
   def init(key):
     return merge(*initial_state.split_params(init_params(cfg, key), config))
 
   params = jax.jit(init)(jax.random.key(0))
-  if apart:
-    cfg, params = prepare(cfg, params)
+  return prepare(cfg, params) if apart else (cfg, params)
+
+
+def no_ids():
+  """Token ids of control tokens that no row generates."""
+  return TokenIds(**{name: NEVER for name in TokenIds._fields})._replace(pad=0)
+
+
+def our_answer(config, rows, length, *, apart=True):
+  """Function that answers `rows` prompts with so many new tokens, and returns them.
+
+  apart: with the parameters that inference takes, else as they are trained.
+  """
+  cfg, params = our_params(config, apart=apart)
+  dtype = jnp.dtype(config.model.dtype)
   batch = prompts(cfg, rows, length)
   sizes = batch_sizes(cfg, batch_size=rows)
   shapes = {n: batch_table.shape(n, sizes) for n in batch_table.feature_names()}
@@ -119,11 +129,10 @@ def our_answer(config, rows, length, *, apart=True):
     "image_tokens": jnp.ones(shapes["image_tokens"], dtype),
     "sam": jnp.ones(shapes["sam_features"], dtype),
   }
-  ids = TokenIds(**{name: NEVER for name in TokenIds._fields})._replace(pad=0)
 
   @functools.cache
   def generator(new):
-    return Generator(Miras(cfg, dtype), params, ids, max_new_tokens=new)
+    return Generator(Miras(cfg, dtype), params, no_ids(), max_new_tokens=new)
 
   def answer(new):
     return jax.block_until_ready(generator(new).generate(batch, encoded))["tokens"]
