@@ -1,6 +1,6 @@
 """One's own photographs and labels: the quickstart's model with a finer look at them.
 
-  miras data build own --src=DIR --out=data/own
+  miras data build own --src=DIR --out=data/own --views=6
   miras train --config=configs/own.py --workdir=runs/own --config.data.dir=data/own
 
 Trained from scratch. SAM's picture has 128 pixels a side where the rendered scenes of

@@ -116,12 +116,13 @@ def known(sources: Mapping[str, str]) -> list[str]:
   return list(dict.fromkeys(names))
 
 
-def unknown(name: str, sources: Mapping[str, str]) -> UserError:
-  """The error for a name that is neither known nor a folder."""
+def unknown(name: str, sources: Mapping[str, str], folders: list[str]) -> UserError:
+  """The error for a name that is neither known nor one of `folders` below data.dir."""
   names = known(sources)
-  close = difflib.get_close_matches(name, names, n=1)
+  close = difflib.get_close_matches(name, [*folders, *names], n=1)
   hint = f"did you mean {close[0]}? " if close else ""
+  here = ", ".join(sorted(folders)) or "none"
   return UserError(
     f"mixture.{name}: no such data set; {hint}there are {', '.join(names)}, and every"
-    " folder below data.dir"
+    f" folder below data.dir ({here})"
   )

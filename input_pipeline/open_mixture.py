@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 
 from input_pipeline import mixtures
+from input_pipeline.builders import registry
 from input_pipeline.mixture import Mixture, mix
 from input_pipeline.open_source import open_source
 from input_pipeline.records import RecordError
@@ -62,14 +63,27 @@ def _place(part, sources, root):
       "data.dir is empty: name the folder below which the data sets of the mixture are,"
       " with --config.data.dir=DIR"
     )
-  place = os.path.join(root, part.name)
+  place = os.path.join(root, folder_of(part.name))
   if os.path.isdir(place):
     return place
   if part.name not in mixtures.known(sources):
-    raise mixtures.unknown(part.name, sources)
+    raise mixtures.unknown(part.name, sources, _folders(root))
   raise UserError(
     f"mixture.{part.entry}: {place} is not there; build it with miras data build"
     f" {part.name} --src=... --out={root}, name its place with"
     f" --config.sources.{part.name}=DIR, or leave it out with"
     f" --config.sources.{part.name}={mixtures.LEFT_OUT}"
   )
+
+
+def _folders(root):
+  """Names of the folders at a place, none where it cannot be looked at."""
+  try:
+    return [entry.name for entry in os.scandir(root) if entry.is_dir()]
+  except OSError:
+    return []
+
+
+def folder_of(name: str) -> str:
+  """Below which folder `miras data build NAME` puts a data set: TFDS allows no "+"."""
+  return registry.make(name).card.name if name in registry.BUILDERS else name

@@ -10,12 +10,15 @@ import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping
 
+from tqdm import tqdm
+
 from input_pipeline import mask_ops
 from input_pipeline.annotations import canvas, find, layout
 from input_pipeline.annotations import names as class_names
 from input_pipeline.builders import split_by_photograph
 from input_pipeline.builders.builder import Builder, Card, Unit
 from input_pipeline.builders.folder import SourceFolder
+from input_pipeline.narrate import views as narrate_views
 from input_pipeline.narrate import wordings as narrate_wordings
 from input_pipeline.narrate import write as narrate_write
 from input_pipeline.records import (
@@ -29,6 +32,8 @@ from miras_jax.errors import UserError
 SPLITS = "train:0.8,val:0.1,test:0.1"
 PER_PHOTO = 6
 MAX_PER_PHOTO = 1000
+MAX_VIEWS = 64
+TRAIN = "train"  # the split whose photographs are shown in several views
 LAYOUT = """\
 photographs and the labels of one tool, in the tool's own layout, for example
   images/a.jpg, images/a.json                       labelme
@@ -51,6 +56,8 @@ class Own(Builder):
       as the first of these.
     wordings: file of questions and answers in the user's language; "": English.
     per_photo: most conversations that are written for a photograph.
+    views: pictures made of each photograph of the split "train" that has no dialogues
+      of its own: itself, its mirror image, crops of both in turn.
   """
 
   card = Card(
@@ -68,12 +75,17 @@ class Own(Builder):
     layout=LAYOUT,
   )
 
-  def __init__(self, form="", names="", splits="", wordings="", per_photo=PER_PHOTO):
+  def __init__(
+    self, form="", names="", splits="", wordings="", per_photo=PER_PHOTO, views=1
+  ):
     if form and form not in find.FORMS:
       raise UserError(f"--form={form}: is none of {', '.join(find.FORMS)}")
     if not 1 <= per_photo <= MAX_PER_PHOTO:
       raise UserError(f"--per_photo={per_photo}: want 1 to {MAX_PER_PHOTO}")
+    if not 1 <= views <= MAX_VIEWS:
+      raise UserError(f"--views={views}: want 1 to {MAX_VIEWS}")
     self._form_name, self._splits, self._per_photo = form, splits, per_photo
+    self._views = views
     self._shares = split_by_photograph.parse(splits or SPLITS)
     self._names = class_names.from_path(names) if names else None
     self._wordings_file = wordings or str(narrate_wordings.ENGLISH)
@@ -94,6 +106,7 @@ class Own(Builder):
       "splits": self._splits,
       "wordings": hashlib.sha256(wordings).hexdigest()[:16],
       "per_photo": self._per_photo,
+      "views": self._views,
     }
 
   def splits(self, src: SourceFolder) -> tuple[str, ...]:
@@ -115,27 +128,33 @@ class Own(Builder):
         yield RecordError(unit["image"], WHOLE_FILE, "is labelled a second time")
         continue
       seen.add(key)
-      yield {**unit, "split": split, "form": form.name}
+      chosen_unit = {**unit, "split": split, "form": form.name}
+      yield chosen_unit
+      for view in range(1, self._views if split == TRAIN else 1):
+        yield chosen_unit | {"view": view}
 
   def records(
     self, src: SourceFolder, unit: Unit
   ) -> Iterator[SegConversation | RecordError | Problem]:
     form = self._form_of(src, unit["form"])
+    view, name = unit.get("view", 0), "/".join(_key(unit))
     try:
       photo = form.read(src, unit)
     except RecordError as error:
-      yield error
+      if not view:  # a defect is told once
+        yield error
       return
-    yield from photo.defects
-    yield from (Problem(unit["image"], WHOLE_FILE, note) for note in photo.notes)
-    image_id = f"own/{hashlib.sha256(photo.image).hexdigest()[:16]}"
-    talks = _from_files(photo) if photo.dialogues else self._written(photo)
-    if not talks:
+    if not view:
+      yield from photo.defects
+      yield from (Problem(unit["image"], WHOLE_FILE, note) for note in photo.notes)
+    photo, talks = self._talks(photo, view)
+    if not talks and not view:
       reason = "no conversation can be written from its labels"
       yield Problem(unit["image"], WHOLE_FILE, reason)
+    image_id = f"own/{hashlib.sha256(photo.image).hexdigest()[:16]}"
     for number, (turns, targets) in enumerate(talks):
       yield SegConversation(
-        id=f"{'/'.join(_key(unit))}/{number}",
+        id=f"{name}/{view}/{number}" if view else f"{name}/{number}",
         source="own",
         image=photo.image,
         turns=turns,
@@ -143,15 +162,20 @@ class Own(Builder):
         image_id=image_id,
       )
 
-  def _written(self, photo):
+  def _talks(self, photo, view):
+    """(photograph as it is seen, conversations about it)."""
+    if photo.dialogues:
+      return photo, [] if view else _from_files(photo)
     image_HWC = canvas.decode(photo.image)
-    return narrate_write.write(
+    photo, image_HWC = narrate_views.view(photo, image_HWC, view)
+    talks = narrate_write.write(
       photo,
       image_HWC,
       photo.image_id,
       wordings=self._wordings,
       per_photo=self._per_photo,
     )
+    return photo, talks
 
   def _form_of(self, src, name=""):
     name = name or self._form_name
@@ -195,7 +219,8 @@ class Own(Builder):
     if len(self._shares) == 1:
       return dict.fromkeys(stated, next(iter(self._shares)))
     images = sorted({key[-1] for key in stated})
-    read = ((n, layout.photograph_key(n), _digest(src, n)) for n in images)
+    bar = tqdm(images, "looking for copies", unit="image", leave=False)
+    read = (_described(src, name) for name in bar)
     chosen = split_by_photograph.assign(read, self._shares)
     return {key: chosen[key[-1]] for key in stated}
 
@@ -205,12 +230,12 @@ def _key(unit) -> tuple[str, ...]:
   return tuple(filter(None, (unit.get("list"), unit["image"])))
 
 
-def _digest(src, name):
-  """Of the content of a photograph, of its name where it cannot be read."""
+def _described(src, name):
+  key = layout.photograph_key(name)
   try:
-    return hashlib.sha256(src.read(name)).hexdigest()
-  except (OSError, ValueError):
-    return name  # `records` names it
+    return split_by_photograph.describe(name, key, src.read(name))
+  except (OSError, ValueError):  # `records` names it
+    return split_by_photograph.Photograph(name, key, digest=name)
 
 
 def _from_files(photo):

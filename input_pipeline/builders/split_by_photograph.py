@@ -1,13 +1,20 @@
 """Splits that no photograph is in two of, and that stay as they are when data grow.
 
 Which split a photograph falls into depends on the hash of its name alone. Copies stay
-together: augmented ones, which share the stem, and files of equal content.
+together: augmented ones, which share the stem, files of equal content, and what looks
+alike by the measure with which `miras data audit` finds leaks.
 """
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
+import numpy as np
+
+from input_pipeline import image_ops
+from input_pipeline.audit import pictures
 from miras_jax.errors import UserError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*$")
@@ -33,18 +40,44 @@ def parse(text: str) -> dict[str, float]:
   return splits
 
 
-def assign(
-  photographs: Iterable[tuple[str, str, str]], shares: Mapping[str, float]
-) -> dict[str, str]:
-  """(name, key, digest of the content) of each photograph -> {name: split}.
+class Photograph(NamedTuple):
+  """What is known of a photograph: its file, its stem without what tools append, digest
+  of its content, perceptual hash and thumbnail (None: it does not decode)."""
 
-  Photographs of one key or one digest fall into one split. Raises UserError where there
-  are fewer photographs than splits.
+  name: str
+  key: str
+  digest: str
+  hash: int | None = None
+  thumb: np.ndarray | None = None
+
+
+def describe(name: str, key: str, data: bytes) -> Photograph:
+  """The Photograph of a file's bytes."""
+  digest = hashlib.sha256(data).hexdigest()
+  try:
+    image_HWC = image_ops.decode_image(data)
+  except image_ops.ImageError:
+    return Photograph(name, key, digest)  # the builder names it
+  look = pictures.perceptual_hash(image_HWC), pictures.thumbnail(image_HWC)
+  return Photograph(name, key, digest, *look)
+
+
+def assign(
+  photographs: Iterable[Photograph], shares: Mapping[str, float]
+) -> dict[str, str]:
+  """Photographs -> {name: split}.
+
+  Those of one key or digest, and those that look alike, fall into one split. Raises
+  UserError where there are fewer photographs than splits.
   """
-  roots, keys, first = {}, {}, {}
-  for name, key, digest in photographs:
-    keys[name] = key
-    _join(roots, key, first.setdefault(digest, key))
+  roots, keys, first, seen = {}, {}, {}, []
+  for photograph in photographs:
+    keys[photograph.name] = photograph.key
+    _join(roots, photograph.key, first.setdefault(photograph.digest, photograph.key))
+    if photograph.hash is not None:
+      seen.append(photograph)
+  for one, other in _alike(seen):
+    _join(roots, one.key, other.key)
   groups = sorted({_root(roots, key) for key in keys.values()}, key=_position)
   if len(groups) < len(shares):
     raise UserError(
@@ -53,6 +86,19 @@ def assign(
     )
   chosen = _fill(groups, shares)
   return {name: chosen[_root(roots, key)] for name, key in keys.items()}
+
+
+def _alike(photographs):
+  """Pairs of photographs that look alike."""
+  hashes, of_N = np.unique([p.hash for p in photographs], return_inverse=True)
+  members = [[] for _ in hashes]
+  for i, k in enumerate(of_N):
+    members[k].append(photographs[i])
+  same = ((k, k) for k in range(len(hashes)))
+  for a, b in itertools.chain(same, pictures.near_pairs(hashes)):
+    for one, other in itertools.product(members[a], members[b]):
+      if one is not other and pictures.alike(one.thumb, other.thumb):
+        yield one, other
 
 
 def _fill(groups, shares):

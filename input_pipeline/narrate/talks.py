@@ -16,7 +16,9 @@ from input_pipeline.narrate.things import Scene, Thing
 from input_pipeline.narrate.wordings import COLOURS, PLACES, Wordings
 
 MOST_LISTED = 4  # things that one turn names
+FACT_WEIGHTS = {"ask_word": 8, "ask_colour": 16}  # of one fact; a relation has 1
 TRIES = 6  # groups that are drawn in search of one with a fact about the thing
+BOTH_SHARE = 0.2  # of the guesses that are answered by "both"
 PLACE_SHARE = 0.25  # of the talks that begin with a half of the photograph, if any may
 
 
@@ -51,11 +53,22 @@ class Talk:
 
 
 def guess(talk: Talk, thing: Thing) -> Talk | None:
-  """Two things; the assistant takes the first one, and the user says yes or no."""
-  if not (pair := _named_group(talk, thing, 2)):
+  """Two things; the assistant guesses the first one: yes, no, or both."""
+  if not (pair := _open_pair(talk, thing)):
     return None
-  talk.ask("look", list=talk.listed(pair))
-  talk.answer("guess", the=talk.words.the(pair[0].name))
+  if talk.maybe(BOTH_SHARE):
+    return _request_both(talk, pair)
+  return _answer_guess(talk, thing, pair)
+
+
+def _open_pair(talk, thing):
+  if pair := _named_group(talk, thing, 2):
+    talk.ask("look", list=talk.listed(pair))
+    talk.answer("guess", the=talk.words.the(pair[0].name))
+  return pair
+
+
+def _answer_guess(talk, thing, pair):
   talk.ask("guess_right" if pair[0] is thing else "guess_wrong")
   talk.answer("mask", talk.target(thing))
   return talk
@@ -76,12 +89,9 @@ def without(talk: Talk, thing: Thing) -> Talk | None:
   talk.ask("ask_not", the=talk.words.the(out.name))
   talk.answer("left", list=talk.listed(pair))
   if talk.maybe(0.5):
-    talk.ask("request_both")
-    talk.answer("mask_both", *map(talk.target, pair))
-    return talk
-  known = [f for f in facts.facts(talk.scene, pair) if f.thing is thing]
-  if known:
-    _ask_fact(talk, talk.rng.choice(known))
+    return _request_both(talk, pair)
+  if fact := _draw_fact(talk, thing, pair):
+    _ask_fact(talk, fact)
   else:
     (last,) = (t for t in pair if t is not thing)
     talk.ask("ask_not", the=talk.words.the(last.name))
@@ -121,7 +131,11 @@ def none(talk: Talk, thing: Thing) -> Talk | None:
 def piece(talk: Talk, thing: Thing) -> Talk | None:
   """The mask of a thing, and then only of the piece of it on one side."""
   pieces = things.pieces(thing.region.rle, talk.scene.min_area)
-  if not pieces or not (guess(talk, thing) or narrow(talk, thing)):
+  if not pieces:
+    return None
+  if pair := _open_pair(talk, thing):
+    _answer_guess(talk, thing, pair)
+  elif not narrow(talk, thing):
     return None
   side = talk.rng.choice(sorted(pieces))
   talk.ask("request_piece", side=talk.words.tables["sides"][side])
@@ -148,6 +162,22 @@ def _request(talk, thing):
   return talk
 
 
+def _request_both(talk, pair):
+  talk.ask("request_both")
+  talk.answer("mask_both", *map(talk.target, pair))
+  return talk
+
+
+def _draw_fact(talk, thing, group):
+  """A fact about this thing alone, None where there is none; rather one of position,
+  size or colour than one of the many relations."""
+  known = [f for f in facts.facts(talk.scene, group) if f.thing is thing]
+  if not known:
+    return None
+  weights = [FACT_WEIGHTS.get(f.kind, 1) for f in known]
+  return talk.rng.choices(known, weights)[0]
+
+
 def _narrowed(talk, thing):
   """Whether turns could be said after which only the thing is left; says them."""
   if thing.region.part_of is not None:
@@ -159,9 +189,8 @@ def _narrowed(talk, thing):
     for _ in range(TRIES):
       start = len(talk.turns)
       group = opening(talk, thing)
-      known = [f for f in facts.facts(talk.scene, group) if f.thing is thing]
-      if known:
-        _ask_fact(talk, talk.rng.choice(known))
+      if fact := _draw_fact(talk, thing, group):
+        _ask_fact(talk, fact)
         _say_found(talk, thing)
         return True
       del talk.turns[start:]
@@ -170,7 +199,8 @@ def _narrowed(talk, thing):
 
 def _open_list(talk, thing) -> Sequence[Thing]:
   """Some things by name, this one among them; the group, () where there is none."""
-  group = _named_group(talk, thing, talk.rng.randint(2, MOST_LISTED))
+  fewest = min(3, len(talk.scene.singles))  # of two, the assistant would guess one
+  group = _named_group(talk, thing, talk.rng.randint(fewest, MOST_LISTED))
   if group:
     _list_group(talk, group)
   return group

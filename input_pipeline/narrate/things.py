@@ -111,7 +111,7 @@ def _measure(number, region, mask_HW, step, look_HWC, spoken):
   return Thing(
     number=number,
     region=region,
-    area=float(mask_HW.mean()),
+    area=mask_ops.rle_area(region.rle) / mask_HW.size,
     x=float((x_N.mean() + left + 0.5) / width),
     y=float((y_N.mean() + top + 0.5) / height),
     box=(left / width, top / height, right / width, bottom / height),
@@ -149,7 +149,8 @@ def gap(a: Thing, b: Thing, most: int) -> int:
 
 def pieces(rle, min_area: float):
   """The two pieces that a mask falls into, {"left": rle, "right": rle} or
-  {"top": ..., "bottom": ...}; {} where it is not two clearly separate ones."""
+  {"top": ..., "bottom": ...}; {} where it is not two clearly separate ones, or where
+  both lie in one half of the picture, so that the side could be taken for that."""
   mask_HW = mask_ops.decode_rle(rle)
   _, label_HW, stats, centres = cv2.connectedComponentsWithStats(mask_HW)
   areas = stats[1:, cv2.CC_STAT_AREA]
@@ -159,6 +160,9 @@ def pieces(rle, min_area: float):
   for axis, sides in ((0, ("left", "right")), (1, ("top", "bottom"))):
     first, second = sorted(large, key=lambda k: centres[k][axis])
     start, length = stats[:, axis], stats[:, axis + 2]
+    middle = mask_HW.shape[1 - axis] / 2
+    if not start[first] < middle < start[second] + length[second]:
+      continue
     if start[first] + length[first] <= start[second]:  # their boxes do not overlap
       masks = (label_HW == first, label_HW == second)
       return dict(zip(sides, map(mask_ops.encode_rle, masks), strict=True))

@@ -16,8 +16,8 @@ MIN_AREA = 0.001  # share of the photograph below which nobody asks for a thing
 TRIES = 8  # drawn talks for each one that is wanted
 # Kind of talk (a function of `talks`) and how often it is drawn, where it is possible.
 MIX = {
-  "guess": 22, "narrow": 32, "without": 16, "seek": 10, "none": 8, "piece": 12,
-  "part": 12,
+  "guess": 38, "narrow": 26, "without": 5, "seek": 11, "none": 7, "piece": 10,
+  "part": 10,
 }  # fmt: skip
 
 

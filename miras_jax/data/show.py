@@ -20,7 +20,9 @@ _INK = {"user": (20, 20, 20), "assistant": (30, 80, 160)}
 def draw_record(record):
   """SegConversation -> PIL image."""
   font = ImageFont.load_default(size=14)
-  image_HWC = image_ops.decode_image(record.image)
+  image_HWC = np.full((_IMAGE_SIDE, _IMAGE_SIDE, 3), 255, np.uint8)
+  if record.image:
+    image_HWC = image_ops.decode_image(record.image)
   masks = [mask_ops.decode_rle(rle) for _, rle in record.targets]
   image_HWC = drawing.draw_masks(image_HWC, masks)
   height, width = image_ops.resized_hw(*image_HWC.shape[:2], _IMAGE_SIDE)

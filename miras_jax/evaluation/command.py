@@ -96,7 +96,13 @@ def _parser():
 
 def _open_data(args):
   """The source that the options name; what they leave open is the run's own."""
-  run = read_config(args.checkpoint).data
+  config = read_config(args.checkpoint)
+  run = config.data
+  if config.mixture and not args.data:
+    raise UserError(
+      f"{args.checkpoint} was trained on a mixture: name one of its data sets with"
+      f" --data={os.path.join(run.dir, 'NAME')}"
+    )
   args.data = args.data or run.dir
   if not args.data:
     raise UserError(f"--data=DIR is missing; {args.checkpoint} does not say")

@@ -75,6 +75,8 @@ class StopSignal(threading.Event):
       return
     if self._answered and number == signal.SIGINT:
       os._exit(130)  # no handler would run before the end of what it waits for
+    if self._answered:
+      return
     self._answered = True
     name = signal.Signals(number).name
     log.warning("%s: stops after %s; nothing new to save yet", name, self._busy)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import subprocess
 import sys
 
@@ -167,8 +168,9 @@ def rest(tmp_path_factory):
 
 
 def test_a_head_that_differs_from_a_tied_embedding_is_kept(
-  tmp_path, flat, rest, caplog
+  tmp_path, flat, rest, caplog, monkeypatch
 ):
+  monkeypatch.setattr(logging.getLogger("miras_jax"), "propagate", True)
   head = np.asarray(flat["llm/embed/embedding"]).copy()
   head[-1, -1] += 1
   found = convert([tied(tmp_path / "a", flat, head), rest], tmp_path / "o")

@@ -3,6 +3,7 @@
 import pytest
 
 from input_pipeline import mixtures
+from input_pipeline.builders import registry
 from input_pipeline.open_mixture import open_held_out, open_mixture
 from miras_jax.errors import UserError
 from tests import prist_files
@@ -124,6 +125,7 @@ def test_a_limit_holds_for_each_data_set(root):
   "mixture, words",
   [
     ({"refcocos": 1}, "mixture.refcocos: .* did you mean refcoco.* there are sem_seg"),
+    ({"mien": 1}, "did you mean mine.* every folder below data.dir .mine, prist."),
     ({"vg": 1}, "mixture.vg: .* is not there; build it with miras data build vg"
                 " --src=... --out=.* leave it out with --config.sources.vg=none"),
   ],
@@ -148,3 +150,11 @@ def test_held_out_is_what_has_the_split_and_the_rest_is_said(root):
 def test_nothing_is_held_out_where_no_data_set_has_the_split(root):
   found, lacking = open_held_out({"multiturn": 1}, {}, str(root), "val")
   assert found is None and len(lacking) == 1
+
+
+@pytest.mark.parametrize("name", sorted(registry.BUILDERS))
+def test_a_built_data_set_is_found_by_the_name_it_was_built_with(name, tmp_path):
+  card = registry.make(name).card
+  with pytest.raises(UserError, match="is not there") as error:
+    open_mixture({name: 1.0}, {}, str(tmp_path), "train")
+  assert str(tmp_path / card.name) in str(error.value)

@@ -27,13 +27,15 @@ STEPS = 20
 OPENS_DATA = """
 import sys
 from miras_jax import options
+from miras_jax.config.run import RunConfig
 from miras_jax.config.settings import DataChoice, DistributedConfig
 from miras_jax.parallel import distributed
-from miras_jax.training import task
+from miras_jax.training import sources
 
 def main(argv):
   distributed.start(DistributedConfig(join_s=int(argv[0])))
-  distributed.together(task.open_splits, DataChoice(dir=argv[1]))
+  config = RunConfig(data=DataChoice(dir=argv[1]))
+  distributed.together(sources.open_splits, config)
 
 options.run(main)
 """

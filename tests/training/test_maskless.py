@@ -135,6 +135,7 @@ def test_a_skipped_batch_runs_no_part_of_sam(rows, model, params):
   assert np.isfinite(loss["words"]) and np.isnan(loss["masks"])
 
 
+@pytest.mark.slow
 def test_devices_that_share_a_batch_agree_on_what_is_skipped(rows, model, params):
   mesh = mesh_lib.make_mesh(MeshConfig(data=2), jax.devices()[:2])
   objective = of_mixture(model)

@@ -9,12 +9,13 @@ import pytest
 
 from input_pipeline import open_source
 from miras_jax.checkpoint import workdir
+from miras_jax.checkpoint.store import Checkpoints
 from miras_jax.config import file as config_file
 from miras_jax.config import run as run_config
 from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.training import loop, sources, task
+from miras_jax.training import loop, plan, sources, task
 from tests import prist_files
 from tests.input_pipeline.test_examples import NoPicture
 from tests.training.test_task import config_for
@@ -41,14 +42,8 @@ def root(tmp_path, monkeypatch):
 
 def config(root, **changes):
   mixture = {"mixture": {"looks": 1, "words": 1}, "sources": {"words": "fake:words"}}
-  base = {"batch_size": 4, "optim.accumulation": 2, "steps": 2, "trainable": "full"}
+  base = {"batch_size": 4, "optim.accumulation": 2, "steps": 2}
   return config_for(root, **base | mixture | changes)
-
-
-def train(config, folder):
-  """Trains on one device of the eight that tests have: it compiles sooner."""
-  mesh = mesh_lib.make_mesh(MeshConfig(), jax.devices()[:1])
-  assert loop.train(task.make_task(config, folder), folder, mesh) == 0
 
 
 def rows_of(folder):
@@ -56,23 +51,38 @@ def rows_of(folder):
   return [json.loads(line) for line in lines]
 
 
-def test_a_run_logs_each_source_and_goes_on_with_other_weights(root, tmp_path, caplog):
+@pytest.fixture
+def mesh():
+  """One device of the eight that tests have: it compiles sooner."""
+  return mesh_lib.make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def restored(made, folder, mesh):
+  """The task, where the last checkpoint of a folder left its data."""
+  with jax.set_mesh(mesh), Checkpoints(folder.path, keep=3) as checkpoints:
+    shapes, _ = plan.make_plan(made, mesh)
+    _, _, data_state = checkpoints.restore(shapes)
+  made.batches.set_state(data_state)
+  return made
+
+
+@pytest.mark.slow
+def test_a_run_logs_each_source_and_goes_on_with_other_weights(
+  root, tmp_path, mesh, caplog
+):
   folder = workdir.Workdir(tmp_path / "run")
-  before = config(root)
-  train(before, folder)
-  after = config(root, steps=3, mixture={"looks": 3, "words": 1})
-  assert run_config.first_difference(before, after) is None
-  train(after, folder)
-  rows = rows_of(folder.path)
-  assert [(r["examples/looks"], r["examples/words"]) for r in rows] == [
-    (2, 2), (2, 2), (3, 1),
-  ]  # fmt: skip
-  for row in rows:
-    terms = ("token_ce", "mask_bce", "dice")
+  before = config(root, **{"data.split_eval": ""})
+  assert loop.train(task.make_task(before, folder), folder, mesh) == 0
+  for row in rows_of(folder.path):
+    assert (row["examples/looks"], row["examples/words"]) == (2, 2)
     weights = {"token_ce": 1.0, "mask_bce": 2.0, "dice": 0.5}
-    wanted = sum(weights[term] * row[f"{term}/looks"] for term in terms)
+    wanted = sum(weight * row[f"{term}/looks"] for term, weight in weights.items())
     np.testing.assert_allclose(row["loss/looks"], wanted, rtol=1e-5)
     assert row["dice/words"] == 0 < row["loss/words"]
+  after = config(root, mixture={"looks": 3, "words": 1}, **{"data.split_eval": ""})
+  assert run_config.first_difference(before, after) is None
+  made = restored(task.make_task(after, folder), folder, mesh)
+  assert (next(made.batches)["source"] == 0).sum() == 3
   said = [r.getMessage() for r in caplog.records if "mixture" in r.getMessage()]
   assert said == [
     "the mixture changed: it was looks 1, words 1; from here on it is looks 3, words 1;"

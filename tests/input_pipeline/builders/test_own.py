@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from input_pipeline import mask_ops
 from input_pipeline.builders import registry, split_by_photograph
@@ -13,6 +14,7 @@ from input_pipeline.builders.own import Own
 from input_pipeline.narrate import write as narrate_write
 from input_pipeline.records import RecordError
 from miras_jax.errors import UserError
+from tests import prist_files
 from tests.input_pipeline.annotations import test_find, test_labelme_form
 from tests.input_pipeline.annotations.drawn import (
   CAT,
@@ -79,6 +81,30 @@ def test_a_photograph_becomes_conversations(tmp_path, told):
   ((found, image_HWC, key, _, per_photo),) = told
   assert image_HWC.shape == (found.height, found.width, 3)
   assert (key, per_photo) == ("a.png", 3)
+
+
+def test_views_are_other_pictures_of_the_photographs_that_are_trained_on(
+  tmp_path, told
+):
+  for seed, name in enumerate("abcd"):
+    labelled(tmp_path, name, seed=seed)
+  builder = Own(splits="train:0.5,val:0.5", views=3)
+  good, _ = units(builder, tmp_path)
+  photographs = {split: {u["image"] for u in us} for split, us in good.items()}
+  assert len(good["train"]) == 3 * len(photographs["train"])
+  assert len(good["val"]) == len(photographs["val"]) == 4 - len(photographs["train"])
+  found = [records(builder, tmp_path, unit)[0] for unit in good["train"][:3]]
+  first = found[0].id.removesuffix("/0")
+  assert [record.id for record in found] == [f"{first}{k}/0" for k in ("", "/1", "/2")]
+  assert len({record.image_id for record in found}) == 3
+  as_drawn, mirrored = (mask_ops.decode_rle(r.targets[0][1]) for r in found[:2])
+  np.testing.assert_array_equal(as_drawn[:, ::-1], mirrored)
+
+
+@pytest.mark.parametrize("views", [0, 65])
+def test_a_number_of_views_out_of_bounds_is_an_error(views):
+  with pytest.raises(UserError, match=f"--views={views}: want 1 to 64"):
+    Own(views=views)
 
 
 def test_equal_pictures_have_equal_ids(tmp_path, told):
@@ -167,6 +193,21 @@ def test_equal_pictures_stay_together_whatever_they_are_called(tmp_path):
   assert set(chosen.values()) == {"train", "test"}
 
 
+def test_pictures_that_look_alike_stay_together():
+  rows = []
+  for i in range(40):
+    coarse = np.random.default_rng(i).integers(0, 256, (9, 12, 3), np.uint8)
+    picture = Image.fromarray(coarse).resize((192, 144))
+    small = picture.resize((128, 96))
+    rows += [
+      split_by_photograph.describe(f"a{i}", f"a{i}", prist_files.encode(picture)),
+      split_by_photograph.describe(f"b{i}", f"b{i}", prist_files.encode(small, "JPEG")),
+    ]
+  chosen = split_by_photograph.assign(rows, {"train": 0.5, "test": 0.5})
+  assert all(chosen[f"a{i}"] == chosen[f"b{i}"] for i in range(40))
+  assert set(chosen.values()) == {"train", "test"}
+
+
 def test_splits_of_the_files_count_unless_the_user_divides(tmp_path):
   for folder in ("train", "valid"):
     for i in range(4):
@@ -190,14 +231,15 @@ def test_splits_that_are_none_are_refused(text):
 
 
 def test_a_split_that_no_photograph_falls_into_gets_one():
-  rows = [(str(i), str(i), str(i)) for i in range(3)]
+  rows = [split_by_photograph.Photograph(str(i), str(i), str(i)) for i in range(3)]
   shares = {"train": 0.98, "val": 0.01, "test": 0.01}
   assert sorted(split_by_photograph.assign(rows, shares).values()) == sorted(shares)
 
 
 def test_fewer_photographs_than_splits_is_one_line():
   with pytest.raises(UserError, match="1 different photographs do not make 2 splits"):
-    split_by_photograph.assign([("a", "a", "0")], {"train": 0.5, "test": 0.5})
+    one = split_by_photograph.Photograph("a", "a", "0")
+    split_by_photograph.assign([one], {"train": 0.5, "test": 0.5})
 
 
 def test_names_and_form_of_the_user(tmp_path, told):

@@ -3,6 +3,7 @@
 H W the photograph's height and width.
 """
 
+import collections
 import json
 import random
 import re
@@ -14,6 +15,7 @@ import pytest
 from input_pipeline import image_ops, mask_ops
 from input_pipeline.annotations.photo import LabelledPhoto, Region
 from input_pipeline.conversation import count_segs
+from input_pipeline.narrate import things
 from input_pipeline.narrate import write as door
 from input_pipeline.narrate.wordings import ENGLISH, Wordings
 from input_pipeline.narrate.write import write
@@ -65,8 +67,9 @@ def test_no_conversation_comes_twice_and_targets_take_turns():
   photo, image = street()
   talks = only("guess", photo, image, count=8)
   assert len(set(map(repr, talks))) == 8
-  names = [targets[-1][0] for _, targets in talks]
-  assert sorted(names) == sorted(["hat", "coat", "bag", "shoes"] * 2)
+  asked = collections.Counter(name for _, targets in talks for name, _ in targets)
+  assert set(asked) == {"hat", "coat", "bag", "shoes"}
+  assert min(asked.values()) >= 2
 
 
 def test_a_target_is_the_region_of_its_name():
@@ -90,7 +93,9 @@ def test_the_last_turn_does_not_name_the_target(kind):
 
 def test_the_other_one_is_the_thing_that_the_assistant_did_not_guess():
   photo, image = street()
-  for turns, targets in only("guess", photo, image, count=30):
+  talks = [t for t in only("guess", photo, image, count=40) if len(t[1]) == 1]
+  assert talks
+  for turns, targets in talks:
     (_, guess), last = turns[1], users(turns)[-1]
     wrong = "other" in last
     assert (f"the {targets[0][0]}" in guess) != wrong
@@ -259,3 +264,11 @@ def test_real_photographs_get_conversations_that_name_what_is_in_them():
     assert len(talks) == 6
     for turns, targets in talks:
       assert_sound(turns, targets, index_HW.shape)
+
+
+@pytest.mark.parametrize("first, told", [(2, False), (14, True)])
+def test_a_side_is_told_only_where_it_is_one_of_the_picture_too(first, told):
+  mask = np.zeros((24, 40), np.uint8)
+  mask[8:16, first : first + 6] = 1
+  mask[8:16, first + 9 : first + 15] = 1
+  assert bool(things.pieces(mask_ops.encode_rle(mask), 0.001)) == told
