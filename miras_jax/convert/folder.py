@@ -152,7 +152,9 @@ def load_run(folder, *, sharding=None):
       path: jax.ShapeDtypeStruct(
         info.shape,
         info.dtype,
-        sharding=sharding(path, info.shape) if callable(sharding) else sharding,
+        sharding=sharding(path, info.shape, info.dtype)
+        if callable(sharding)
+        else sharding,
       )
       for path, info in tree.infos.items()
     }

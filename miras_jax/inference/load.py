@@ -14,10 +14,10 @@ from miras_jax.convert import folder as converted
 from miras_jax.convert.outputs import is_converted
 from miras_jax.errors import UserError
 from miras_jax.inference.generator import Generator
+from miras_jax.inference.placement import Placement
 from miras_jax.inference.prepare import prepare
 from miras_jax.models.attention import attention_for
 from miras_jax.models.miras import Miras
-from miras_jax.parallel import sharding
 from miras_jax.training.task import talk_config
 
 
@@ -57,7 +57,7 @@ def open_checkpoint(checkpoint, *, weights="trained", mesh=None) -> Loaded:
   The parameters are those of `prepare.prepare`, which says what `weights` may be. With
   a mesh they are read straight to where the trainer's table puts them.
   """
-  placed = sharding.placement(mesh) if mesh else None
+  placed = Placement(mesh)
   config, params, tokenizer_dir, step = load_for_inference(checkpoint, sharding=placed)
   if not tokenizer_dir.is_dir():
     raise UserError(

@@ -103,13 +103,6 @@ def param_shardings(shapes, mesh, rules=PARAM_RULES):
   return unflatten_dict(out, sep="/")
 
 
-def placement(mesh, rules=PARAM_RULES):
-  """Function (path, shape) -> NamedSharding of one parameter."""
-  return lambda path, shape: NamedSharding(
-    mesh, fit(spec_for(path, rules), shape, mesh)
-  )
-
-
 def replicated(shapes, mesh, rules=PARAM_RULES) -> list[str]:
   """Paths that lost an axis because it does not divide their dimension."""
   out = []

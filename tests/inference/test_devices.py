@@ -7,10 +7,9 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from miras_jax.errors import UserError
-from miras_jax.inference import devices, generate
+from miras_jax.inference import devices, generate, placement
 from miras_jax.inference.prepare import prepare
 from miras_jax.models.miras import Miras
-from miras_jax.parallel import sharding
 from tests import tiny_loaded
 from tests.inference import test_rollout
 
@@ -20,9 +19,9 @@ AXES = jax.sharding.PartitionSpec
 def on_mesh(text, weights="trained"):
   """The tiny model as `open_checkpoint` gives it with --mesh."""
   loaded, mesh = tiny_loaded.loaded(), devices.make(devices.parse(text))
-  place = sharding.placement(mesh)
+  place = placement.Placement(mesh)
   params = unflatten_dict({
-    path: jax.device_put(np.array(x), place("/".join(path), x.shape))
+    path: jax.device_put(np.array(x), place("/".join(path), x.shape, x.dtype))
     for path, x in flatten_dict(loaded.params).items()
   })  # fmt: skip
   cfg, params = prepare(loaded.model.cfg, params, weights)
@@ -96,3 +95,15 @@ def test_a_batch_is_filled_up_to_what_the_mesh_cuts():
   mesh = devices.make(devices.parse("data:4,fsdp:2"))
   assert [devices.fill(n, mesh) for n in (1, 8, 9)] == [8, 8, 16]
   assert devices.fill(5, None) == 5
+
+
+def test_parameters_past_a_devices_memory_are_refused_before_they_are_read(monkeypatch):
+  monkeypatch.setattr(placement, "memory_of", lambda device: 100)
+  one, four = (
+    placement.Placement(devices.make(devices.parse(text)))
+    for text in ("data:1", "fsdp:4")
+  )
+  kernel = ("llm/lm_head/kernel", (8, 8), np.float32)
+  four(*kernel)
+  with pytest.raises(UserError, match="--mesh=fsdp:4"):
+    one(*kernel)
