@@ -102,7 +102,7 @@ def make_row(record, tokenizer, cfg):
 def encode_record(record, tokenizer, cfg):
   """SegConversation -> (Encoded, targets kept); ConversationError where it is unfit."""
   names, options = [name for name, _ in record.targets], cfg.text_options()
-  if not record.image:
+  if not record.has_picture:
     if names:
       raise ConversationError(f"has no picture but {len(names)} masks")
     options["num_image_tokens"] = 0
