@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from input_pipeline.records import SegConversation
+from miras_jax.inference import rollout
 from miras_jax.inference.prepare import prepare, quantise
 from miras_jax.models.miras import Miras
 from tests import tiny_loaded
@@ -32,6 +34,23 @@ def test_layers_apart_say_what_the_stacked_model_says(trained):
     assert [a.text for a in before] == [a.text for a in after]
     for a, b in zip(before, after, strict=True):
       np.testing.assert_allclose(a.logits, b.logits, atol=1e-4)
+
+
+def test_teacher_forcing_is_the_same_on_layers_apart():
+  empty = {"size": [64, 40], "counts": "`g1"}
+  record = SegConversation(
+    id="a",
+    source="test",
+    image=b"read by views",
+    turns=(("user", "which one"), ("assistant", "the cup [SEG].")),
+    targets=(("cup", empty),),
+  )
+  before, after = (
+    rollout.teacher_forced(loaded, [record], test_rollout.views, batch_size=1)
+    for loaded in (tiny_loaded.loaded(), prepared())
+  )
+  assert np.ptp(before[0][0]) > 1
+  np.testing.assert_allclose(before[0][0], after[0][0], atol=1e-4)
 
 
 def test_the_stack_is_used_up_and_the_rest_is_not_copied():
