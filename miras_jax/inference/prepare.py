@@ -37,15 +37,15 @@ LARGEST = 127
 def prepare(cfg, params, weights="trained") -> tuple:
   """(MirasConfig, params) of training -> those of the same model for inference.
 
-  `params` is used up: a stack of layers is deleted as soon as it is taken apart, so no
-  second copy of all weights exists at any time. Each layer lies on the devices as its
-  stack did. weights: one of WEIGHTS.
+  `params` is used up: a stack of layers is deleted as soon as it is taken apart, the
+  small ones first, so at no time is there more than all weights and one stack. Each
+  layer lies on the devices as its stack did. weights: one of WEIGHTS.
   """
   flat = flatten_dict(params)
   params.clear()
   out = {}
-  for path in list(flat):
-    if path[-1] in ADAPTER:
+  for path in sorted(flat, key=lambda path: flat[path].nbytes):
+    if path[-1] in ADAPTER:  # goes with its kernel
       continue
     adapter = [flat[(*path[:-1], name)] for name in ADAPTER if _has(flat, path, name)]
     out |= _apart(cfg.llama, path, flat.pop(path), adapter, weights)
