@@ -23,7 +23,7 @@ ORDER = (
   ("convert",),
   ("training",),
   ("data", "inference"),
-  ("evaluation", "serving"),
+  ("evaluation", "segment", "serving"),
   ("benchmarks",),
   ("scale",),
   ("parity",),

@@ -12,6 +12,7 @@ BENCHMARKS = {
   "decoder": "a LoRA step of the decoder against PyTorch eager",
   "prist": "the whole training step against PyTorch eager",
   "decode": "prefill and new tokens against PyTorch eager",
+  "chat": "turns of a conversation against reading everything again",
   "meshes": "the real model: every mesh has the same losses",
   "faults": "kills, flipped bits, full disks: what is survived",
   "campaign": "mutated files, signals, clashes: none may fail",

@@ -2,14 +2,15 @@
 
 Rows of 576 image tokens, a question and its history; then `--new` tokens each, greedy,
 none ends early. Ours is the compiled program that chat and evaluation run (prefill, a
-loop over tokens, the states that [SEG] reads), with LoRA; image encodings are given, as
-in every turn after the first. PyTorch eager is `LlamaForCausalLM.generate` of equal
-shape, type and device on embeddings of the same length, with its KV cache and without
-LoRA. Both take turns, medians are compared. Prefill is timed with one new token; what
-the others add is the time of a token.
+loop over tokens, the states that [SEG] reads), its layers apart and the adapters merged
+(`inference/prepare.py`); `scanned` is the same with the stack and the adapters that
+were trained. Image encodings are given, as in every turn after the first. PyTorch eager
+is `LlamaForCausalLM.generate` of equal shape, type and device on embeddings of the same
+length, with its KV cache and without LoRA. All take turns, medians are compared.
+Prefill is timed with one new token; what the others add is the time of a token.
 
   miras bench decode
-  miras bench decode --rows=8 --new=128
+  miras bench decode --rows=8 --new=128 --sides=ours,scanned,torch
   miras bench decode --size=7b --sides=ours      # an accelerator; `--sides=ours,torch`
 
 `bound` is what reading the decoder's weights once a token allows on a chip whose memory
@@ -32,6 +33,7 @@ from miras_jax.benchmarks.turns import split_sides, take_turns
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
 from miras_jax.inference.generator import Generator
+from miras_jax.inference.prepare import prepare
 from miras_jax.models.miras import Miras, batch_sizes, init_params
 from miras_jax.models.trees import merge
 from miras_jax.options import Parser
@@ -39,7 +41,7 @@ from miras_jax.parallel import chips
 from miras_jax.training import initial_state, meters
 
 NEVER = -1  # a token id that no row generates
-SIDES = ("ours", "torch")
+SIDES = ("ours", "scanned", "torch")
 
 
 def main(argv):
@@ -51,20 +53,27 @@ def main(argv):
   config = prist.model_config(args.size, args.fields)
   cfg = config.model.build()
   length = PREFIX + cfg.num_image_tokens + args.talk
-  makers = {"ours": our_answer, "torch": functools.partial(torch_answer, torch_side)}
+  makers = {
+    "ours": our_answer,
+    "scanned": functools.partial(our_answer, apart=False),
+    "torch": functools.partial(torch_answer, torch_side),
+  }
   answers = {name: makers[name](config, args.rows, length) for name in args.sides}
   times = _time(answers, args)
   print(f"{args.rows} rows x {length} tokens of prompt, {args.new} new ones each")
   for name, (prefill_s, token_s) in times.items():
     rate = args.rows / token_s
     print(
-      f"{name:6} prefill {1e3 * prefill_s:8.1f} ms, a token {1e3 * token_s:7.2f} ms,"
+      f"{name:7} prefill {1e3 * prefill_s:8.1f} ms, a token {1e3 * token_s:7.2f} ms,"
       f" {rate:8.1f} tokens/s{_bound(config, token_s)}"
     )
-  if len(times) == 2:
-    pairs = zip(times["torch"], times["ours"], strict=True)
+  for name in times.keys() - {"ours"} if "ours" in times else ():
+    pairs = zip(times[name], times["ours"], strict=True)
     prefill, token = (theirs / ours for theirs, ours in pairs)
-    print(f"ratio  prefill {prefill:.2f}x, a token {token:.2f}x (above 1: ours faster)")
+    print(
+      f"ratio  prefill {prefill:.2f}x, a token {token:.2f}x of {name} (above 1: ours"
+      " faster)"
+    )
   if peak := meters.memory().get("hbm_peak_gb"):
     print(f"memory {peak:.1f} GB at most for ours")
   return 0
@@ -90,14 +99,29 @@ def parse(argv):
   return args
 
 
-def our_answer(config, rows, length):
-  """Function that answers `rows` prompts with so many new tokens, and returns them."""
-  cfg, dtype = config.model.build(), jnp.dtype(config.model.dtype)
+def our_params(config, *, apart=True):
+  """(MirasConfig, random parameters) as inference takes them, else as they train."""
+  cfg = config.model.build()
 
   def init(key):
     return merge(*initial_state.split_params(init_params(cfg, key), config))
 
   params = jax.jit(init)(jax.random.key(0))
+  return prepare(cfg, params) if apart else (cfg, params)
+
+
+def no_ids():
+  """Token ids of control tokens that no row generates."""
+  return TokenIds(**{name: NEVER for name in TokenIds._fields})._replace(pad=0)
+
+
+def our_answer(config, rows, length, *, apart=True):
+  """Function that answers `rows` prompts with so many new tokens, and returns them.
+
+  apart: with the parameters that inference takes, else as they are trained.
+  """
+  cfg, params = our_params(config, apart=apart)
+  dtype = jnp.dtype(config.model.dtype)
   batch = prompts(cfg, rows, length)
   sizes = batch_sizes(cfg, batch_size=rows)
   shapes = {n: batch_table.shape(n, sizes) for n in batch_table.feature_names()}
@@ -105,11 +129,10 @@ def our_answer(config, rows, length):
     "image_tokens": jnp.ones(shapes["image_tokens"], dtype),
     "sam": jnp.ones(shapes["sam_features"], dtype),
   }
-  ids = TokenIds(**{name: NEVER for name in TokenIds._fields})._replace(pad=0)
 
   @functools.cache
   def generator(new):
-    return Generator(Miras(cfg, dtype), params, ids, max_new_tokens=new)
+    return Generator(Miras(cfg, dtype), params, no_ids(), max_new_tokens=new)
 
   def answer(new):
     return jax.block_until_ready(generator(new).generate(batch, encoded))["tokens"]

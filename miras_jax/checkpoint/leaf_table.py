@@ -22,11 +22,17 @@ def check_architecture(folder, leaves, shapes):
 
 
 def shapes_of(leaves, sharding):
-  """Nested dict of ShapeDtypeStruct for a table of leaves."""
-  flat = {
-    tuple(path.split("/")): jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding)
-    for path, (shape, dtype, _) in leaves.items()
-  }
+  """Nested dict of ShapeDtypeStruct for a table of leaves.
+
+  sharding: one for all, or (path of the parameter, shape, dtype) -> sharding; the first
+  name of a leaf is that of its part ("trainable", "ema", "params").
+  """
+  flat = {}
+  for path, (shape, dtype, _) in leaves.items():
+    parameter = path.partition("/")[2]
+    where = sharding(parameter, tuple(shape), dtype) if callable(sharding) else sharding
+    struct = jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=where)
+    flat[tuple(path.split("/"))] = struct
   return trees.unflatten_dict(flat)
 
 

@@ -34,7 +34,8 @@ def load_run(checkpoint, *, sharding=None) -> tuple[RunConfig, dict, pathlib.Pat
   """(RunConfig, params, tokenizer folder, step) of a workdir or a step folder.
 
   params: the whole nested dict, trained ones from their moving average if there is one.
-  Optimizer slots are not read. `sharding` defaults to the first device. When the run is
+  Optimizer slots are not read. `sharding`: one for all, or a function as in
+  `leaf_table.shapes_of`; by default the first device. When the run is
   being trained and deletes its oldest step meanwhile, the next one is read.
   """
   folder, step = workdir.locate(checkpoint)
@@ -217,7 +218,7 @@ def read_metrics(folder) -> dict[str, float]:
 
 
 def _first_device():
-  return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
 def read_meta(folder):

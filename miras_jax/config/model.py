@@ -174,7 +174,7 @@ class LlamaConfig:
   attention: str = setting("xla", "models/attention.py", may_change=True)
   # Few small layers run faster unrolled.
   scan_unroll: int = setting(1, "layers a turn of the loop", may_change=True)
-  # Of inference: each layer's weights apart (`models.unstacked`), no loop over them.
+  # False in inference: each layer's weights apart, no loop (`inference/prepare.py`).
   stacked: bool = True
 
   def __post_init__(self):

@@ -149,7 +149,13 @@ def load_run(folder, *, sharding=None):
   """(RunConfig, params, tokenizer folder, 0), as `checkpoint.reading.load_run`."""
   with FolderTree(folder) as tree:
     shapes = {
-      path: jax.ShapeDtypeStruct(info.shape, info.dtype, sharding=sharding)
+      path: jax.ShapeDtypeStruct(
+        info.shape,
+        info.dtype,
+        sharding=sharding(path, info.shape, info.dtype)
+        if callable(sharding)
+        else sharding,
+      )
       for path, info in tree.infos.items()
     }
     config, tokenizer = tree.config, tree.tokenizer
@@ -183,7 +189,7 @@ def _load(tree, path, shape):
   """One leaf on its devices."""
   sharding = getattr(shape, "sharding", None)
   if sharding is None:
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
   def part(index):
     return _part(tree, path, index).astype(shape.dtype, copy=False)

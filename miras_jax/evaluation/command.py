@@ -32,7 +32,8 @@ from miras_jax.errors import UserError
 from miras_jax.evaluation import report
 from miras_jax.evaluation.evaluate import MOST_MASKS, Options, evaluate
 from miras_jax.evaluation.records import read_records
-from miras_jax.inference.load import open_checkpoint, read_config
+from miras_jax.inference import devices
+from miras_jax.inference.load import read_config
 from miras_jax.options import Parser
 
 PREDICTIONS = "predictions.jsonl"
@@ -49,10 +50,10 @@ def main(argv):
   out = _make_folder(args.out)
   source = _open_data(args)
   found = read_records(source, args.limit, shown=args.data)
-  loaded = open_checkpoint(args.checkpoint)
+  loaded = devices.load(args)
   options = Options(
     history=args.history,
-    batch_size=min(args.batch_size, len(found.records)),
+    batch_size=devices.fill(min(args.batch_size, len(found.records)), loaded.mesh),
     max_new_tokens=args.max_new_tokens,
     controls=not args.no_controls,
     seed=args.seed,
@@ -89,6 +90,7 @@ def _parser():
   add("--no_controls", action="store_true", help="leave the controls out")
   add("--examples", type=int, default=16, help="conversations to draw (16)")
   add("--seed", type=int, default=0, help="of intervals and drawn examples (0)")
+  devices.add_options(parser)
   return parser
 
 

@@ -18,8 +18,8 @@ import pathlib
 import sys
 
 from miras_jax.errors import UserError
+from miras_jax.inference import devices
 from miras_jax.inference.chat import Chat
-from miras_jax.inference.load import open_checkpoint
 from miras_jax.inference.predictor import read_image
 from miras_jax.options import Parser
 
@@ -32,12 +32,13 @@ def main(argv):
   path("--image", required=True, help="PNG, JPEG, WebP, BMP or TIFF file")
   path("--out", default="masks", help="folder for masks and overlays (masks)")
   add("--max_new_tokens", type=int, default=128, help="longest answer (128)")
+  devices.add_options(parser)
   args = parser.parse_args(argv)
   if args.max_new_tokens < 1:
     raise UserError(f"--max_new_tokens={args.max_new_tokens} must be at least 1")
   image = read_image(args.image)
   print(f"loading {args.checkpoint}; the first answer compiles", file=sys.stderr)
-  loaded = open_checkpoint(args.checkpoint)
+  loaded = devices.load(args)
   generator = loaded.generator(args.max_new_tokens)
   chat = Chat(loaded, generator, args.image, image, pathlib.Path(args.out))
   return chat.run(sys.stdin)

@@ -46,12 +46,15 @@ def prompt_of(turns, tokenizer, data, *, names=None) -> Prompt:
 
 class Answer(NamedTuple):
   """One generated answer. `logits` (K, h, w) and `iou` (K,) have one entry for each
-  [SEG] up to the model's limit; `num_seg` counts all [SEG]."""
+  [SEG] up to the model's limit; `num_seg` counts all [SEG]. The oldest `dropped_rounds`
+  were not seen. `refused`: why the question was not asked at all, or ""."""
 
   text: str
   num_seg: int = 0
   logits: np.ndarray = np.zeros((0, 1, 1), np.float32)
   iou: np.ndarray = np.zeros(0, np.float32)
+  dropped_rounds: int = 0
+  refused: str = ""
 
 
 def read_answers(out, tokenizer) -> list[Answer]:

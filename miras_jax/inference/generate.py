@@ -21,7 +21,10 @@ import jax.numpy as jnp
 
 from miras_jax.inference.sampling import Sampling, pick
 from miras_jax.models import llama
-from miras_jax.models.attention import cache_mask
+from miras_jax.models.attention import cache_mask, segment_mask
+from miras_jax.parallel import sharding
+
+MOST_PIXELS = 2 * 1024**2  # of images that a device encodes at a time
 
 
 class State(NamedTuple):
@@ -51,17 +54,54 @@ class Rows(NamedTuple):
 
 
 def encode_images(model, params, batch) -> dict:
-  """{"image_tokens" [B, N, D], "sam" [B, h, w, C]} of the images of a batch."""
+  """{"image_tokens" [B, N, D], "sam" [B, h, w, C]} of the images of a batch.
+
+  A device encodes MOST_PIXELS at a time, whatever the batch.
+  """
   call = _call(model, params)
+  tokens = functools.partial(call, method="image_tokens")
+  features = functools.partial(call, method="sam_features")
   return {
-    "image_tokens": call(batch["image_aux"], method="image_tokens"),
-    "sam": call(batch["image_sam"], batch["valid_hw"], method="sam_features"),
+    "image_tokens": _in_parts(tokens, batch["image_aux"]),
+    "sam": _in_parts(features, batch["image_sam"], batch["valid_hw"]),
   }
+
+
+def _in_parts(encode, image_BHWC, *more):
+  """encode(image_BHWC, *more), in sub-batches of a bounded size.
+
+  Each part has as many rows of every shard of the batch, which stay where they are.
+  """
+  (B, H, W, _), shards = image_BHWC.shape, sharding.batch_shards(len(image_BHWC))
+  most = max(1, MOST_PIXELS // (H * W))
+  rows = max(n for n in range(1, B // shards + 1) if B // shards % n == 0 and n <= most)
+  parts = B // (shards * rows)
+  if parts == 1:
+    return sharding.constrain(encode(image_BHWC, *more), "rows")
+
+  def cut(x):
+    x = x.reshape(shards, parts, rows, *x.shape[1:]).swapaxes(0, 1)
+    return x.reshape(parts, shards * rows, *x.shape[3:])
+
+  out = jax.lax.map(lambda part: encode(*part), tuple(map(cut, (image_BHWC, *more))))
+  out = out.reshape(parts, shards, rows, *out.shape[2:]).swapaxes(0, 1)
+  return sharding.constrain(out.reshape(B, *out.shape[3:]), "rows")
+
+
+def laid_out(state):
+  """The state on the mesh that is set, the same way after each stage."""
+  rows = {
+    name: sharding.constrain(value, "rows")
+    for name, value in state._asdict().items()
+    if name != "cache"
+  }
+  cache = jax.tree.map(lambda x: sharding.constrain(x, "cache"), state.cache)
+  return State(cache=cache, **rows)
 
 
 def new_state(model, B, slots, max_new_tokens) -> State:
   """Conversations that have said nothing."""
-  return State(
+  state = State(
     cache=llama.init_cache(model.cfg.llama, B, slots, model.dtype),
     length_B=jnp.zeros(B, jnp.int32),
     step_B=jnp.zeros(B, jnp.int32),
@@ -69,21 +109,29 @@ def new_state(model, B, slots, max_new_tokens) -> State:
     tokens_BG=jnp.zeros((B, max_new_tokens), jnp.int32),
     states_BGD=jnp.zeros((B, max_new_tokens + 1, model.cfg.llama.width), model.dtype),
   )
+  return laid_out(state)
 
 
-def prefill(model, params, state: State, encoded, rows: Rows, ids) -> State:
-  """Reads the tokens of a turn; rows that say something are then ready to answer."""
+def prefill(
+  model, params, state: State, encoded, rows: Rows, ids, *, fresh=False
+) -> State:
+  """Reads the tokens of a turn; rows that say something are then ready to answer.
+
+  fresh: all of these begin at the first token, so that none looks into the cache.
+  """
   slots, speaks_B = _slots(state.cache), rows.count_B > 0
   index_B = jnp.where(speaks_B, rows.start_B, slots)  # past the end: writes nothing
   x_BPD = _call(model, params)(
     rows.tokens_BP, rows.image_slot_BP, encoded["image_tokens"], method="embed"
   )
   positions_BP = index_B[:, None] + jnp.arange(rows.tokens_BP.shape[1])
-  hidden_BPD, cache = _extend(model, params, x_BPD, positions_BP, state.cache, index_B)
+  hidden_BPD, cache = _extend(
+    model, params, x_BPD, positions_BP, state.cache, index_B, fresh
+  )
   last_B11 = jnp.maximum(rows.count_B - 1, 0)[:, None, None]
   state_BD = jnp.take_along_axis(hidden_BPD, last_B11, axis=1)[:, 0]
   first_B = jnp.where(speaks_B, 0, state.states_BGD.shape[1])
-  return state._replace(
+  state = state._replace(
     cache=cache,
     length_B=jnp.where(speaks_B, rows.start_B + rows.count_B, state.length_B),
     step_B=jnp.where(speaks_B, 0, state.step_B),
@@ -91,6 +139,7 @@ def prefill(model, params, state: State, encoded, rows: Rows, ids) -> State:
     tokens_BG=jnp.where(speaks_B[:, None], ids.pad, state.tokens_BG),
     states_BGD=_set(state.states_BGD, first_B, state_BD),
   )
+  return laid_out(state)
 
 
 def decode(
@@ -124,7 +173,8 @@ def decode(
       states_BGD=_set(state.states_BGD, at_B + 1, hidden_B1D[:, 0]),
     )
 
-  return jax.lax.while_loop(lambda state: active(state).any(), add_token, state)
+  state = jax.lax.while_loop(lambda state: active(state).any(), add_token, state)
+  return laid_out(state)
 
 
 def read(model, params, state: State, encoded, ids, hints=None, *, max_masks) -> dict:
@@ -209,7 +259,7 @@ def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks) -
     jnp.zeros(B, jnp.int32),
     (batch["segments"] > 0).sum(1),
   )
-  state = prefill(model, params, state, encoded, rows, ids)
+  state = prefill(model, params, state, encoded, rows, ids, fresh=True)
   greedy = Sampling.greedy(B)
   state = decode(model, params, state, encoded, ids, greedy, max_new_tokens)
   return read(model, params, state, encoded, ids, max_masks=max_masks)
@@ -223,8 +273,11 @@ def _slots(cache):
   return jax.tree.leaves(cache)[0].shape[2]
 
 
-def _extend(model, params, x_BTD, positions_BT, cache, index_B):
-  mask_BTS = cache_mask(index_B, x_BTD.shape[1], _slots(cache))
+def _extend(model, params, x_BTD, positions_BT, cache, index_B, fresh=False):
+  if fresh:
+    mask_BTS = segment_mask(jnp.ones_like(positions_BT))
+  else:
+    mask_BTS = cache_mask(index_B, x_BTD.shape[1], _slots(cache))
   return _call(model, params)(
     x_BTD, positions_BT, cache, index_B, mask_BTS, method="extend"
   )

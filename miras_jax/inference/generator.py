@@ -6,6 +6,7 @@ new image, or when the oldest rounds no longer fit.
 """
 
 import collections
+import contextlib
 import copy
 import functools
 
@@ -24,17 +25,24 @@ class Generator:
   """Parameters, token ids, static limits, and the programs that use them.
 
   `ids` needs `eos`, `pad`, `seg`, `obj` (`input_pipeline.tokenizer.TokenIds`). Each
-  shape of batch compiles once. compiled: how often each program was traced.
+  shape of batch compiles once. compiled: how often each program was traced. active:
+  gives the context in which programs run, that of a mesh.
   """
 
-  def __init__(self, model, params, ids, *, max_new_tokens=64, max_masks=4):
+  def __init__(
+    self, model, params, ids, *, max_new_tokens=64, max_masks=4,
+    active=contextlib.nullcontext,
+  ):  # fmt: skip
     if max_new_tokens < 1 or max_masks < 1:
       raise ValueError(f"{max_new_tokens=} and {max_masks=} must be at least 1")
     self.model, self.params, self.ids = model, params, ids
     self.max_new_tokens, self.max_masks = max_new_tokens, max_masks
-    self.compiled = collections.Counter()
+    self.compiled, self._active = collections.Counter(), active
     self._encode = self._jit(stages.encode_images)
-    self._prefill = self._jit(stages.prefill, donate_argnums=1)
+    self._prefill = {
+      fresh: self._jit(stages.prefill, donate_argnums=1, fresh=fresh)
+      for fresh in (False, True)
+    }
     self._decode = self._jit(stages.decode, donate_argnums=1)
     self._read = self._jit(stages.read, max_masks=max_masks)
     self._read_row = self._jit(stages.read_row, max_masks=max_masks)
@@ -68,7 +76,15 @@ class Generator:
       self.compiled[function.__name__] += 1  # runs when it is traced, not when it runs
       return function(self.model, *args, **static)
 
-    return jax.jit(traced, donate_argnums=donate_argnums)
+    jitted = jax.jit(traced, donate_argnums=donate_argnums)
+
+    @functools.wraps(function)
+    def run(*args):
+      with self._active():
+        return jitted(*args)
+
+    run.jitted = jitted
+    return run
 
 
 class Session:
@@ -78,7 +94,8 @@ class Session:
     self._generator, self._max_len = generator, max_len
     self._encoded = encoded
     rows, new = len(encoded["image_tokens"]), generator.max_new_tokens
-    self._state = stages.new_state(generator.model, rows, max_len + new, new)
+    with generator._active():
+      self._state = _new_state(generator.model, rows, max_len + new, new)
     self._said = [np.zeros(0, np.int32)] * rows  # tokens whose keys the cache holds
     self.max_new_tokens = generator.max_new_tokens
     self.read_tokens = 0  # by all rows in all turns, without padding
@@ -98,7 +115,8 @@ class Session:
     rows = [self._unread(b, prompt) for b, prompt in enumerate(prompts)]
     width = self._bucket(max(len(tokens) for tokens, _, _ in rows))
     generator = self._generator
-    self._state = generator._prefill(
+    fresh = not any(start for _, _, start in rows)
+    self._state = generator._prefill[fresh](
       generator.params,
       self._state,
       self._encoded,
@@ -196,6 +214,9 @@ class Session:
 
   def _bucket(self, count):
     return next(width for width in self.buckets() if width >= count)
+
+
+_new_state = jax.jit(stages.new_state, static_argnums=(0, 1, 2, 3))
 
 
 def _padded(rows, width, fill):

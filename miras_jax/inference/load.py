@@ -1,5 +1,6 @@
 """Opens a checkpoint: model, parameters, tokenizer and data settings in one place."""
 
+import contextlib
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from miras_jax.convert import folder as converted
 from miras_jax.convert.outputs import is_converted
 from miras_jax.errors import UserError
 from miras_jax.inference.generator import Generator
+from miras_jax.inference.placement import Placement
+from miras_jax.inference.prepare import prepare
 from miras_jax.models.attention import attention_for
 from miras_jax.models.miras import Miras
 from miras_jax.training.task import talk_config
@@ -29,6 +32,11 @@ class Loaded(NamedTuple):
   config: Any = None
   step: int = 0
   log: Any = None
+  mesh: Any = None
+
+  def active(self):
+    """Context in which the model's own functions run on its mesh."""
+    return jax.set_mesh(self.mesh) if self.mesh else contextlib.nullcontext()
 
   def generator(self, max_new_tokens):
     """A Generator that stops where this template's answers end."""
@@ -39,12 +47,18 @@ class Loaded(NamedTuple):
       self.tokenizer.ids._replace(eos=end),
       max_new_tokens=max_new_tokens,
       max_masks=self.data.max_masks,
+      active=self.active,
     )
 
 
-def open_checkpoint(checkpoint) -> Loaded:
-  """Opens a `miras train` folder, one of its step folders or a converted one."""
-  config, params, tokenizer_dir, step = load_for_inference(checkpoint)
+def open_checkpoint(checkpoint, *, weights="trained", mesh=None) -> Loaded:
+  """Opens a `miras train` folder, one of its step folders or a converted one.
+
+  The parameters are those of `prepare.prepare`, which says what `weights` may be. With
+  a mesh they are read straight to where the trainer's table puts them.
+  """
+  placed = Placement(mesh)
+  config, params, tokenizer_dir, step = load_for_inference(checkpoint, sharding=placed)
   if not tokenizer_dir.is_dir():
     raise UserError(
       f"{tokenizer_dir}: missing; convert the weights with --tokenizer=PATH to talk"
@@ -54,14 +68,16 @@ def open_checkpoint(checkpoint) -> Loaded:
   if folder:
     meta = reading.read_meta(folder.step(step))
     reading.check_tokenizer(folder, meta, tokenizer.fingerprint())
+  cfg, params = prepare(_for_here(config.model.build()), params, weights)
   return Loaded(
-    model=Miras(_for_here(config.model.build()), jnp.dtype(config.model.dtype)),
+    model=Miras(cfg, jnp.dtype(config.model.dtype)),
     params=params,
     tokenizer=tokenizer,
     data=talk_config(config),
     config=config,
     step=step,
     log=folder and folder.metrics,
+    mesh=mesh,
   )
 
 
@@ -70,6 +86,11 @@ def read_config(checkpoint):
   if is_converted(checkpoint):
     return reading.read_config(workdir.Workdir(checkpoint))
   return reading.read_config(workdir.locate(checkpoint)[0])
+
+
+def find_step(checkpoint) -> int:
+  """The step that `open_checkpoint` would open; 0 of a converted folder."""
+  return 0 if is_converted(checkpoint) else workdir.locate(checkpoint)[1]
 
 
 def _for_here(cfg):

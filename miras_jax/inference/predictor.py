@@ -16,6 +16,7 @@ from PIL import Image
 
 from input_pipeline import image_ops, safe_files
 from miras_jax.errors import UserError
+from miras_jax.inference import devices
 from miras_jax.inference.conversation import Conversation
 from miras_jax.inference.load import open_checkpoint
 
@@ -30,9 +31,17 @@ class Predictor:
     self.generator = loaded.generator(max_new_tokens)
 
   @classmethod
-  def load(cls, path, *, max_new_tokens=128) -> "Predictor":
-    """Opens a workdir of `miras train`, one of its steps or a converted folder."""
-    return cls(open_checkpoint(path), max_new_tokens=max_new_tokens)
+  def load(
+    cls, path, *, max_new_tokens=128, mesh=None, weights="trained"
+  ) -> "Predictor":
+    """Opens a workdir of `miras train`, one of its steps or a converted folder.
+
+    mesh: a text as "data:4,fsdp:2" (see `devices.py`), or a jax Mesh; by default one
+    device. weights: "trained", or "int8" (see `prepare.py`).
+    """
+    mesh = devices.make(devices.parse(mesh)) if isinstance(mesh, str) else mesh
+    loaded = open_checkpoint(path, weights=weights, mesh=mesh)
+    return cls(loaded, max_new_tokens=max_new_tokens)
 
   def start(self, image) -> Conversation:
     """A conversation about an image: a path, encoded bytes, a PIL image or uint8 RGB

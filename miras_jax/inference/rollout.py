@@ -49,12 +49,13 @@ class Rollout:
     groups = [order[i : i + size] for i in range(0, len(order), size)]
     answers = [None] * len(jobs)
     for group in progress(groups):
-      found = self._run_group([jobs[i] for i in group])
+      found = self.talk([jobs[i] for i in group])
       for i, turns in zip(group, found, strict=True):
         answers[i] = keep(i, turns)
     return answers
 
-  def _run_group(self, jobs):
+  def talk(self, jobs):
+    """[[Answer of each turn] of each job] of up to a batch of jobs."""
     views = {image: self._views_of(image) for image in {job.image for job in jobs}}
     encoded = self._generator.encode(self._stack([views[job.image] for job in jobs]))
     session = self._generator.session(encoded, self._loaded.data.max_len)
@@ -65,18 +66,26 @@ class Rollout:
     return answers
 
   def _take_turn(self, turn, jobs, active, session, answers):
-    prompts = [None] * self._batch_size
+    prompts, refused = [None] * self._batch_size, {}
     for b in active:
-      prompts[b] = self._prompt(turn, jobs[b], answers[b])
-    spoken = [conversation.Answer("")] * len(jobs)
+      try:
+        prompts[b] = self._prompt(turn, jobs[b], answers[b])
+      except ConversationError as error:
+        refused[b] = conversation.Answer("", refused=str(error))
     if any(prompts):
       out = session.turn(prompts)
       spoken = conversation.read_answers(out, self._loaded.tokenizer)
     for b in active:
-      answers[b].append(spoken[b] if prompts[b] else conversation.Answer(""))
+      if b in refused:
+        answers[b].append(refused[b])
+      else:
+        gone = prompts[b].dropped_rounds
+        answers[b].append(spoken[b]._replace(dropped_rounds=gone))
+    self.too_long += len(refused)
+    self.shortened += sum(bool(p and p.dropped_rounds) for p in prompts)
 
   def _prompt(self, turn, job, answers):
-    """The Prompt of one job's turn, or None when the question does not fit."""
+    """The Prompt of a job's turn; ConversationError where the question does not fit."""
     said = job.gold[:turn] if job.gold else [a.text for a in answers]
     turns = []
     for question, answer in zip(job.questions, said, strict=False):
@@ -84,13 +93,7 @@ class Rollout:
     turns.append(("user", job.questions[turn]))
     loaded = self._loaded
     names = list(job.names) if job.gold else None
-    try:
-      prompt = conversation.prompt_of(turns, loaded.tokenizer, loaded.data, names=names)
-    except ConversationError:
-      self.too_long += 1
-      return None
-    self.shortened += prompt.dropped_rounds > 0
-    return prompt
+    return conversation.prompt_of(turns, loaded.tokenizer, loaded.data, names=names)
 
   def _stack(self, rows):
     """Rows as one batch, filled up with the first row."""
@@ -131,7 +134,8 @@ def teacher_forced(
     filled = group + [group[0]] * (batch_size - len(group))
     parts = [views_of(i) | row for i, row, _ in filled]
     batch = {k: np.stack([part[k] for part in parts]) for k in parts[0]}
-    logits_BMHW = np.asarray(forward(loaded.params, batch))
+    with loaded.active():
+      logits_BMHW = np.asarray(forward(loaded.params, batch))
     for (i, _, kept), logits_MHW in zip(group, logits_BMHW, strict=False):
       gone = len(found[i]) - len(kept)
       found[i] = keep(i, [None] * gone + list(logits_MHW[: len(kept)]))

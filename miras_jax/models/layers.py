@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 Dtype = Any
+KERNEL_SCALE = "kernel_scale"  # [F] beside an int8 kernel: see inference/prepare.py
 
 
 class Linear(nn.Module):
@@ -35,7 +36,7 @@ class Linear(nn.Module):
     x = x.astype(self.dtype)
     # Flattened to two axes: the weight gradient is then one plain matrix product.
     x_ND = x.reshape(-1, width)
-    y_NF = x_ND @ kernel.astype(self.dtype)
+    y_NF = product(self, x_ND, kernel, self.dtype).astype(self.dtype)
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
       y_NF = y_NF + bias.astype(self.dtype)
@@ -50,6 +51,17 @@ class Linear(nn.Module):
     b_RF = self.param("lora_b", nn.initializers.zeros, shape_b).astype(self.dtype)
     x_ND = nn.Dropout(self.lora_dropout)(x_ND, deterministic=deterministic)
     return (x_ND @ a_DR) @ b_RF * (self.lora_alpha / self.lora_rank)
+
+
+def product(module, x_ND, kernel_DF, dtype, out=None):
+  """`x @ kernel` in `dtype`, the sums in `out`; times a module's scales if it has some.
+
+  An int8 kernel is turned into `dtype` where it is used: it is read as int8.
+  """
+  scaled = module.has_variable("params", KERNEL_SCALE)
+  out = jnp.float32 if scaled else out
+  y_NF = jnp.matmul(x_ND, kernel_DF.astype(dtype), preferred_element_type=out)
+  return y_NF * module.get_variable("params", KERNEL_SCALE) if scaled else y_NF
 
 
 class LayerNorm(nn.Module):

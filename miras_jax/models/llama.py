@@ -18,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from miras_jax.config.model import LlamaConfig
 from miras_jax.models import attention
-from miras_jax.models.layers import Linear, RmsNorm
+from miras_jax.models.layers import Linear, RmsNorm, product
 
 init_cache = attention.init_cache
 BLOCK_INPUT = "block_input"
@@ -98,6 +98,7 @@ class Attention(nn.Module):
     implementation = "xla" if self.is_initializing() else cfg.attention
     if cache is not None:
       cache = attention.write_cache(cache, layer, k_BTKH, v_BTKH, context.write_index_B)
+    if cache is not None and context.mask_BTS.shape[-1] != x_BTD.shape[1]:
       k_BTKH = cache.k_LBSKH[layer].astype(self.dtype)
       v_BTKH = cache.v_LBSKH[layer].astype(self.dtype)
       implementation = "xla"  # the others want as many queries as keys
@@ -213,7 +214,10 @@ class Embed(nn.Module):
 
   def attend(self, x_BTD):
     """Float32 logits of each token."""
-    return _float32_matmul(x_BTD, self.embedding.T, self.dtype)
+    x_ND = x_BTD.astype(self.dtype).reshape(-1, x_BTD.shape[-1])
+    table_DV = self.embedding.T.astype(self.dtype)
+    logits_NV = jnp.matmul(x_ND, table_DV, preferred_element_type=jnp.float32)
+    return logits_NV.reshape(*x_BTD.shape[:-1], -1)
 
 
 class Head(nn.Module):
@@ -227,16 +231,9 @@ class Head(nn.Module):
     kernel_DV = self.param(
       "kernel", nn.initializers.lecun_normal(), (self.cfg.width, self.cfg.vocab_size)
     )
-    return _float32_matmul(x_BTD, kernel_DV, self.dtype)
-
-
-def _float32_matmul(x_BTD, kernel_DV, dtype):
-  """Product of `dtype` operands summed and kept in float32; one flat matrix product."""
-  x_ND = x_BTD.astype(dtype).reshape(-1, x_BTD.shape[-1])
-  logits_NV = jnp.matmul(
-    x_ND, kernel_DV.astype(dtype), preferred_element_type=jnp.float32
-  )
-  return logits_NV.reshape(*x_BTD.shape[:-1], -1)
+    x_ND = x_BTD.astype(self.dtype).reshape(-1, x_BTD.shape[-1])
+    logits_NV = product(self, x_ND, kernel_DV, self.dtype, jnp.float32)
+    return logits_NV.reshape(*x_BTD.shape[:-1], -1)
 
 
 class Llama(nn.Module):
@@ -289,10 +286,13 @@ class Llama(nn.Module):
     """Runs T new tokens against the cache; returns (hidden_BTD, cache).
 
     Row b writes its keys at slots `write_index_B[b]...`; `mask_BTS` is over the S slots
-    of the cache, the new ones included (`attention.cache_mask`). T is the prompt length
-    in prefill and 1 in decoding; shapes are static.
+    of the cache, the new ones included (`attention.cache_mask`), or over the T new
+    tokens alone (`attention.segment_mask` of ones), where all rows begin at slot 0:
+    nothing reads the empty cache then. T is the prompt length in prefill and 1 in
+    decoding; shapes are static.
     """
     context = self._context(positions_BT, mask_BTS, write_index_B)
+    context = context._replace(segments_BT=jnp.ones_like(positions_BT))
     return self._run(x_BTD, cache, context, True)
 
   def _context(self, positions_BT, mask_BTS, write_index_B=None):
@@ -320,17 +320,6 @@ class Llama(nn.Module):
       (x_BTD, cache), _ = block((x_BTD, cache), 0, context, deterministic)
       new.append(cache)
     return self.final_norm(x_BTD), tuple(new) if caches else None
-
-
-def unstack(params, cfg):
-  """Parameters of a stacked decoder -> those of `stacked=False`.
-
-  Every token of a stacked decoder copies each layer's weights out of the stack first.
-  """
-  layers, rest = params["layers"], {k: v for k, v in params.items() if k != "layers"}
-  for i in range(cfg.depth):
-    rest[f"layer_{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], layers)
-  return rest
 
 
 def merge_lora(params, cfg):

@@ -189,7 +189,7 @@ def score(folder, data):
     loaded, found.records, options, image_of=found.image_of
   ).result
   return {
-    "parameters": sum(x.size for x in jax.tree.leaves(loaded.params)),
+    "parameters": _count(loaded.config),
     "loss": total,
     "terms": terms,
     "ciou": scores["metrics"]["ciou"],
@@ -198,9 +198,16 @@ def score(folder, data):
   }
 
 
+def _count(config):
+  """Parameters as they were trained: what answers has no adapters any more."""
+  shapes = jax.eval_shape(task.model_task(config).init, jax.random.key(0))
+  return sum(x.size for x in jax.tree.leaves(shapes))
+
+
 def held_out_loss(loaded, split):
   """(loss, {term: mean}) over all held-out targets, not a mean of batches' means."""
   objective = task.model_task(loaded.config).objective
+  objective = dataclasses.replace(objective, model=loaded.model)
 
   @jax.jit
   def add(params, sums, counts, batch):

@@ -113,17 +113,22 @@ class Engine:
         row.used = 0
 
   def warm(self):
-    """Compiles what answers need, with a black image and every length of prompt."""
+    """Compiles what answers need, with a black image and every length of prompt: of a
+    first turn, and of one that follows a token which the row has said."""
     data = self._loaded.data
     one = self.generator.encode(_black(data))
     session = self.session = self._new_session(one)
     greedy = Sampling.of([GREEDY] * len(self._rows))
+    ids = self._loaded.tokenizer.ids
     for width in session.buckets():
       session.put(0, one)
-      tokens = np.full(width, self._loaded.tokenizer.ids.pad, np.int32)
-      prompt = Prompt(tokens, np.full(width, -1, np.int32))
-      session.ask([prompt, *[None] * (len(self._rows) - 1)])
-      session.go_on(1, greedy)
+      first = np.full(width, ids.pad, np.int32)
+      later = np.full(1 + min(width, data.max_len - 1), ids.eos, np.int32)
+      later[0] = ids.pad
+      for tokens in (first, later):
+        prompt = Prompt(tokens, np.full(len(tokens), -1, np.int32))
+        session.ask([prompt, *[None] * (len(self._rows) - 1)])
+        session.go_on(1, greedy)
     session.stop(0)
     for hints in _every_hint(data):
       session.answer(0, hints)

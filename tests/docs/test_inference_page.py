@@ -26,7 +26,9 @@ def test_the_page_runs(tmp_path, monkeypatch, capsys):
   folder.mkdir(parents=True)
   Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(folder / "synth_000001.jpg")
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(predictor, "open_checkpoint", lambda _: talker.loaded(script))
+  monkeypatch.setattr(
+    predictor, "open_checkpoint", lambda _, **__: talker.loaded(script)
+  )
   exec("\n".join(PIECES.findall(page)), {})
   printed = capsys.readouterr().out
   assert "[SEG] (8, 12) 0.5" in printed

@@ -237,7 +237,7 @@ def command(tmp_path, monkeypatch, *flags, items=None):
   prist_files.write(tmp_path / "data", items)
   loaded = talker.loaded(lambda p, i: ("Sure, [SEG].", ["all"]))
   loaded = loaded._replace(config=Config(), step=7)
-  monkeypatch.setattr(eval_command, "open_checkpoint", lambda checkpoint: loaded)
+  monkeypatch.setattr(eval_command.devices, "load", lambda args: loaded)
   monkeypatch.setattr(eval_command, "read_config", lambda checkpoint: RunConfig())
   arguments = [f"--data={tmp_path / 'data'}", f"--out={tmp_path / 'out'}"]
   return eval_command.main(["--checkpoint=runs/x", *arguments, *flags])

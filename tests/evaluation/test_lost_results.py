@@ -190,7 +190,7 @@ def moved(tmp_path, monkeypatch, *flags, run=None):
   loaded = talker.loaded(lambda prompt, image: ("Sure, [SEG].", ["all"]))
   loaded = loaded._replace(config=usual.Config())
   config = RunConfig(data=run or DataChoice())
-  monkeypatch.setattr(eval_command, "open_checkpoint", lambda checkpoint: loaded)
+  monkeypatch.setattr(eval_command.devices, "load", lambda args: loaded)
   monkeypatch.setattr(eval_command, "read_config", lambda checkpoint: config)
   eval_command.main(["--checkpoint=runs/x", f"--out={tmp_path / 'out'}", *flags])
   return json.loads((tmp_path / "out" / "metrics.json").read_text())["data"]

@@ -218,6 +218,6 @@ def test_more_mask_slots_than_tokens():
 def test_one_program_for_all_prompts_of_one_shape():
   batch, encoded = fixed()
   answer(batch, encoded)
-  before = generator()._generate._cache_size()
+  before = generator()._generate.jitted._cache_size()
   answer(prompts(tiny(), LENGTHS, seed=3), encoded, Ids(eos=7))
-  assert generator()._generate._cache_size() == before
+  assert generator()._generate.jitted._cache_size() == before

@@ -17,7 +17,9 @@ from miras_jax.config import run as run_config
 from miras_jax.config.settings import MeshConfig
 from miras_jax.convert.folder import FolderTree, load_params
 from miras_jax.errors import UserError
+from miras_jax.inference import devices
 from miras_jax.inference.load import load_for_inference, open_checkpoint
+from miras_jax.inference.prepare import prepare
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.training import command as train
 from miras_jax.training import init_from, loop, task
@@ -212,6 +214,15 @@ def test_a_converted_folder_can_be_talked_to(converted):
   assert (loaded.step, loaded.log) == (0, None)
   assert loaded.data.max_len == 2048 and loaded.data.num_image_tokens == 16
   assert loaded.tokenizer.ids.seg == 128
-  want = flat(load_params(converted)[0])
+  _, want = prepare(loaded.config.model.build(), load_params(converted)[0])
+  want = flat(want)
   for path, x in flat(loaded.params).items():
     np.testing.assert_array_equal(x, want[path])
+
+
+def test_a_folder_opens_cut_over_a_mesh(converted):
+  mesh = devices.make(devices.parse("data:2,fsdp:2,tensor:2"))
+  loaded = open_checkpoint(converted, mesh=mesh)
+  up = loaded.params["llm"]["layer_0"]["mlp"]["up_proj"]["kernel"]
+  assert up.sharding.spec == jax.sharding.PartitionSpec("fsdp", "tensor")
+  assert up.addressable_shards[0].data.size == up.size // 4

@@ -11,7 +11,7 @@ import traceback
 LIMIT_S = 20
 LIMIT_BYTES = 1 << 30
 LOOK_S = 0.05
-START_S = 120  # imports, on a busy machine
+START_S = 300  # imports, on a busy machine
 _PROCESSES = multiprocessing.get_context("spawn")
 
 
