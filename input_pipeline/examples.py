@@ -306,6 +306,8 @@ class Examples:
 
     Those of a record without a picture are blank.
     """
+    if record.has_picture and not record.image:
+      raise ConversationError(f"the picture of {record.image_id!r} has no bytes")
     if not record.image:
       wanted = (*VIEWS_OF_IMAGE, *(self.features.shapes if self.features else ()))
       names = [name for name in self._names if name in wanted]

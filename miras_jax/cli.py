@@ -33,6 +33,11 @@ COMMANDS = {
     "answer a file of conversations, write masks",
     "miras segment --checkpoint=runs/first --input=asked.jsonl --out=answers",
   ),
+  "serve": (
+    "serving",
+    "a web page, JSON and annotation tools",
+    "miras serve --checkpoint=runs/first --port=8000",
+  ),
   "data": (
     "data",
     "make, check, count and show data",
