@@ -28,15 +28,15 @@ COMMANDS = {
     "talk about one image, get masks",
     "miras chat --checkpoint=runs/first --image=photo.jpg",
   ),
-  "serve": (
-    "serving",
-    "a web page, JSON and annotation tools",
-    "miras serve --checkpoint=runs/first --port=8000",
-  ),
   "segment": (
     "segment",
     "answer a file of conversations, write masks",
     "miras segment --checkpoint=runs/first --input=asked.jsonl --out=answers",
+  ),
+  "serve": (
+    "serving",
+    "a web page, JSON and annotation tools",
+    "miras serve --checkpoint=runs/first --port=8000",
   ),
   "data": (
     "data",

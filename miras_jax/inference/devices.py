@@ -1,4 +1,4 @@
-"""Where a model answers: the options --mesh and --weights of eval, segment and chat.
+"""Where a model answers: --mesh and --weights of eval, segment, chat and serve.
 
   --mesh=data:4          four copies of the weights, the batch cut in four
   --mesh=data:2,fsdp:4   the weights cut in four as in training, two copies of that

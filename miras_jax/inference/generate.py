@@ -235,14 +235,17 @@ def read_row(model, params, state: State, encoded, ids, row, hints=None, *, max_
 
 def put_row(model, params, encoded, one, row):
   """Encodings with those of one image, a B of 1, in place of what a row had."""
-  return jax.tree.map(
-    lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, row, 0), encoded, one
-  )
+
+  def put(x, new):
+    x = jax.lax.dynamic_update_slice_in_dim(x, new, row, 0)
+    return sharding.constrain(x, "rows")
+
+  return jax.tree.map(put, encoded, one)
 
 
 def stop_row(model, params, state: State, row) -> State:
   """Nothing is added to a row's answer any more."""
-  return state._replace(done_B=state.done_B.at[row].set(True))
+  return laid_out(state._replace(done_B=state.done_B.at[row].set(True)))
 
 
 def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks) -> dict:

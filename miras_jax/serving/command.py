@@ -33,14 +33,14 @@ def main(argv):
     raise UserError(f"--port={args.port} is not within 0 to 65535")
   import uvicorn  # before anything is loaded: a missing extra is one line at once
 
-  from miras_jax.inference.load import open_checkpoint
+  from miras_jax.inference import devices
   from miras_jax.serving.app import make_app
   from miras_jax.serving.asking import Service
 
   logs.to_stderr()
   with _listen(args.host, args.port) as listening:
     print(f"loading {args.checkpoint}", file=sys.stderr)
-    loaded = open_checkpoint(args.checkpoint)
+    loaded = devices.load(args)
     name = pathlib.Path(args.checkpoint).resolve().name
     service = Service.of(loaded, settings, name)
     print("compiling what answers need", file=sys.stderr)
@@ -96,6 +96,9 @@ def _parse(argv):
     help="where its files are asked for, with the token in LABEL_STUDIO_API_KEY",
   )
   path("--label_studio_files", default="", help="or the folder that holds them")
+  from miras_jax.inference import devices
+
+  devices.add_options(parser)
   return parser.parse_args(argv)
 
 

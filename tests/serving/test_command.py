@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from miras_jax.errors import UserError
-from miras_jax.inference import load
+from miras_jax.inference import devices
 from miras_jax.options import Parser
 from tests import talker
 from tests.serving import helpers
@@ -31,7 +31,7 @@ def served(monkeypatch):
     found.append((server.config, address))
 
   loaded = talker.loaded(helpers.script)
-  monkeypatch.setattr(load, "open_checkpoint", lambda path: loaded)
+  monkeypatch.setattr(devices, "load", lambda args: loaded)
   monkeypatch.setattr(uvicorn.Server, "run", run)
   return found
 
