@@ -36,6 +36,8 @@ _MAX_DEPTH = 8  # of folders; also ends a link that leads in a circle
 MASK_SUFFIX = "_mask"  # of a mask beside its photograph
 _COCO = ("images.item.file_name", "annotations.item.image_id")
 _MAX_EVENTS = 5_000_000  # of a JSON file whose kind is asked
+_MAX_LEVELS = 3  # of nesting that are looked at
+_BUFFER = 1 << 20  # bytes: a long text is scanned anew with every buffer
 _MAX_LOOKED_AT = 64  # JSON files that belong to no single photograph
 _PNG = (".png", ".PNG")
 _ROBOFLOW = re.compile(r"(?:_(?:jpe?g|png|webp|bmp|tiff?))?\.rf\.[0-9A-Za-z]+$", re.I)
@@ -170,7 +172,7 @@ def json_kind(src: SourceFolder, name: str) -> str:
   keys = set()
   try:
     with src.open(name) as file:
-      for count, (prefix, event, value) in enumerate(ijson.parse(file)):
+      for count, (prefix, event, value) in enumerate(_events(file)):
         if prefix in _COCO:
           return "coco"
         if event == "map_key" and prefix in ("", "item"):
@@ -182,6 +184,23 @@ def json_kind(src: SourceFolder, name: str) -> str:
   except (ijson.JSONError, UnicodeDecodeError, OSError, ValueError):
     return ""  # not ours to judge: the form that needs the file names its damage
   return ""
+
+
+def _events(file):
+  """`ijson.parse`, which joins the names of all levels for every event, however deep:
+  below `_MAX_LEVELS` the prefix is that of the level above."""
+  path, depth = [], 0
+  # An integer that Python refuses ends the process unless use_float is set.
+  for event, value in ijson.basic_parse(file, use_float=True, buf_size=_BUFFER):
+    if event in ("end_map", "end_array"):
+      depth -= 1
+      del path[depth:]
+    yield ".".join(path[:-1] if event == "map_key" else path), event, value
+    if event == "map_key" and depth <= _MAX_LEVELS:
+      path[-1] = value
+    if event in ("start_map", "start_array"):
+      depth += 1
+      path += ["item" if event == "start_array" else ""][: depth <= _MAX_LEVELS]
 
 
 def _kind(keys) -> str:

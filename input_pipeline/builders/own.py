@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from tqdm import tqdm
 
-from input_pipeline import mask_ops
+from input_pipeline import mask_ops, safe_files
 from input_pipeline.annotations import canvas, find, layout
 from input_pipeline.annotations import names as class_names
 from input_pipeline.builders import split_by_photograph
@@ -193,6 +193,10 @@ class Own(Builder):
       for unit in self._form_of(src).units(src):
         if isinstance(unit, RecordError):
           self._errors.append(unit)
+          continue
+        if not safe_files.is_text(unit["image"]):
+          reason = "its name is not UTF-8; rename the file"
+          self._errors.append(RecordError(unit["image"], WHOLE_FILE, reason))
           continue
         stated[_key(unit)] = unit.get("split")
         self._listed.write(json.dumps(unit) + "\n")

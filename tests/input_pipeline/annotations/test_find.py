@@ -1,5 +1,7 @@
 """The form of a folder, by looking."""
 
+import os
+
 import pytest
 
 from input_pipeline.annotations.find import find_form, make_form
@@ -109,3 +111,25 @@ def test_a_dialogue_that_cannot_be_used_leaves_the_others(tmp_path):
   (bad,) = photos["a.jpg"].defects
   assert str(bad).startswith("train.json:2: masks/a.json: no ground truth")
   assert len(photos["a.jpg"].dialogues) == 2
+
+
+def fifo(path):
+  os.mkfifo(path)
+
+
+def digits(path):
+  path.write_text('{"imageHeight": 1' + "0" * 5000 + ', "shapes": []}')
+
+
+def nested(path):
+  path.write_text("[" * 300_000)
+
+
+@pytest.mark.parametrize("odd", [fifo, digits, nested])
+@pytest.mark.parametrize("name", ["images/b.json", "notes.json", "labels/b.txt"])
+def test_a_file_of_another_kind_does_not_end_or_hold_up_the_look(tmp_path, odd, name):
+  test_labelme_form.make(tmp_path, test_labelme_form.shape("dog", DOG))
+  path = tmp_path / name
+  path.parent.mkdir(exist_ok=True)
+  odd(path)
+  assert find_form(SourceFolder(tmp_path)).name == "labelme"

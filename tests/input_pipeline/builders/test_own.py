@@ -165,6 +165,14 @@ def test_entries_without_a_unit_are_said_once(tmp_path, told):
   assert bad == ["z.png:-: no labelme file belongs to it"]
 
 
+def test_a_photograph_whose_name_is_not_utf8_is_named(tmp_path, told):
+  labelled(tmp_path, "a")
+  labelled(tmp_path, "caf\udce9")  # as the system gives a byte of Latin-1
+  good, bad = units(Own(splits="test:1"), tmp_path)
+  assert [unit["image"] for unit in good["test"]] == ["a.png"]
+  assert bad == [r"caf\udce9.png:-: its name is not UTF-8; rename the file"]
+
+
 def test_every_photograph_is_in_one_split_and_stays_there(tmp_path):
   for i in range(60):
     labelled(tmp_path, f"{i:02}", seed=i)
