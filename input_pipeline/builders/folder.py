@@ -131,5 +131,6 @@ class SourceFolder:
     listed = " or ".join(names)
     return UserError(
       f"--src={self.root}: holds no {listed}; get the data from {self._homepage} and"
-      f" lay them out as\n{self._layout.rstrip()}"
+      " lay them out as below",
+      details=self._layout.rstrip(),
     )

@@ -109,6 +109,9 @@ class Own(Builder):
       "views": self._views,
     }
 
+  def files_digest(self, src: SourceFolder) -> str:
+    return layout.digest(src)
+
   def splits(self, src: SourceFolder) -> tuple[str, ...]:
     found = set(self._assignment(src).values())
     known = [*self._shares, "train", "val", "test"]
@@ -183,6 +186,10 @@ class Own(Builder):
       make = find.make_form
       self._form = make(name, self._names) if name else find.find_form(src, self._names)
     return self._form
+
+  def found(self, src: SourceFolder) -> str:
+    form = self._form_of(src)
+    return f"{form.name}: {form.found(src) or 'nothing that looks like it'}"
 
   def _assignment(self, src):
     """{key of a unit: split}, of all photographs. Lists them once, into a file: a unit

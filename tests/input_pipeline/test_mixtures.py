@@ -64,6 +64,18 @@ def test_a_mixture_in_one_value(text, wanted):
 
 
 @pytest.mark.parametrize(
+  "text, message",
+  [
+    ("mine:1,vqa:2,mine:3", "mixture: mine is named twice"),
+    ("../mine:1", r"mixture: '../mine' is no name"),
+  ],
+)
+def test_a_value_that_names_nothing_or_something_twice_is_refused(text, message):
+  with pytest.raises(UserError, match=message):
+    mixtures.parse(text)
+
+
+@pytest.mark.parametrize(
   "mixture, sources, words",
   [
     ({"vqa": 0}, {}, "mixture.vqa=0: want a weight, a positive number"),
