@@ -40,11 +40,22 @@ REQUIRES = [
 EVAL = ["sacrebleu>=2.4,<3", "rouge-score>=0.1.2,<1", "matplotlib>=3.9,<4"]
 # `miras scale` without its compiler: laws and plots.
 STUDY = ["scipy>=1.13,<2", "matplotlib>=3.9,<4"]
+# `miras serve`: web framework, its server, forms, counters.
+SERVE = [
+  "fastapi>=0.115,<1",
+  "uvicorn>=0.30,<1",
+  "python-multipart>=0.0.12,<1",
+  "prometheus-client>=0.20,<1",
+  "starlette>=0.40,<2",  # these three come with fastapi
+  "pydantic>=2.7,<3",
+  "anyio>=4.4,<5",
+]
 
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.10,<0.13"],
   "gpu": ["jax[cuda13]>=0.10,<0.13"],
   "eval": EVAL,
+  "serve": SERVE,
   # libtpu is the TPU compiler: it runs on any Linux machine.
   "scale": [*STUDY, "libtpu>=0.0.42,<0.1"],
   # The other side of `miras bench` and of the live parity tests.
@@ -52,6 +63,9 @@ EXTRAS = {
   "test": [
     *EVAL,
     *STUDY,
+    *SERVE,
+    "httpx>=0.27,<1",  # FastAPI's own test client needs it
+    "playwright>=1.45,<2",  # drives the machine's Chromium, if there is one
     "pytest>=8.3,<10",
     "pytest-xdist>=3.6,<4",
     "hypothesis>=6.120,<7",
@@ -80,6 +94,7 @@ setuptools.setup(
   ),
   package_data={
     "": ["*.json", "*.jinja", "*.html", "*.css", "*.js", "*.txt", "*.md"],
+    "miras_jax.serving": ["static/*"],
   },
   install_requires=REQUIRES,
   extras_require=EXTRAS,

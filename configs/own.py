@@ -21,4 +21,5 @@ def get_config(arg: str = ""):
     c.model.overrides.sam_encoder = dict(image_size=128, patch_size=8, window_size=8)
   c.loss.loss_resolution = 64
   c.batch_size = 8  # of six conversations each
+  c.steps = 2400
   return c

@@ -102,7 +102,7 @@ def make_row(record, tokenizer, cfg):
 def encode_record(record, tokenizer, cfg):
   """SegConversation -> (Encoded, targets kept); ConversationError where it is unfit."""
   names, options = [name for name, _ in record.targets], cfg.text_options()
-  if not record.image:
+  if not record.has_picture:
     if names:
       raise ConversationError(f"has no picture but {len(names)} masks")
     options["num_image_tokens"] = 0
@@ -306,6 +306,8 @@ class Examples:
 
     Those of a record without a picture are blank.
     """
+    if record.has_picture and not record.image:
+      raise ConversationError(f"the picture of {record.image_id!r} has no bytes")
     if not record.image:
       wanted = (*VIEWS_OF_IMAGE, *(self.features.shapes if self.features else ()))
       names = [name for name in self._names if name in wanted]

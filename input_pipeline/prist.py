@@ -330,6 +330,9 @@ def _read_list(root, file):
       raise ValueError("holds an empty list: there is nothing to do")
   except FileNotFoundError:
     raise RecordError(file, WHOLE_FILE, "no such file") from None
+  except safe_files.TooLarge as e:
+    reason = f"{e}; `miras data build prist` reads lists of any size"
+    raise RecordError(file, WHOLE_FILE, reason) from None
   except ValueError as e:
     raise RecordError(file, WHOLE_FILE, str(e)) from None
   return value, safe_files.repeated_notes(repeated)

@@ -29,6 +29,11 @@ class SegConversation:
   targets: tuple[tuple[str, dict], ...]
   image_id: str = ""
 
+  @property
+  def has_picture(self) -> bool:
+    """Whether there is one, be its bytes here or left out (`image` b"" with an id)."""
+    return bool(self.image or self.image_id)
+
 
 def one_line(text):
   """`text` without line breaks or other characters that would garble a log line."""

@@ -25,6 +25,10 @@ _BLOCK, _PIECE = 1 << 20, 1 << 16
 _LONGEST_KEY = 256  # bytes, with the space around its colon
 
 
+class TooLarge(ValueError):
+  """A file with more bytes or values than are read at once."""
+
+
 def check_relative(name):
   """Raises ValueError unless `name` is a relative path that never climbs."""
   if not name.strip():
@@ -107,7 +111,7 @@ def opened(path, limit=sys.maxsize):
     if not stat.S_ISREG(status.st_mode):
       raise ValueError("is not a regular file")
     if status.st_size > limit:
-      raise ValueError(f"has {status.st_size:,} bytes, more than the limit {limit:,}")
+      raise TooLarge(f"has {status.st_size:,} bytes, more than the limit {limit:,}")
     with open(path, "rb") as file:
       yield file
   except (FileNotFoundError, NotADirectoryError):
@@ -174,7 +178,7 @@ def is_utf8(data):
 def _check_number(data, signs, limit, what):
   """ValueError where a text has more of some signs than `limit`."""
   if sum(map(data.count, signs)) > limit:
-    raise ValueError(f"holds more than {limit:,} {what}")
+    raise TooLarge(f"holds more than {limit:,} {what}")
 
 
 def _decode(data, fallback_encoding):

@@ -28,6 +28,11 @@ COMMANDS = {
     "talk about one image, get masks",
     "miras chat --checkpoint=runs/first --image=photo.jpg",
   ),
+  "serve": (
+    "serving",
+    "a web page, JSON and annotation tools",
+    "miras serve --checkpoint=runs/first --port=8000",
+  ),
   "data": (
     "data",
     "make, check, count and show data",

@@ -14,6 +14,8 @@ IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 # Modules that only some commands need -> the extra of setup.py that brings them.
 EXTRAS = {"sacrebleu": "eval", "rouge_score": "eval", "matplotlib": "eval"}
 EXTRAS["scipy"] = "scale"
+EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "python_multipart"), "serve")
+EXTRAS["prometheus_client"] = "serve"
 # What the machine refuses: nothing that a traceback would help to mend.
 NOT_OURS = (
   errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE,

@@ -46,6 +46,9 @@ class FakeGenerator:
   def session(self, encoded, max_len):
     return FakeSession(self, encoded)
 
+  def empty_session(self, one, rows, max_len):
+    return FakeSession(self, np.zeros((rows, *one.shape[1:]), one.dtype))
+
   def answer(self, prompts, encoded):
     B, M, G = len(encoded), self.max_masks, 64
     self.shapes.add(len(prompts))
@@ -83,34 +86,56 @@ class FakeGenerator:
 
 
 class FakeSession:
-  """What `generator.Session` is to a conversation; remembers the hints it was given."""
+  """What `generator.Session` is to conversations; remembers the hints it was given."""
 
   max_new_tokens = 64
 
   def __init__(self, generator, encoded):
     self._generator, self._encoded = generator, encoded
+    self._shown = np.zeros(len(encoded), int)
+    self._out = generator.answer([None] * len(encoded), encoded)
 
   def turn(self, prompts, sampling=None, hints=None):
     self.ask(prompts)
     return self.answers(hints)
 
   def ask(self, prompts):
-    self._out = self._generator.answer(prompts, self._encoded)
+    asked = np.array([prompt is not None for prompt in prompts])
+    out = self._generator.answer(prompts, self._encoded)
+    for name, value in out.items():
+      self._out[name] = self._out[name].copy()
+      self._out[name][asked] = value[asked]
+    self._shown[asked] = 0
 
   def go_on(self, limit, sampling=None):
-    pass
+    self._shown = np.minimum(self._shown + limit, self._out["num_tokens"])
 
   def progress(self):
+    counts = self._out["num_tokens"]
     return [
-      (tokens[:count], True)
-      for tokens, count in zip(
-        self._out["tokens"], self._out["num_tokens"], strict=True
+      (tokens[:shown], bool(shown == count))
+      for tokens, shown, count in zip(
+        self._out["tokens"], self._shown, counts, strict=True
       )
     ]
 
   def answers(self, hints=None):
     self._generator.hints = hints
-    return self._out
+    return dict(self._out)
+
+  def buckets(self):
+    return [32]
+
+  def put(self, row, one):
+    self._encoded = self._encoded.copy()
+    self._encoded[row] = one[0]
+
+  def stop(self, row):
+    self._shown[row] = self._out["num_tokens"][row]
+
+  def answer(self, row, hints=None):
+    self._generator.hints = hints
+    return {name: value[row : row + 1] for name, value in self._out.items()}
 
   def copy(self):
     return FakeSession(self._generator, self._encoded)

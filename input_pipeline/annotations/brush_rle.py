@@ -10,6 +10,10 @@ import numpy as np
 
 MAX_BYTES = 64 * 2**20
 MAX_RUNS = 2_000_000  # some seconds
+# Written: values of 8 bits, lengths of these bits; a longer run is several.
+_VALUE_BITS = 8
+_LENGTH_BITS = np.array([4, 8, 12, 16])
+_HEAD = np.array([_VALUE_BITS - 1, *(_LENGTH_BITS - 1)]), np.array([5, 4, 4, 4, 4])
 
 
 def decode(data, height: int, width: int):
@@ -19,6 +23,40 @@ def decode(data, height: int, width: int):
   """
   values = _alpha(_bits(data), 4 * height * width)
   return (values.reshape(height, width) != 0).astype(np.uint8)
+
+
+def encode(mask_HW) -> list[int]:
+  """mask_HW of bool or 0/1 -> the `rle` of a brush: the four channels of a pixel are
+  255 inside and 0 outside."""
+  flat = np.asarray(mask_HW).reshape(-1) != 0
+  starts_R = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+  lengths_R = 4 * np.diff(np.append(starts_R, flat.size))
+  lengths_R, values_R = _split(lengths_R, 255 * flat[starts_R].astype(np.int64))
+  choice_R = np.searchsorted(1 << _LENGTH_BITS, lengths_R)
+  bits_R = _LENGTH_BITS[choice_R]
+  runs_R = (4 | choice_R) << bits_R | (lengths_R - 1)  # a 1: the value repeats
+  numbers = np.concatenate(
+    [[4 * flat.size], _HEAD[0], runs_R << _VALUE_BITS | values_R]
+  )
+  sizes = np.concatenate([[32], _HEAD[1], 3 + bits_R + _VALUE_BITS])
+  return np.packbits(_written(numbers, sizes)).tolist()
+
+
+def _split(lengths_R, values_R):
+  """Runs with those past the longest length cut in several."""
+  longest = 1 << int(_LENGTH_BITS[-1])
+  parts_R = -(-lengths_R // longest)
+  lengths = np.full(parts_R.sum(), longest)
+  lengths[np.cumsum(parts_R) - 1] = (lengths_R - 1) % longest + 1
+  return lengths, np.repeat(values_R, parts_R)
+
+
+def _written(numbers_N, sizes_N):
+  """Each number with its size in bits -> the bits of all."""
+  most = int(sizes_N.max())
+  place_P = np.arange(most - 1, -1, -1)
+  bits_NP = (numbers_N[:, None] >> place_P) & 1
+  return bits_NP.astype(np.uint8)[place_P < sizes_N[:, None]]
 
 
 def _bits(data):

@@ -16,6 +16,7 @@ BENCHMARKS = {
   "faults": "kills, flipped bits, full disks: what is survived",
   "campaign": "mutated files, signals, clashes: none may fail",
   "input": "images from files to batches against a torch DataLoader",
+  "serve": "a server under load: equal answers, flat memory",
   "saves": "how long a save blocks, what a kill costs",
   "convert": "converting a large checkpoint against copying it",
 }

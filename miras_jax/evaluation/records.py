@@ -34,11 +34,14 @@ def read_records(source: Source, limit=None, *, shown) -> Records:
     if limit is not None and len(records) == limit:
       break
     record = source.load(i)
+    if not isinstance(record, RecordError) and not record.has_picture:
+      record = RecordError(source.file, i, "has no picture: there is nothing to score")
     if isinstance(record, RecordError):
       problems.append(record.problem)
       print(f"{record.problem} (left out)", file=sys.stderr)
     else:
-      records.append(dataclasses.replace(record, image=b""))
+      image_id = record.image_id or f"record/{i}"
+      records.append(dataclasses.replace(record, image=b"", image_id=image_id))
       numbers.append(i)
   if not records:
     raise UserError(f"{shown}: no usable record in {source.file}")

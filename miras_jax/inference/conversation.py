@@ -84,6 +84,13 @@ def full_size(logits_KHW, views, image_size, original_hw=None) -> np.ndarray:
   return full > THRESHOLD
 
 
+def masks_of(answer: Answer, views, image_size) -> tuple[Mask, ...]:
+  """The masks of an answer at the size of its image; `views` as in `full_size`."""
+  masks_KHW = full_size(answer.logits, views, image_size)
+  found = zip(masks_KHW, answer.iou, seg_spans(answer.text), strict=False)
+  return tuple(Mask(mask_HW, float(iou), span) for mask_HW, iou, span in found)
+
+
 class Reply(NamedTuple):
   """What the model has answered; a Mask for each [SEG] of the text up to the model's
   limit. `dropped_rounds` of the oldest rounds were not seen by the model any more."""
@@ -199,12 +206,9 @@ class Conversation:
     self.replies.append(self._reply(answer, prompt.dropped_rounds))
 
   def _reply(self, answer, dropped_rounds):
-    masks_KHW = full_size(answer.logits, self._views, self._loaded.data.sam_size)
-    spans = seg_spans(answer.text)
-    masks = zip(masks_KHW, answer.iou, spans, strict=False)
     return Reply(
       text=answer.text,
-      masks=tuple(Mask(m, float(iou), span) for m, iou, span in masks),
+      masks=masks_of(answer, self._views, self._loaded.data.sam_size),
       num_seg=answer.num_seg,
       dropped_rounds=dropped_rounds,
     )

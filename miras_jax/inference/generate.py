@@ -171,6 +171,30 @@ def read(model, params, state: State, encoded, ids, hints=None, *, max_masks) ->
   }
 
 
+def read_row(model, params, state: State, encoded, ids, row, hints=None, *, max_masks):
+  """`read` of one row (data, not shape), with a B of 1."""
+
+  def one(x):
+    return jax.lax.dynamic_slice_in_dim(x, row, 1)
+
+  parts = {k: one(v) for k, v in state._asdict().items() if k != "cache"}
+  state = State(cache=None, **parts)  # nothing is read from it here
+  encoded = jax.tree.map(one, encoded)
+  return read(model, params, state, encoded, ids, hints, max_masks=max_masks)
+
+
+def put_row(model, params, encoded, one, row):
+  """Encodings with those of one image, a B of 1, in place of what a row had."""
+  return jax.tree.map(
+    lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, row, 0), encoded, one
+  )
+
+
+def stop_row(model, params, state: State, row) -> State:
+  """Nothing is added to a row's answer any more."""
+  return state._replace(done_B=state.done_B.at[row].set(True))
+
+
 def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks) -> dict:
   """Answers prompts greedily, in one program: what `read` returns.
 

@@ -37,6 +37,9 @@ class Generator:
     self._prefill = self._jit(stages.prefill, donate_argnums=1)
     self._decode = self._jit(stages.decode, donate_argnums=1)
     self._read = self._jit(stages.read, max_masks=max_masks)
+    self._read_row = self._jit(stages.read_row, max_masks=max_masks)
+    self._put_row = self._jit(stages.put_row, donate_argnums=1)
+    self._stop_row = self._jit(stages.stop_row, donate_argnums=1)
     limits = {"max_new_tokens": max_new_tokens, "max_masks": max_masks}
     self._generate = self._jit(stages.generate, **limits)
 
@@ -53,6 +56,11 @@ class Generator:
   def session(self, encoded, max_len) -> "Session":
     """Conversations of up to `max_len` prompt tokens about encoded images."""
     return Session(self, encoded, max_len)
+
+  def empty_session(self, one, rows, max_len) -> "Session":
+    """One of so many rows without images; `one`: any encoding, with a B of 1."""
+    blank = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype), one)
+    return self.session(blank, max_len)
 
   def _jit(self, function, donate_argnums=(), **static):
     @functools.wraps(function)
@@ -124,6 +132,29 @@ class Session:
       self._said[b] = np.concatenate([said, tokens[b, :count]])
     return out
 
+  def put(self, row, one):
+    """Gives a row another image, an encoding with a B of 1; what it said is gone."""
+    generator = self._generator
+    self._encoded = generator._put_row(generator.params, self._encoded, one, row)
+    self._said[row] = np.zeros(0, np.int32)
+
+  def stop(self, row):
+    """Adds nothing more to the answer of a row."""
+    generator = self._generator
+    self._state = generator._stop_row(generator.params, self._state, row)
+
+  def answer(self, row, hints=None) -> dict:
+    """`answers` of one row, with a B of 1; other rows go on where they are."""
+    generator = self._generator
+    inputs = self._state, self._encoded, generator.ids, row, hints
+    out = generator._read_row(generator.params, *inputs)
+    tokens, count, length = jax.device_get(
+      (out["tokens"][0], out["num_tokens"][0], self._state.length_B[row])
+    )
+    said = self._said[row][:length]
+    self._said[row] = np.concatenate([said, tokens[:count]])
+    return out
+
   def copy(self) -> "Session":
     """Another session that has said the same."""
     other = copy.copy(self)
@@ -156,11 +187,15 @@ class Session:
     self.read_tokens += len(tokens) - start
     return tokens[start:], slots[start:], start
 
+  def buckets(self) -> list[int]:
+    """The lengths that what is read may be padded to, each a program of its own."""
+    widths = [min(LEAST_BUCKET, self._max_len)]
+    while widths[-1] < self._max_len:
+      widths.append(min(2 * widths[-1], self._max_len))
+    return widths
+
   def _bucket(self, count):
-    width = LEAST_BUCKET
-    while width < count:
-      width *= 2
-    return min(width, self._max_len)
+    return next(width for width in self.buckets() if width >= count)
 
 
 def _padded(rows, width, fill):

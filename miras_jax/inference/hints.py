@@ -1,9 +1,8 @@
 """What a user points at, as prompts of SAM's decoder beside the words.
 
-P points of a prompt, H W image rows and columns, h w those of a low-resolution mask.
+P points of a prompt, H W image rows and columns, S the sides of the canvas.
 """
 
-import cv2
 import numpy as np
 
 from input_pipeline import image_ops
@@ -12,7 +11,6 @@ from miras_jax.models.sam_prompt import BACKGROUND, FOREGROUND, PADDING
 
 MAX_POINTS = 16
 INSIDE, OUTSIDE = 20.0, -20.0  # logits of a mask that is known
-LOW_RES = 4  # a mask prompt has a quarter of the canvas' sides
 
 
 def chosen(mask, refers_to, earlier):
@@ -80,9 +78,5 @@ def _mask(mask, size, canvas):
     raise UserError(f"mask= is {mask.shape}, the image {size} (height, width)")
   if not mask.any():
     raise UserError("mask= has no pixel")
-  low = canvas // LOW_RES
   mask_SS = image_ops.mask_to_canvas(mask, canvas)
-  share = cv2.resize(
-    mask_SS.astype(np.float32), (low, low), interpolation=cv2.INTER_AREA
-  )
-  return (OUTSIDE + (INSIDE - OUTSIDE) * share).astype(np.float32)[None, None]
+  return np.where(mask_SS > 0, INSIDE, OUTSIDE).astype(np.float32)[None, None]

@@ -50,12 +50,22 @@ class Sam(nn.Module):
     """One mask a prompt embedding: (logits [B, M, h, w], predicted IoU [B, M]).
 
     hints: further arguments of PromptEncoder (points, boxes, masks) with an M of 1, for
-    all masks of an image.
+    all masks of an image; masks of the canvas' size, a multiple of the encoder's.
     """
     prompts = {"text": prompt_BMC[:, :, None]}
-    for name, hint in (hints or {}).items():
+    hints = dict(hints or {})
+    if "masks" in hints:
+      hints["masks"] = _block_means(hints["masks"], 4 * self.encoder_cfg.grid)
+    for name, hint in hints.items():
       prompts[name] = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (*prompt_BMC.shape[:2], *x.shape[2:])), hint
       )
     logits_BMKhw, iou_BMK = self.decode(features_BHWC, prompts)
     return logits_BMKhw[:, :, 0], iou_BMK[:, :, 0]
+
+
+def _block_means(x_BMHW, side):
+  """Means over blocks of pixels, so that `side` of them are a side."""
+  B, M, H, W = x_BMHW.shape
+  blocks = x_BMHW.reshape(B, M, side, H // side, side, W // side)
+  return blocks.mean((3, 5))

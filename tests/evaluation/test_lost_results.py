@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import mask_ops
+from input_pipeline import examples, mask_ops
 from input_pipeline.open_source import open_source
 from miras_jax.config.run import RunConfig
 from miras_jax.config.settings import DataChoice
@@ -224,3 +224,17 @@ def test_without_any_data_the_option_is_named(tmp_path, monkeypatch):
 def test_negative_seed_is_one_line(tmp_path, monkeypatch):
   with pytest.raises(UserError, match="--seed=-1 must be at least 0"):
     usual.command(tmp_path, monkeypatch, "--seed=-1")
+
+
+def test_a_record_without_its_photograph_is_still_about_one(tmp_path):
+  """What teacher forcing sees of it: the image's tokens, and all of its targets."""
+  folder = prist_files.write(tmp_path, [prist_files.record()])
+  source = open_source(folder, "val")
+  [record] = read_records(source, shown="x").records
+  tokenizer, data = talker.tokenizer(), talker.data_config()
+  bare, whole = (
+    examples.make_row(r, tokenizer, data) for r in (record, source.load(0))
+  )
+  np.testing.assert_array_equal(bare[0]["image_slot"], whole[0]["image_slot"])
+  assert (bare[0]["image_slot"] >= 0).sum() == data.num_image_tokens
+  assert bare[1] == whole[1] and len(bare[1]) == 1

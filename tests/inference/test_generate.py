@@ -48,9 +48,13 @@ def tiny(**seg_prompt):
 
 @functools.cache
 def model_and_params(**seg_prompt):
+  cfg = tiny(**seg_prompt)
+  return miras.Miras(cfg), random_params(cfg)
+
+
+def random_params(cfg):
   """Random values in every leaf (zero-initialised ones would hide mistakes), and a head
   that mostly answers token t with t + 1, so that the greedy text varies."""
-  cfg = tiny(**seg_prompt)
   shapes = jax.eval_shape(functools.partial(miras.init_params, cfg), jax.random.key(0))
   rng = np.random.default_rng(1)
   params = jax.tree.map(
@@ -63,7 +67,7 @@ def model_and_params(**seg_prompt):
   params["llm"]["embed"]["embedding"] = embedding_VD
   params["llm"]["lm_head"]["kernel"] += np.roll(embedding_VD, 1, axis=0).T
   params["llm"]["final_norm"]["scale"] += 1
-  return miras.Miras(cfg), jax.tree.map(jnp.asarray, params)
+  return jax.tree.map(jnp.asarray, params)
 
 
 def prompts(cfg, lengths, seed=0):

@@ -116,7 +116,7 @@ def test_an_earlier_mask_can_be_meant(predictor):
   chat.say("which one")
   chat.say("which one", refers_to=1)
   mask = predictor.loaded.model.hints["masks"][0, 0]
-  assert mask.shape == (4, 4)
+  assert mask.shape == (16, 16)
   assert mask[0].min() > 0 and mask[-1].max() < 0  # the upper half
 
 

@@ -180,14 +180,17 @@ def test_its_size_is_that_of_its_row(tokenizer):
   assert size.prefix == size.segs == 0
 
 
-def test_a_mask_of_no_picture_is_named(tokenizer):
+@pytest.mark.parametrize(
+  "image_id, reason", [("", "has no picture but 1 masks"), ("a.png", "has no bytes")]
+)
+def test_a_mask_of_no_picture_is_named(tokenizer, image_id, reason):
   class Masked(Source):
     def load(self, i):
-      return dataclasses.replace(super().load(i), image=b"")
+      return dataclasses.replace(super().load(i), image=b"", image_id=image_id)
 
   lines = []
   next(make(Masked(1), tokenizer, report=lines.append))
-  assert lines[0].startswith("train.json:0: has no picture but 1 masks")
+  assert lines[0].startswith("train.json:0: ") and reason in lines[0]
 
 
 def test_a_lean_row_without_a_mask_has_no_view_for_sam(tokenizer):

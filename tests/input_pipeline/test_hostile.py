@@ -192,3 +192,10 @@ def test_repeated_focus_shares_one_mask(tmp_path, monkeypatch):
   root = prist_files.write(tmp_path, [record])
   assert len(prist.read_dataset(root, "val")[0].targets) == 200
   assert len(drawn) == 1
+
+
+def test_a_list_past_the_limit_names_who_reads_it(tmp_path, monkeypatch):
+  root = prist_files.write(tmp_path, [prist_files.record()])
+  monkeypatch.setattr(safe_files, "MAX_LIST_BYTES", 10)
+  with pytest.raises(RecordError, match="`miras data build prist` reads lists of any"):
+    prist.read_dataset(root, "val")

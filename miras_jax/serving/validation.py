@@ -1,0 +1,16 @@
+"""What is wrong with a request, in one line."""
+
+MOST = 400  # characters
+
+
+def one_line(text: str) -> str:
+  """Printable text of bounded length: parts of it may come from anywhere."""
+  text = " ".join(text.encode("utf-8", "replace").decode().split())
+  return text if len(text) <= MOST else f"{text[:MOST]}..."
+
+
+def line(errors: list[dict]) -> str:
+  """The first of pydantic's errors: where it is and what was wanted."""
+  first = errors[0]
+  where = ".".join(str(part)[:60] for part in first["loc"] if part != "body")
+  return f"{where}: {first['msg']}" if where else first["msg"]
