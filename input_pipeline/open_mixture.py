@@ -62,7 +62,7 @@ def _open(part, place, split):
     file = f"{part.name}/{error.file}"
     raise RecordError(file, error.record, error.reason) from None
   except UserError as error:
-    raise UserError(f"mixture.{part.name}: {error}", details=error.details) from None
+    raise UserError(f"mixture.{part.name}: {error}") from None
 
 
 def _place(part, sources, root):

@@ -15,3 +15,6 @@ class UserError(Exception):
   def __init__(self, *args, details: str = ""):
     super().__init__(*args)
     self.details = details
+
+  def __str__(self):
+    return "\n".join(filter(None, (super().__str__(), self.details)))

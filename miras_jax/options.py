@@ -95,7 +95,7 @@ def run(command, argv=None) -> None:
     status = command(sys.argv[1:] if argv is None else argv) or 0
     sys.stdout.flush()
   except UserError as error:
-    status = _fail(error, error.details)
+    status = _fail(str(error).removesuffix(error.details), error.details)
   except ModuleNotFoundError as error:
     if error.name not in EXTRAS:
       raise
