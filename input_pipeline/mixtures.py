@@ -32,7 +32,7 @@ class Part(NamedTuple):
 def parse(text: str) -> dict[str, float] | None:
   """ "multiturn:10,vqa:2", or a preset's name -> {name: weight}; of "none" {}.
 
-  None where the text is no mixture.
+  None where the text is no mixture. UserError for a name that is none or comes twice.
   """
   if text == "none":
     return {}
@@ -40,9 +40,14 @@ def parse(text: str) -> dict[str, float] | None:
     return dict(PRESETS[text])
   pairs = [item.rpartition(":") for item in text.split(",") if item.strip()]
   try:
-    return {name.strip(): float(weight) for name, _, weight in pairs}
+    named = [(name.strip(), float(weight)) for name, _, weight in pairs]
   except ValueError:
     return None
+  for k, (name, _) in enumerate(named):
+    _check_name("mixture", name)
+    if name in dict(named[:k]):
+      raise UserError(f"mixture: {name} is named twice; give it one weight")
+  return dict(named)
 
 
 def check(mixture: Mapping, sources: Mapping) -> None:

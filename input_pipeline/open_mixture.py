@@ -28,7 +28,7 @@ def open_mixture(
   """
   found = mixtures.parts(mixture, sources)
   places = [_place(part, sources, root) for part in found]
-  opened = [open_source(place, split) for place in places]
+  opened = [_open(*each, split) for each in zip(found, places, strict=True)]
   if limit:
     opened = [first_records(source, limit) for source in opened]
   entries, names, weights = zip(*found, strict=True)
@@ -52,6 +52,17 @@ def open_held_out(
     return None, lacking
   entries, names, weights = zip(*kept, strict=True)
   return mix(opened, weights, names, entries, sorted(mixture)), lacking
+
+
+def _open(part, place, split):
+  """`open_source` whose errors say which data set of the mixture they are of."""
+  try:
+    return open_source(place, split)
+  except RecordError as error:
+    file = f"{part.name}/{error.file}"
+    raise RecordError(file, error.record, error.reason) from None
+  except UserError as error:
+    raise UserError(f"mixture.{part.name}: {error}") from None
 
 
 def _place(part, sources, root):

@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import stat
+import sys
 
 MAX_IMAGE_BYTES = 256 * 2**20
 MAX_LIST_BYTES = 64 * 2**20
@@ -60,7 +61,7 @@ def resolve_inside(folder, name):
 
 def read_bytes(path, limit):
   """The content of a regular file of at most `limit` bytes."""
-  with _opened(path, limit) as file:
+  with opened(path, limit) as file:
     return file.read()
 
 
@@ -72,7 +73,7 @@ def read_without_text(path, key, limit):
   """
   opening = re.compile(rb'"%s"\s{0,64}:\s{0,64}"' % key.encode())
   kept, block = bytearray(), b""
-  with _opened(path, MAX_FILE_BYTES) as file:
+  with opened(path, MAX_FILE_BYTES) as file:
     while more := file.read(_BLOCK):
       block, at = block + more, 0
       while found := opening.search(block, at):
@@ -103,7 +104,7 @@ def _pass_text(block, at, file):
 
 
 @contextlib.contextmanager
-def _opened(path, limit):
+def opened(path, limit=sys.maxsize):
   """A regular file of at most `limit` bytes, opened."""
   try:
     status = os.stat(path)
@@ -157,6 +158,14 @@ def repeated_notes(keys):
     f"key {k!r} is given twice in one object; the last value counts"
     for k in sorted(set(keys))
   ]
+
+
+def is_text(name):
+  """Whether a file's name, as the system gives it, is UTF-8."""
+  try:
+    return bool(name.encode())
+  except UnicodeEncodeError:  # bytes of another encoding, as lone surrogates
+    return False
 
 
 def is_utf8(data):

@@ -75,13 +75,21 @@ def _read_made(folder):
   path = folder / finish.NAME
   try:
     made = json.loads(path.read_text())
-    if made["format"] == finish.FORMAT and made["splits"]:
+    whole = all(map(_is_whole, made["splits"].values()))
+    if made["format"] == finish.FORMAT and made["splits"] and whole:
       return made
   except FileNotFoundError:
     raise UserError(f"{folder}: {_UNFINISHED}") from None
-  except (ValueError, KeyError, TypeError):
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
     pass
   raise UserError(f"{path}: is damaged or of another version; build the data set anew")
+
+
+def _is_whole(counts):
+  prints = counts["fingerprint"], counts["files_fingerprint"]
+  return all(isinstance(text, str) for text in prints) and all(
+    isinstance(counts[name], int) for name in finish.SUMMED
+  )
 
 
 class BuiltDataset(Source):
@@ -92,6 +100,7 @@ class BuiltDataset(Source):
     self.file = f"{folder.parent.name}-{split}"
     self._first = self._array("first")  # conversations before each example
     self._images = self._array("images")
+    self._check_index()
     self._examples = None
     self._kept = None  # (number, example): neighbours ask for the same one
     self._lock = threading.Lock()
@@ -112,11 +121,15 @@ class BuiltDataset(Source):
 
   def dialogues(self):
     """What each record says, from the builder's list; reads no photograph."""
-    with (self.folder / f"index-{self.split}.dialogues.jsonl").open("rb") as lines:
-      for line, image_id in zip(lines, self.image_ids, strict=True):
-        said = json.loads(line)
-        turns = [tuple(turn) for turn in said["turns"]]
-        yield Dialogue(turns, said["names"], bool(image_id))
+    path = self.folder / f"index-{self.split}.dialogues.jsonl"
+    count = 0
+    for count, said in enumerate(_lines(path, _dialogue), 1):
+      if count > len(self):
+        break
+      turns, names = said
+      yield Dialogue(turns, names, bool(self.image_ids[count - 1]))
+    if count != len(self):
+      raise _damaged(path, f"has other than {len(self):,} lines")
 
   def fingerprint(self):
     return self.counts["fingerprint"]
@@ -126,16 +139,11 @@ class BuiltDataset(Source):
 
   def rejected(self):
     """(file, record, reason) of each entry that the builder could not use."""
-    return self._lines("rejected")
+    return _lines(self.folder / f"rejected-{self.split}.jsonl", tuple)
 
   def notes(self):
     """The same of what was odd and is used."""
-    return self._lines("notes")
-
-  def _lines(self, kind):
-    with (self.folder / f"{kind}-{self.split}.jsonl").open("rb") as lines:
-      for line in lines:
-        yield tuple(json.loads(line))
+    return _lines(self.folder / f"notes-{self.split}.jsonl", tuple)
 
   def _example_of(self, i):
     return int(np.searchsorted(self._first, i, side="right")) - 1
@@ -157,10 +165,14 @@ class BuiltDataset(Source):
       if self._examples is None:
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder_from_directory(self.folder)
-        self._examples = builder.as_data_source(
-          split=self.split, decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        try:
+          builder = tfds.builder_from_directory(self.folder)
+          self._examples = builder.as_data_source(
+            split=self.split, decoders={"image": tfds.decode.SkipDecoding()}
+          )
+        except Exception as e:  # of protobuf, TFDS and etils, one for each damage
+          files = f"{self.folder}/{INFO} or features.json"
+          raise _damaged(files, e) from None
     return self._examples
 
   def _array(self, kind):
@@ -170,11 +182,39 @@ class BuiltDataset(Source):
       if "://" in str(path):
         return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
       return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as e:
-      raise UserError(f"{path}: {e}; build the data set anew") from None
+    except (OSError, ValueError, EOFError) as e:
+      raise _damaged(path, e) from None
+
+  def _check_index(self):
+    """UserError where the side files are not those of one build."""
+    first, images = self._first, self._images
+    shapes = first.ndim == images.ndim == 1 and len(first) == len(images) + 1
+    kinds = (first.dtype.kind, images.dtype.kind) == ("i", "S")
+    if not shapes or not kinds or first[-1] != self.counts["conversations"]:
+      path = self.folder / f"index-{self.split}.*.npy"
+      raise _damaged(path, "do not fit each other")
 
   def __getstate__(self):
     return {"folder": self.folder, "split": self.split, "counts": self.counts}
 
   def __setstate__(self, state):
     self.__init__(**state)
+
+
+def _lines(path, parse):
+  """What `parse` makes of each line of a side file, read as it is asked for."""
+  try:
+    with path.open("rb") as lines:
+      for line in lines:
+        yield parse(json.loads(line))
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise _damaged(path, error) from None
+
+
+def _dialogue(said):
+  return [tuple(turn) for turn in said["turns"]], said["names"]
+
+
+def _damaged(path, why) -> UserError:
+  why = " ".join(str(getattr(why, "strerror", None) or why).split())[:160]
+  return UserError(f"{path}: {why}; build the data set anew")

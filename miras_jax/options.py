@@ -95,7 +95,7 @@ def run(command, argv=None) -> None:
     status = command(sys.argv[1:] if argv is None else argv) or 0
     sys.stdout.flush()
   except UserError as error:
-    status = _fail(error)
+    status = _fail(str(error).removesuffix(error.details), error.details)
   except ModuleNotFoundError as error:
     if error.name not in EXTRAS:
       raise
@@ -112,7 +112,9 @@ def run(command, argv=None) -> None:
   sys.exit(streams.finish(status))
 
 
-def _fail(message) -> int:
-  """Says `message` in one line; returns the exit status."""
+def _fail(message, details="") -> int:
+  """Says `message` in one line, details below it; returns the exit status."""
   print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+  if details:
+    print(details, file=sys.stderr)
   return 1

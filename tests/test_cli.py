@@ -62,6 +62,15 @@ def test_a_user_error_is_one_line_on_stderr_and_status_1(monkeypatch, capsys):
   assert captured.err == "error: no folder 'x'\n" and captured.out == ""
 
 
+def test_details_of_an_error_keep_their_lines(monkeypatch, capsys):
+  def main(argv):
+    raise UserError("lay it out as below", details="  a/\n    b.jpg")
+
+  fake_module(monkeypatch, main)
+  assert status_of(cli.main, ["fake"]) == 1
+  assert capsys.readouterr().err == "error: lay it out as below\n  a/\n    b.jpg\n"
+
+
 def test_a_module_of_an_extra_that_is_missing_says_what_to_install(monkeypatch, capsys):
   def main(argv):
     raise ModuleNotFoundError(name="sacrebleu")

@@ -51,5 +51,6 @@ def find_form(src: SourceFolder, names: dict[int, str] | None = None) -> Form:
   listed = "\n".join(f"  {name:12} {text}" for name, (_, text) in FORMS.items())
   raise UserError(
     f"--src={src.root}: holds {len(layout.photographs(src)):,} photographs and no"
-    f" labels of a known form; looked for\n{listed}\n--form=NAME says which it is"
+    " labels of a known form; --form=NAME says which of these it is",
+    details=listed,
   )

@@ -6,12 +6,14 @@ the folders that only say what kind of file it is: `train/images/a.jpg`,
 """
 
 import functools
+import hashlib
+import json
 import os
 import re
 
 import ijson
 
-from input_pipeline.builders import json_stream
+from input_pipeline.builders import finish, json_stream
 from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.records import WHOLE_FILE, RecordError
 from miras_jax.errors import UserError
@@ -32,10 +34,12 @@ SPLITS = {
   "testing": "test",
 }
 MAX_FILES = 5_000_000
-_MAX_DEPTH = 8  # of folders; also ends a link that leads in a circle
+_MAX_DEPTH = 8  # of folders
 MASK_SUFFIX = "_mask"  # of a mask beside its photograph
 _COCO = ("images.item.file_name", "annotations.item.image_id")
 _MAX_EVENTS = 5_000_000  # of a JSON file whose kind is asked
+_MAX_LEVELS = 3  # of nesting that are looked at
+_BUFFER = 1 << 20  # bytes: a long text is scanned anew with every buffer
 _MAX_LOOKED_AT = 64  # JSON files that belong to no single photograph
 _PNG = (".png", ".PNG")
 _ROBOFLOW = re.compile(r"(?:_(?:jpe?g|png|webp|bmp|tiff?))?\.rf\.[0-9A-Za-z]+$", re.I)
@@ -53,12 +57,30 @@ def files(src: SourceFolder) -> tuple[str, ...]:
   return tuple(found)
 
 
+def digest(src: SourceFolder) -> str:
+  """Of names, sizes and times of all files; of a bucket's, of the names."""
+  whole = hashlib.sha256()
+  for name in files(src):
+    path = os.path.join(src.root, name)
+    status = os.stat(path) if os.path.exists(path) else None  # else a link to nothing
+    about = [status.st_size, int(status.st_mtime)] if status else []
+    whole.update(json.dumps([name, *about]).encode())
+  return whole.hexdigest()[:16]
+
+
 def _walk(src, prefix, depth):
   entries = sorted(_entries(src.root / prefix if prefix else src.root))
+  if prefix and _is_built(src.root / prefix, entries):
+    return  # what was built from these files and put beside them
   yield from (prefix + name for name, is_folder in entries if not is_folder)
   for name, is_folder in entries:
     if is_folder and depth:
       yield from _walk(src, f"{prefix}{name}/", depth - 1)
+
+
+def _is_built(folder, entries):
+  is_whole = any(name == finish.NAME for name, _ in entries)
+  return is_whole or (folder / ".build" / "settings.json").is_file()
 
 
 def _entries(folder):
@@ -66,7 +88,15 @@ def _entries(folder):
   if "://" in str(folder):
     return [(p.name, p.is_dir()) for p in folder.iterdir() if p.name[:1] != "."]
   with os.scandir(folder) as entries:
-    return [(e.name, e.is_dir()) for e in entries if e.name[:1] != "."]
+    return [(e.name, e.is_dir()) for e in entries if e.name[:1] != "." and _leads_on(e)]
+
+
+def _leads_on(entry):
+  """False of a link to a folder that it is in."""
+  if not entry.is_symlink() or not entry.is_dir():
+    return True
+  real, here = os.path.realpath(entry.path), os.path.realpath(os.path.dirname(entry))
+  return os.path.commonpath([real, here]) != real
 
 
 def with_suffix(src: SourceFolder, *suffixes: str) -> list[str]:
@@ -170,7 +200,7 @@ def json_kind(src: SourceFolder, name: str) -> str:
   keys = set()
   try:
     with src.open(name) as file:
-      for count, (prefix, event, value) in enumerate(ijson.parse(file)):
+      for count, (prefix, event, value) in enumerate(_events(file)):
         if prefix in _COCO:
           return "coco"
         if event == "map_key" and prefix in ("", "item"):
@@ -182,6 +212,23 @@ def json_kind(src: SourceFolder, name: str) -> str:
   except (ijson.JSONError, UnicodeDecodeError, OSError, ValueError):
     return ""  # not ours to judge: the form that needs the file names its damage
   return ""
+
+
+def _events(file):
+  """`ijson.parse`, which joins the names of all levels for every event, however deep:
+  below `_MAX_LEVELS` the prefix is that of the level above."""
+  path, depth = [], 0
+  # An integer that Python refuses ends the process unless use_float is set.
+  for event, value in ijson.basic_parse(file, use_float=True, buf_size=_BUFFER):
+    if event in ("end_map", "end_array"):
+      depth -= 1
+      del path[depth:]
+    yield ".".join(path[:-1] if event == "map_key" else path), event, value
+    if event == "map_key" and depth <= _MAX_LEVELS:
+      path[-1] = value
+    if event in ("start_map", "start_array"):
+      depth += 1
+      path += ["item" if event == "start_array" else ""][: depth <= _MAX_LEVELS]
 
 
 def _kind(keys) -> str:

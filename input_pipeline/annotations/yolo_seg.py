@@ -135,11 +135,12 @@ def _yaml_names(src):
 
 
 def _photographs(src):
-  """(photograph, split), or (RecordError, None) for a split that is not there."""
+  """(photograph, split), or (RecordError, None) for a split that is not there. What two
+  splits name, as the examples that train and validate on one folder, lies in none."""
   file, content = _yaml(src)
   photographs = layout.photographs(src)
   stated = {key: content[key] for key in layout.SPLITS if content.get(key)}
-  listed = set()
+  chosen = {}  # photograph: split; None where two splits name it
   for key, value in stated.items():
     for entry in value if isinstance(value, list) else [value]:
       members = _members(src, entry, photographs)
@@ -147,12 +148,10 @@ def _photographs(src):
         shown = f"{key}: {str(entry)[:200]!r}"
         yield RecordError(file, key, f"{shown} is no folder or list there"), None
       for name in members or ():
-        if name not in listed:
-          listed.add(name)
-          yield name, layout.SPLITS[key]
+        split = layout.SPLITS[key]
+        chosen[name] = split if chosen.get(name, split) == split else None
   for name in photographs:
-    if name not in listed:
-      yield name, layout.split_of(name)
+    yield name, chosen[name] if name in chosen else layout.split_of(name)
 
 
 def _members(src, entry, photographs):

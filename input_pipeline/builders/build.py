@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import pathlib
 import shutil
+import sys
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -59,7 +60,14 @@ def build(builder: Builder, src, out, *, only=(), num_workers=0) -> pathlib.Path
   folder = pathlib.Path(out) / card.name / card.version
   source = SourceFolder(src, homepage=card.homepage, layout=card.layout)
   splits = _chosen(builder.splits(source), only)
-  settings = {"src": str(src), "splits": list(splits), "options": builder.options()}
+  if said := builder.found(source):
+    tqdm.write(f"found {said}", file=sys.stderr)
+  settings = {
+    "src": str(src),
+    "splits": list(splits),
+    "options": builder.options(),
+    "files": builder.files_digest(source),
+  }
   if _begin(folder, settings):
     return folder
   work = [
@@ -72,6 +80,11 @@ def build(builder: Builder, src, out, *, only=(), num_workers=0) -> pathlib.Path
   _write_shards(builder, source, work, num_workers)
   finish.finish(card, folder, settings)
   return folder
+
+
+def is_finished(card, out) -> bool:
+  """Whether OUT holds a whole build of a source."""
+  return (pathlib.Path(out) / card.name / card.version / finish.NAME).is_file()
 
 
 def _chosen(there, only):
@@ -105,8 +118,8 @@ def _differs(earlier, settings, state):
   named = [
     f"{key}={earlier.get(key)!r} (now {settings[key]!r})"
     for key in settings
-    if json.loads(json.dumps(settings[key])) != earlier.get(key)
-  ]
+    if json.loads(json.dumps(settings[key])) != earlier.get(key) and key != "files"
+  ] or ["other files below --src, or earlier versions of them"]
   return (
     f"{state} with {', '.join(named)}; choose another --out, or remove the folder to"
     " build it anew"

@@ -110,11 +110,17 @@ class SourceFolder:
     except (ijson.JSONError, UnicodeDecodeError) as error:
       reason = " ".join(str(error).split())[:120]
       raise RecordError(name, WHOLE_FILE, f"is not valid JSON: {reason}") from None
+    except ValueError as error:
+      raise RecordError(name, WHOLE_FILE, str(error)) from None
 
   @contextlib.contextmanager
   def open(self, name: str):
-    """The file, for reading bytes; regular files only."""
+    """The file, for reading bytes. ValueError for a FIFO, a folder, a device."""
     path = self.path(name)
+    if self._local:
+      with safe_files.opened(path) as file:
+        yield file
+      return
     if not path.is_file():
       raise FileNotFoundError(name)
     with path.open("rb") as file:
@@ -125,5 +131,6 @@ class SourceFolder:
     listed = " or ".join(names)
     return UserError(
       f"--src={self.root}: holds no {listed}; get the data from {self._homepage} and"
-      f" lay them out as\n{self._layout.rstrip()}"
+      " lay them out as below",
+      details=self._layout.rstrip(),
     )

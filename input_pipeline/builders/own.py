@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from tqdm import tqdm
 
-from input_pipeline import mask_ops
+from input_pipeline import mask_ops, safe_files
 from input_pipeline.annotations import canvas, find, layout
 from input_pipeline.annotations import names as class_names
 from input_pipeline.builders import split_by_photograph
@@ -109,6 +109,9 @@ class Own(Builder):
       "views": self._views,
     }
 
+  def files_digest(self, src: SourceFolder) -> str:
+    return layout.digest(src)
+
   def splits(self, src: SourceFolder) -> tuple[str, ...]:
     found = set(self._assignment(src).values())
     known = [*self._shares, "train", "val", "test"]
@@ -184,6 +187,10 @@ class Own(Builder):
       self._form = make(name, self._names) if name else find.find_form(src, self._names)
     return self._form
 
+  def found(self, src: SourceFolder) -> str:
+    form = self._form_of(src)
+    return f"{form.name}: {form.found(src) or 'nothing that looks like it'}"
+
   def _assignment(self, src):
     """{key of a unit: split}, of all photographs. Lists them once, into a file: a unit
     holds the polygons of its photograph, and the files are read from end to end."""
@@ -193,6 +200,10 @@ class Own(Builder):
       for unit in self._form_of(src).units(src):
         if isinstance(unit, RecordError):
           self._errors.append(unit)
+          continue
+        if not safe_files.is_text(unit["image"]):
+          reason = "its name is not UTF-8; rename the file"
+          self._errors.append(RecordError(unit["image"], WHOLE_FILE, reason))
           continue
         stated[_key(unit)] = unit.get("split")
         self._listed.write(json.dumps(unit) + "\n")

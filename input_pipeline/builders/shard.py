@@ -72,7 +72,7 @@ def defect(record, sizes) -> str:
   if len(record.turns) % 2 or not record.turns:
     return "it does not end with an answer"
   try:
-    "\0".join(text for _, text in record.turns).encode()
+    "\0".join(_texts(record)).encode()
     if record.image and record.image not in sizes:
       sizes.clear()  # one photograph at a time
       sizes[record.image] = list(image_ops.decode_image(record.image).shape[:2])
@@ -86,6 +86,12 @@ def defect(record, sizes) -> str:
   except (image_ops.ImageError, ValueError) as error:
     return str(error)
   return ""
+
+
+def _texts(record):
+  yield from (record.id, record.image_id)
+  yield from (text for _, text in record.turns)
+  yield from (name for name, _ in record.targets)
 
 
 class _Writer:

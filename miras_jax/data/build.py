@@ -35,9 +35,13 @@ def main(argv) -> int:
   if args.num_workers < 0:
     raise UserError(f"--num_workers={args.num_workers}: want 0 or more")
   remote = "://" in args.out
+  for option in ("src", "out"):
+    if not getattr(args, option):
+      raise UserError(f"--{option}= is empty: name a folder")
   local = pathlib.Path(scratch(args) if remote else args.out)
   _make(local)
   with lock.hold(local, "miras data build"):
+    there = builders_build.is_finished(builder.card, local)
     folder = builders_build.build(
       builder,
       args.src,
@@ -55,6 +59,8 @@ def main(argv) -> int:
     folder = upload(folder, epath.Path(args.out) / builder.card.name)
   total = sum(counts["conversations"] for counts in splits.values())
   print(f"{folder}: {total:,} conversations, {rejected:,} entries rejected")
+  if there:
+    print("it was built before and is left as it is; remove it to build it anew")
   return int(rejected > args.max_rejected)
 
 
@@ -125,7 +131,8 @@ def _typed(option, text, parameter: inspect.Parameter):
   try:
     return kind(text) if kind in (int, float) else text
   except ValueError:
-    raise UserError(f"{option}={text}: want a number") from None
+    wanted = "a whole number" if kind is int else "a number"
+    raise UserError(f"{option}={text}: want {wanted}") from None
 
 
 def scratch(args) -> str:

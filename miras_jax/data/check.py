@@ -54,6 +54,8 @@ def examine_prist(dataset):
 def examine_built(source):
   """(problems, notes) of each record; what the builder could not use is a note."""
   yield [], [Problem(*entry) for entry in (*source.rejected(), *source.notes())]
+  for _ in source.dialogues():
+    pass  # a damaged list is an error
   sizes = {}
   for i in _progress(source):
     record = source.load(i)

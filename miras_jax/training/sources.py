@@ -5,7 +5,7 @@ import shlex
 
 from input_pipeline.mixture import Mixture
 from input_pipeline.open_mixture import open_held_out, open_mixture
-from input_pipeline.open_source import DEFAULT, open_source, resolve
+from input_pipeline.open_source import DEFAULT, find_splits, open_source, resolve
 from input_pipeline.source import Source
 from input_pipeline.subset import first_records
 from miras_jax.config.run import RunConfig
@@ -28,7 +28,7 @@ def open_splits(config: RunConfig) -> tuple[Source, Source | None]:
   train = open_split(config, data.split_train)
   if data.limit:
     train = first_records(train, data.limit)
-  return train, open_split(config, data.split_eval) if data.split_eval else None
+  return train, _open_eval(config) if data.split_eval else None
 
 
 def open_split(config: RunConfig, split: str) -> Source:
@@ -53,6 +53,16 @@ def open_split(config: RunConfig, split: str) -> Source:
     images_dir=data.images_dir or None,
     masks_dir=data.masks_dir or None,
   )
+
+
+def _open_eval(config):
+  there, wanted = find_splits(config.data.dir), config.data.split_eval
+  if wanted not in there:
+    raise UserError(
+      f"data.split_eval={wanted}: {config.data.dir} has only {', '.join(there)}; choose"
+      " one with --config.data.split_eval=NAME, or none with --config.data.split_eval="
+    )
+  return open_split(config, wanted)
 
 
 def _held_out(where, split) -> Mixture | None:

@@ -57,8 +57,11 @@ def test_a_source_of_which_nothing_can_be_used_is_an_error(tmp_path):
 @pytest.mark.parametrize(
   "option, message",
   [
+    ("--per_photo=1e3", "--per_photo=1e3: want a whole number"),
+    ("--src=", "--src= is empty: name a folder"),
+    ("--out=", "--out= is empty: name a folder"),
     ("--colour=3", "--colour=3 is no option; there are --per_photo="),
-    ("--per_photo=many", "--per_photo=many: want a number"),
+    ("--per_photo=many", "--per_photo=many: want a whole number"),
     ("--only=test", "--only=test: there are the splits train"),
     ("--num_workers=-1", "--num_workers=-1: want 0 or more"),
   ],

@@ -64,6 +64,18 @@ def test_a_mixture_in_one_value(text, wanted):
 
 
 @pytest.mark.parametrize(
+  "text, message",
+  [
+    ("mine:1,vqa:2,mine:3", "mixture: mine is named twice"),
+    ("../mine:1", r"mixture: '../mine' is no name"),
+  ],
+)
+def test_a_value_that_names_nothing_or_something_twice_is_refused(text, message):
+  with pytest.raises(UserError, match=message):
+    mixtures.parse(text)
+
+
+@pytest.mark.parametrize(
   "mixture, sources, words",
   [
     ({"vqa": 0}, {}, "mixture.vqa=0: want a weight, a positive number"),
@@ -158,3 +170,13 @@ def test_a_built_data_set_is_found_by_the_name_it_was_built_with(name, tmp_path)
   with pytest.raises(UserError, match="is not there") as error:
     open_mixture({name: 1.0}, {}, str(tmp_path), "train")
   assert str(tmp_path / card.name) in str(error.value)
+
+
+def test_a_data_set_of_a_mixture_that_cannot_be_opened_is_named(tmp_path):
+  prist_files.write(tmp_path / "a", [], split="train")
+  for sources, message in (
+    ({"mine": str(tmp_path / "a")}, "^mine/train.json:-: holds an empty list"),
+    ({"mine": str(tmp_path / "b")}, "^mixture.mine: .*/b: no such data folder"),
+  ):
+    with pytest.raises(UserError, match=message):
+      open_mixture({"mine": 1}, sources, "", "train")

@@ -112,6 +112,14 @@ def test_held_out_is_what_has_such_a_split(root, caplog):
   assert "held out is nothing of words: words has no val" in caplog.text
 
 
+def test_a_data_set_without_what_is_held_out_says_how_to_go_on(root):
+  lacking = config(
+    root, **{"mixture": {}, "data.dir": str(root / "looks"), "data.split_eval": "test"}
+  )
+  with pytest.raises(UserError, match="has only train, val; choose one with --config"):
+    sources.open_splits(lacking)
+
+
 def test_photographs_elsewhere_are_of_one_data_set(root):
   with pytest.raises(UserError, match="data.images_dir is of one data set"):
     config(root, **{"data.images_dir": "/photos"})

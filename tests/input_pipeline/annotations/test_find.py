@@ -1,7 +1,10 @@
 """The form of a folder, by looking."""
 
+import os
+
 import pytest
 
+from input_pipeline.annotations import find
 from input_pipeline.annotations.find import find_form, make_form
 from input_pipeline.annotations.prist_form import Prist
 from input_pipeline.builders.folder import SourceFolder
@@ -82,9 +85,9 @@ def test_nothing_found_lists_what_was_looked_for(tmp_path):
   with pytest.raises(UserError) as error:
     find_form(SourceFolder(tmp_path))
   text = str(error.value)
-  assert "holds 1 photographs and no labels of a known form; looked for\n" in text
-  assert all(name in text for name in FORMS)
-  assert text.endswith("--form=NAME says which it is")
+  assert "holds 1 photographs and no labels of a known form; --form=NAME says" in text
+  lines = error.value.details.splitlines()
+  assert [line.split()[0] for line in lines] == list(find.FORMS)
 
 
 def test_an_unknown_form_lists_the_known_ones():
@@ -109,3 +112,25 @@ def test_a_dialogue_that_cannot_be_used_leaves_the_others(tmp_path):
   (bad,) = photos["a.jpg"].defects
   assert str(bad).startswith("train.json:2: masks/a.json: no ground truth")
   assert len(photos["a.jpg"].dialogues) == 2
+
+
+def fifo(path):
+  os.mkfifo(path)
+
+
+def digits(path):
+  path.write_text('{"imageHeight": 1' + "0" * 5000 + ', "shapes": []}')
+
+
+def nested(path):
+  path.write_text("[" * 300_000)
+
+
+@pytest.mark.parametrize("odd", [fifo, digits, nested])
+@pytest.mark.parametrize("name", ["images/b.json", "notes.json", "labels/b.txt"])
+def test_a_file_of_another_kind_does_not_end_or_hold_up_the_look(tmp_path, odd, name):
+  test_labelme_form.make(tmp_path, test_labelme_form.shape("dog", DOG))
+  path = tmp_path / name
+  path.parent.mkdir(exist_ok=True)
+  odd(path)
+  assert find_form(SourceFolder(tmp_path)).name == "labelme"

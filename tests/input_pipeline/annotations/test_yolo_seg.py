@@ -103,6 +103,13 @@ def test_a_split_as_a_list_of_photographs(tmp_path):
   assert splits(YoloSeg(), tmp_path) == {"images/a.jpg": "val"}
 
 
+def test_one_folder_to_train_and_to_validate_on_states_no_split(tmp_path):
+  make(tmp_path, row(0, *DOG), yaml="train: images\nval: images\n" + "names: [dog]\n")
+  photo(tmp_path / "images/b.jpg")
+  found = splits(YoloSeg(), tmp_path)
+  assert found == {"images/b.jpg": None, "images/train/a.jpg": None}
+
+
 def bridged(*parts):
   """Parts joined as converters do: along a line to the next, and back along it."""
   first, *others = parts

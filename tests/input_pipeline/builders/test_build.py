@@ -208,7 +208,7 @@ def test_missing_files_name_the_page_and_the_layout(tmp_path):
   with pytest.raises(UserError) as error:
     build(Numbered(), tmp_path / "src", tmp_path / "out")
   assert "https://example.org/numbered" in str(error.value)
-  assert "photo.png" in str(error.value)
+  assert error.value.details == numbered.CARD.layout.rstrip()
   assert not (tmp_path / "out").exists()
 
 

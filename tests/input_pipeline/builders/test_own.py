@@ -13,6 +13,7 @@ from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.builders.own import Own
 from input_pipeline.narrate import write as narrate_write
 from input_pipeline.records import RecordError
+from miras_jax.data import command
 from miras_jax.errors import UserError
 from tests import prist_files
 from tests.input_pipeline.annotations import test_find, test_labelme_form
@@ -165,6 +166,14 @@ def test_entries_without_a_unit_are_said_once(tmp_path, told):
   assert bad == ["z.png:-: no labelme file belongs to it"]
 
 
+def test_a_photograph_whose_name_is_not_utf8_is_named(tmp_path, told):
+  labelled(tmp_path, "a")
+  labelled(tmp_path, "caf\udce9")  # as the system gives a byte of Latin-1
+  good, bad = units(Own(splits="test:1"), tmp_path)
+  assert [unit["image"] for unit in good["test"]] == ["a.png"]
+  assert bad == [r"caf\udce9.png:-: its name is not UTF-8; rename the file"]
+
+
 def test_every_photograph_is_in_one_split_and_stays_there(tmp_path):
   for i in range(60):
     labelled(tmp_path, f"{i:02}", seed=i)
@@ -281,3 +290,30 @@ def test_workers_get_the_builder_without_what_it_read(tmp_path, told):
   worker = pickle.loads(pickle.dumps(builder))
   assert len(pickle.dumps(builder)) < 100_000
   assert records(worker, tmp_path, good["test"][0])[0].id == "a.png/0"
+
+
+def build(folder, *options):
+  where = f"--src={folder}", f"--out={folder / 'out'}", "--num_workers=0"
+  return command.main(["build", "own", *where, "--splits=test:1", *options])
+
+
+def test_a_data_set_may_be_built_beside_its_photographs(tmp_path, told, capsys):
+  labelled(tmp_path, "a")
+  assert build(tmp_path) == build(tmp_path) == 0
+  printed = capsys.readouterr()
+  assert printed.err.count("found labelme: 1 labelme files\n") == 2
+  assert printed.out.count("remove it to build it anew") == 1  # the second time
+
+
+def test_labels_that_changed_are_noticed_when_it_is_built_again(tmp_path, told):
+  labelled(tmp_path, "a")
+  build(tmp_path)
+  labelled(tmp_path, "b", seed=1)
+  with pytest.raises(UserError, match="other files below --src, .*remove the folder"):
+    build(tmp_path)
+
+
+def test_a_link_to_its_own_folder_shows_no_photograph_twice(tmp_path):
+  labelled(tmp_path, "in/a")
+  (tmp_path / "in/again").symlink_to(tmp_path)
+  assert list(split_of(Own(splits="test:1"), tmp_path)) == ["in/a.png"]
