@@ -46,6 +46,7 @@ NEVER = 10**9
 PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=1200"
 # What every run has in common; the batch divides over eight.
 COMMON = (
+  "--config.mixture=none",
   "--config.allow_random=True",  # layouts are compared, nothing is learnt
   "--config.batch_size=8",
   f"--config.checkpoint_every={NEVER}",

@@ -21,7 +21,7 @@ _EXAMPLES = {
   " --config=configs/miras_7b_stage2.py --config.data.dir=DIR --out=stats.png",
   "show": "miras data show data/synth --split val --index 3 --out record.png",
   "cache": "miras data cache --config=configs/miras_7b_stage2.py --out=cache/prist"
-  " --config.data.dir=PRIST",
+  " --config.mixture=none --config.data.dir=PRIST",
 }
 _LAYOUT = """A data set is a folder with train.json, val.json, ... (lists of {img_id,
 dialogue, focus}), photographs in images/ or <split>/ and labelme files in masks/ or

@@ -161,6 +161,7 @@ def _cache(folder):
   return (
     "miras_jax.data", "cache", "--config=miras_7b_stage2:size=tiny", "--part_size=1",
     "--config.allow_random=True", f"--config.data.dir={folder / 'data'}",
+    "--config.mixture=none",
     f"--out={folder / 'cache'}",
   )  # fmt: skip
 
