@@ -58,7 +58,7 @@ def generate(out, conversations, seed):
 def _already_there(out, recipe):
   """Whether `out` holds this very data set; clears what a killed run left of one."""
   inside = {p.name for p in out.iterdir()} if out.exists() else set()
-  if MARKER in inside and _read_whole(out / MARKER) == recipe:
+  if MARKER in inside and _read_whole(out / MARKER, object) == recipe:
     return True
   if BEGUN in inside and MARKER not in inside:
     for folder in FOLDERS:
@@ -72,11 +72,15 @@ def _already_there(out, recipe):
   return False
 
 
-def _read_whole(path):
-  """A JSON file that was written whole; UserError where it no longer is."""
+def _read_whole(path, kind):
+  """The JSON value of a type in a file that was written whole; UserError where it no
+  longer is."""
   try:
     data = safe_files.read_bytes(path, safe_files.MAX_LIST_BYTES)
-    return safe_files.parse_json(data)[0]
+    value = safe_files.parse_json(data)[0]
+    if not isinstance(value, kind):
+      raise ValueError
+    return value
   except (ValueError, FileNotFoundError):
     raise UserError(
       f"{path}: damaged, so that nobody knows what this data set is; delete the folder"
@@ -199,6 +203,5 @@ def _write_splits(out, per_image):
 
 
 def _counts(out):
-  return {
-    split: len(_read_whole(out / f"{split}.json")) for split in ("train", "val", "test")
-  }
+  splits = ("train", "val", "test")
+  return {split: len(_read_whole(out / f"{split}.json", list)) for split in splits}

@@ -18,7 +18,7 @@ def test_damaged_synth_json_is_named(tmp_path, text):
     synth.generate(tmp_path, 9, 0)
 
 
-@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"a": '])
+@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"a": ', "5", "null", "{}"])
 def test_damaged_split_beside_a_sound_marker_is_named(tmp_path, text):
   recipe = {"conversations": 9, "seed": 0, "recipe": synth.RECIPE}
   (tmp_path / synth.MARKER).write_text(json.dumps(recipe))
