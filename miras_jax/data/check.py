@@ -2,23 +2,22 @@
 
 from tqdm import tqdm
 
-from input_pipeline import prist, tfds_source
 from input_pipeline.builders.shard import defect
-from input_pipeline.open_source import open_source, resolve
+from input_pipeline.open_source import find_splits, open_source, resolve
 from input_pipeline.records import Problem, RecordError
 from miras_jax.errors import UserError
 
 
 def run(args) -> int:
   """Prints problems, warnings and a summary line; 1 if there was a problem."""
-  scheme, place = resolve(args.dir)
+  scheme, _ = resolve(args.dir)
   if scheme not in READERS:
     raise UserError(
       f"{args.dir}: miras data check reads folders in PRIST's layout and built data"
       " sets only"
     )
-  find, examine = READERS[scheme]
-  splits = [args.split.removesuffix(".json")] if args.split else find(place)
+  examine = READERS[scheme]
+  splits = [args.split.removesuffix(".json")] if args.split else find_splits(args.dir)
   problems, warnings, image_ids, records = [], [], set(), 0
   for split in splits:
     try:
@@ -69,8 +68,8 @@ def _progress(source):
   return tqdm(range(len(source)), f"checking {source.file}", unit="record", leave=False)
 
 
-# scheme of a data set: its splits, and what is wrong with each of its records
+# scheme of a data set: what is wrong with each of its records
 READERS = {
-  "prist": (prist.find_splits, examine_prist),
-  "tfds": (tfds_source.find_splits, examine_built),
+  "prist": examine_prist,
+  "tfds": examine_built,
 }
