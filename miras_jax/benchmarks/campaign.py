@@ -8,7 +8,8 @@ Mutated photographs, labelme files, dialogues, safetensors, torch pickles, token
 configs, logs, markers and caches go through their real readers; commands are stopped by
 signals at random moments, and run twice at once in one folder. An attempt must end:
 read, or refused in a sentence, within 20 s and 1 GB, and nothing that was written may
-be lost. Prints a table of the attempts and how to repeat each failure.
+be lost. Prints each failure when it is found, with the command that repeats it, and at
+the end, also after Ctrl-C, a table of the attempts.
 
 Status 1 when there was a failure. The same seed makes the same attempts in the same
 order; how many fit into the time depends on the machine.
@@ -41,19 +42,17 @@ def main(argv):
   args = parser.parse_args(argv)
   if not 0 < args.minutes < float("inf"):
     raise UserError(f"--minutes={args.minutes} must be more than 0")
-  with tempfile.TemporaryDirectory() as root:
-    counts, failures = run(args, pathlib.Path(root))
-  print(table(counts))
-  for number, kind, outcome, text in failures:
-    only = f" --only='{args.only}'" if args.only else ""
-    again = f"miras bench campaign --seed={args.seed}{only} --attempt={number}"
-    print(f"{kind}: {outcome}: {' '.join(text.split())}\n  {again}")
-  return int(bool(failures))
+  counts = collections.defaultdict(collections.Counter)
+  try:
+    with tempfile.TemporaryDirectory() as root:
+      run(args, pathlib.Path(root), counts)
+  finally:
+    print(table(counts))
+  return int(any(outcome not in FINE for kind in counts.values() for outcome in kind))
 
 
-def run(args, root):
-  """({kind: Counter of outcomes}, [(number, kind, outcome, text) of a failure])."""
-  counts, failures = collections.defaultdict(collections.Counter), []
+def run(args, root, counts):
+  """Fills {kind: Counter of outcomes}; prints each failure."""
   deadline = time.monotonic() + 60 * args.minutes
   readers = worker.Worker(root)
   one = args.attempt is not None
@@ -64,14 +63,20 @@ def run(args, root):
         kind, outcome, text = attempt(args.seed, number, args.only, readers, root)
         counts[kind][outcome] += 1
         if outcome not in FINE:
-          failures.append((number, kind, outcome, text))
+          bar.write(failure(args, number, f"{kind}: {outcome}: {text}"))
         bar.update()
         number += 1
         if one:
           break
   finally:
     readers.close()
-  return counts, failures
+
+
+def failure(args, number, text):
+  """What went wrong, in a line, and the command that repeats it."""
+  only = f" --only='{args.only}'" if args.only else ""
+  again = f"miras bench campaign --seed={args.seed}{only} --attempt={number}"
+  return f"{' '.join(text.split())}\n  {again}"
 
 
 def attempt(seed, number, only, readers, root):

@@ -128,3 +128,21 @@ def test_failure_comes_with_the_option_that_repeats_it(monkeypatch, capsys):
 @pytest.mark.slow
 def test_twenty_seconds_of_it_find_nothing(capsys):
   assert campaign.main(["--minutes=0.33", "--seed=5"]) == 0, capsys.readouterr().out
+
+
+def test_a_campaign_that_is_cut_short_keeps_what_it_found(monkeypatch, capsys):
+  found = iter([("image", "read", ""), ("torch", "hang", "more than\n20 s")])
+
+  def attempt(*_):
+    try:
+      return next(found)
+    except StopIteration:
+      raise KeyboardInterrupt from None
+
+  monkeypatch.setattr(campaign, "attempt", attempt)
+  with pytest.raises(KeyboardInterrupt):
+    campaign.main(["--minutes=1", "--seed=5"])
+  shown = capsys.readouterr().out
+  assert "torch: hang: more than 20 s" in shown
+  assert "miras bench campaign --seed=5 --attempt=1" in shown
+  assert [line.split()[0] for line in shown.splitlines()[-2:]] == ["image", "torch"]
