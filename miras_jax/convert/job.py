@@ -20,6 +20,8 @@ from miras_jax.logs import log
 
 # Of the new parts, what is added to features that a source was trained with.
 ADDED = re.compile(r"mining/value_proj/")
+# What reads SAM's features as no published model does.
+OF_SAM = {"shared": "mining", "sam_only": "projector"}
 
 
 @dataclasses.dataclass
@@ -171,13 +173,22 @@ def _plan(sources, *, tokenizer, needs_tokenizer, overrides, new, seed):
 
 
 def _leave_out(sources, parts, encoder):
-  """Drops the tensors of all but `parts` of the model; says how many."""
+  """Drops the tensors of all but `parts` of the model; says how many.
+
+  UserError where what reads SAM's features would be taken from a model without them.
+  """
   for source in sources:
     dropped = {}
     for key in list(source.infos):
       places = source.table.places(key)
-      if places and not {place.path.split("/")[0] for place in places} & parts:
-        dropped.setdefault(places[0].path.split("/")[0], []).append(key)
+      part = places[0].path.split("/")[0] if places else ""
+      if part == OF_SAM[encoder] and part in parts:
+        raise UserError(
+          f"{source.file_of(key)}: {key!r} is of a model that reads no features of SAM"
+          f" there; encoder={encoder!r} starts {part} from random values: --new={part}"
+        )
+      if part and part not in parts:
+        dropped.setdefault(part, []).append(key)
     for part, keys in sorted(dropped.items()):
       for key in keys:
         source.drop(key)

@@ -134,7 +134,7 @@ def check(cache, config, frozen) -> None:
   flat = {p: x for p, x in flat.items() if needed(p, names, config.model.encoder)}
   expected = make_manifest(config, names, flat)
   ours, theirs = expected["settings"], cache.manifest["settings"]
-  for name in sorted(ours.keys() | theirs.keys()):
+  for name in sorted(ours.keys() | theirs.keys(), key=lambda n: (n != "encoder", n)):
     if ours.get(name) != theirs.get(name):
       raise _other(cache, f"{name} {theirs.get(name)}, this run has {ours.get(name)}")
   wrong = fingerprint.first_mismatch(cache.manifest["weights"], expected["weights"])

@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax import logs
 from miras_jax.convert.folder import load_params, open_tree
+from miras_jax.convert.job import OF_SAM
 from miras_jax.errors import UserError
 from miras_jax.models import trees
 from miras_jax.training import step as train_step
@@ -102,10 +103,9 @@ def _check_encoder(ours, theirs, folder):
     return
   remedy = f"say --config.model.encoder={theirs}"
   if theirs == "dual":
-    new = {"shared": "mining", "sam_only": "projector"}[ours]
     remedy += (
       ", or make another folder of the published parts with miras convert"
-      f" --set=encoder={ours} --new={new}"
+      f" --set=encoder={ours} --new={OF_SAM[ours]}"
     )
   raise UserError(
     f"model.encoder={ours!r}, but init_from={folder} holds {theirs!r}; {remedy}"
