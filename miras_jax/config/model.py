@@ -212,6 +212,7 @@ class SamEncoderConfig:
   norm_eps: float = 1e-6
   neck_norm_eps: float = 1e-6
   scan_blocks: bool = False  # see ClipConfig
+  fine: bool = False  # features finer than a patch: see models/fine_features.py
 
   def __post_init__(self):
     _check_numbers(self)
@@ -221,6 +222,10 @@ class SamEncoderConfig:
       f"{self.image_size=} is not a multiple of {self.patch_size=}",
     )
     _check(
+      not self.fine or self.patch_size % 4 == self.out_width % 8 == 0,
+      f"fine: {self.patch_size=} / 4 and {self.out_width=} / 8",
+    )
+    _check(
       all(0 <= i < self.depth for i in self.global_layers),
       f"{self.global_layers=} outside {self.depth=}",
     )
@@ -228,6 +233,11 @@ class SamEncoderConfig:
   @property
   def grid(self):
     return self.image_size // self.patch_size
+
+  @property
+  def feature_width(self):
+    """Channels of `sam_features`: the neck's, and three times as many finer ones."""
+    return self.out_width * (4 if self.fine else 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

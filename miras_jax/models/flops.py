@@ -38,7 +38,7 @@ class Unit(NamedTuple):
 # What a feature cache holds: feature -> the parts whose result it is.
 FEATURES = {
   "image_tokens": ("clip", "convnext", "mining", "projector"),
-  "sam_features": ("sam/encoder",),
+  "sam_features": ("sam/encoder", "sam/fine"),
 }
 ENCODERS = sum(FEATURES.values(), ())
 
@@ -46,7 +46,7 @@ ENCODERS = sum(FEATURES.values(), ())
 def of_masks(encoder) -> tuple[str, ...]:
   """The parts that make masks and nothing else."""
   shared = () if encoder == "dual" else ("sam/encoder",)
-  parts = ("seg_prompt", "sam/encoder", "sam/prompt_encoder", "sam/decoder")
+  parts = ("seg_prompt", "sam/encoder", "sam/fine", "sam/prompt_encoder", "sam/decoder")
   return tuple(part for part in parts if part not in shared)
 
 
@@ -55,6 +55,7 @@ STARTS = (
   "clip/patch_embed/kernel",
   "convnext/stem/conv/kernel",
   "sam/encoder/patch_embed/kernel",
+  "sam/fine/conv4/kernel",
 )
 MEETINGS = ("mining/", "projector/", "sam/decoder")
 
@@ -307,6 +308,10 @@ def _sam_encoder(cfg):
     units.append(Unit(f"{name}/attn", pairs, pairs=True))
   O = cfg.out_width  # noqa: E741
   units.append(Unit("sam/encoder/neck/conv1/kernel", 2 * G**2 * (D * O + 9 * O * O)))
+  if cfg.fine:
+    flops = 2 * 16 * G**2 * (9 * 3 * (cfg.patch_size // 4) ** 2 + O // 8) * (O // 4)
+    flops += 2 * 4 * G**2 * (O + O // 4) * (O // 2)
+    units.append(Unit("sam/fine/conv4/kernel", flops))
   return units
 
 

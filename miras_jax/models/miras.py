@@ -135,7 +135,7 @@ class Miras(nn.Module):
       return self._dual_tokens(image_aux_BHWC)
     cells = cfg.mined_grid or cfg.image_grid
     features_BKKC = on_grid(
-      sam_BHWC.astype(self.dtype),
+      sam_BHWC[..., : cfg.sam_encoder.out_width].astype(self.dtype),
       cells,
       view=self.view,
       valid_hw_B2=valid_hw_B2,
@@ -199,7 +199,7 @@ def batch_sizes(cfg, *, batch_size=1, length=8, max_masks=1) -> dict[str, int]:
     "N": cfg.num_image_tokens,
     "D": cfg.llama.width,
     "G": cfg.sam_encoder.grid,
-    "C": cfg.sam_encoder.out_width,
+    "C": cfg.sam_encoder.feature_width,
     "pad": 0,
   }
 

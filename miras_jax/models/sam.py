@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from miras_jax.config.model import SamDecoderConfig, SamEncoderConfig
+from miras_jax.models.fine_features import FineFeatures
 from miras_jax.models.sam_decoder import MaskDecoder
 from miras_jax.models.sam_encoder import SamEncoder
 from miras_jax.models.sam_prompt import PromptEncoder
 
 
 class Sam(nn.Module):
-  """Parameters: `encoder`, `prompt_encoder`, `decoder`."""
+  """Parameters: `encoder`, `prompt_encoder`, `decoder`, and `fine` if the config says
+  so."""
 
   encoder_cfg: SamEncoderConfig
   decoder_cfg: SamDecoderConfig
@@ -26,6 +28,8 @@ class Sam(nn.Module):
   def setup(self):
     cfg = self.encoder_cfg
     self.encoder = SamEncoder(cfg, self.dtype)
+    if cfg.fine:
+      self.fine = FineFeatures(cfg, self.dtype)
     self.prompt_encoder = PromptEncoder(
       self.decoder_cfg, cfg.grid, cfg.image_size, self.dtype
     )
@@ -35,8 +39,12 @@ class Sam(nn.Module):
     self.decoder = MaskDecoder(self.decoder_cfg)
 
   def encode(self, image_BHWC):
-    """Normalised, zero-padded images -> features [B, H, W, C]."""
-    return self.encoder(image_BHWC)
+    """Normalised, zero-padded images -> features [B, H, W, C]: the encoder's and,
+    behind them, those of `FineFeatures`, if there are any."""
+    features_BHWC = self.encoder(image_BHWC)
+    if not self.encoder_cfg.fine:
+      return features_BHWC
+    return jnp.concatenate([features_BHWC, self.fine(image_BHWC)], axis=-1)
 
   def decode(self, features_BHWC, prompts, *, multimask=False):
     """`prompts`: arguments of PromptEncoder. Returns (logits_BMKhw, iou_BMK)."""

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from miras_jax.config.model import SamDecoderConfig
+from miras_jax.models.fine_features import split
 from miras_jax.models.layers import LayerNorm, Linear, exact_gelu
 from miras_jax.models.sam_prompt import PromptEncoder
 
@@ -27,8 +28,9 @@ __all__ = ["MaskDecoder", "PromptEncoder", "postprocess"]
 class MaskDecoder(nn.Module):
   """Decodes M prompts an image: (logits_BMKhw, iou_BMK), h = 4 H.
 
-  features_BHWC: image features. dense_pe_1HWC, sparse_BMPC, dense_BMHWC: what
-  `PromptEncoder` gives; axes of size 1 are broadcast. `multimask` answers with
+  features_BHWC: image features, of `cfg.width` channels or with those of
+  `fine_features.FineFeatures` behind them. dense_pe_1HWC, sparse_BMPC, dense_BMHWC:
+  what `PromptEncoder` gives; axes of size 1 are broadcast. `multimask` answers with
   `num_multimask` masks, else with one. Mask logits are float32.
   """
 
@@ -40,6 +42,7 @@ class MaskDecoder(nn.Module):
     self, features_BHWC, dense_pe_1HWC, sparse_BMPC, dense_BMHWC, *, multimask=False
   ):
     cfg, dtype = self.cfg, self.dtype
+    features_BHWC, finer = split(features_BHWC, cfg.width)
     B, H, W, C = features_BHWC.shape
     M = max(sparse_BMPC.shape[1], dense_BMHWC.shape[1])
     tokens_BMTC = self._tokens(B, M, sparse_BMPC)
@@ -50,7 +53,7 @@ class MaskDecoder(nn.Module):
     transformer = TwoWayTransformer(cfg, dtype, name="transformer")
     tokens_BMTC, image_BMSC = transformer(tokens_BMTC, image_BMSC, pe_11SC)
     upscaling = Upscaling(cfg, dtype, name="output_upscaling")
-    upscaled_BMhwC = upscaling(image_BMSC.reshape(B, M, H, W, C))
+    upscaled_BMhwC = upscaling(image_BMSC.reshape(B, M, H, W, C), finer)
 
     wanted = range(1, cfg.num_multimask + 1) if multimask else range(1)
     weights_BMKC = self._hypernetworks(tokens_BMTC, wanted)
@@ -186,17 +189,23 @@ class Attention(nn.Module):
 
 
 class Upscaling(nn.Module):
-  """[B, M, H, W, C] -> [B, M, 4H, 4W, C / 8] by two 2x2 transposed convolutions."""
+  """[B, M, H, W, C] -> [B, M, 4H, 4W, C / 8] by two 2x2 transposed convolutions.
+
+  finer: features of an image that are added at twice and four times the grid, or {}.
+  """
 
   cfg: SamDecoderConfig
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, finer):
     cfg, dtype = self.cfg, self.dtype
+    finer = {factor: y[:, None].astype(dtype) for factor, y in finer.items()}
     x = PatchDeconv(cfg.width // 4, dtype, name="conv1")(x)
+    x = x + finer[2] if finer else x
     x = exact_gelu(LayerNorm(cfg.upscale_norm_eps, dtype, name="norm")(x))
-    return exact_gelu(PatchDeconv(cfg.width // 8, dtype, name="conv2")(x))
+    x = PatchDeconv(cfg.width // 8, dtype, name="conv2")(x)
+    return exact_gelu(x + finer[4] if finer else x)
 
 
 class PatchDeconv(nn.Module):

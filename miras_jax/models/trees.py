@@ -17,12 +17,12 @@ HEADS = (
   r"^llm/embed/",
   r"^llm/lm_head/",
   r"^seg_prompt/",
-  r"^sam/decoder/",
+  r"^sam/(decoder|fine)/",
 )
 TRAINABLE = {
   "lora_heads": HEADS,
   # The language model stays as it is: only what turns states into masks learns.
-  "paper": (r"^seg_prompt/", r"^sam/decoder/"),
+  "paper": (r"^seg_prompt/", r"^sam/(decoder|fine)/"),
   "full": (r"",),
 }
 # Absent under some configs (no LoRA, tied head, LISA): these may match nothing.

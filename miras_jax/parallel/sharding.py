@@ -49,7 +49,7 @@ PARAM_RULES = (
     # From states to masks: small and trained, a copy everywhere.
     (r"^seg_prompt/text_fc1/kernel$",                     P("fsdp", "tensor")),
     (r"^seg_prompt/",                                     P()),
-    (r"^sam/(prompt_encoder|decoder)/",                   P()),
+    (r"^sam/(prompt_encoder|decoder|fine)/",              P()),
     (r"/(scale|bias|gamma)$",                             P()),
 )
 # fmt: on

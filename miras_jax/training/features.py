@@ -20,7 +20,7 @@ from miras_jax.training import initial_state
 
 # Parameters that each feature depends on, of those that a model has.
 PARTS = {
-  "sam_features": ("sam/encoder/",),
+  "sam_features": ("sam/encoder/", "sam/fine/"),
   "image_tokens": ("clip/", "convnext/", "mining/", "projector/"),
 }
 # The parts of the config that each depends on, in a "dual" model and in others.
