@@ -26,6 +26,7 @@ ORDER = (
   ("evaluation", "segment", "serving"),
   ("benchmarks",),
   ("scale",),
+  ("launch",),
   ("parity",),
   ("cli",),
   ("miras_jax",),  # the package itself: what it exports
