@@ -76,7 +76,7 @@ def main(argv) -> int:
     raise UserError(f"miras launch: no {options.kind!r}{hint}")
   made = _job(options, fields)
   text = WRITERS[options.kind].write(made)
-  print(f"{made.summary}", file=sys.stderr)
+  print(made.summary, *made.notes, sep="\n", file=sys.stderr)
   if options.out:
     _write(pathlib.Path(options.out), text)
   else:
@@ -119,6 +119,7 @@ def _job(options, fields):
     place=where,
     train=train,
     summary=_summary(entry, where),
+    notes=job.notes(kind, options.config, config, volumes),
     restarts=_whole("restarts", options.restarts, RESTARTS[kind], MOST_RESTARTS),
     stopped=stopped,
     grace_s=_whole("grace", options.grace, job.Job.grace_s, 3600),
@@ -162,8 +163,8 @@ def _summary(entry, where):
   takes, has = (entry[n] / GIB for n in ("hbm_bytes", "hbm_capacity"))
   return (
     f"{where.name}: {where}, {where.devices} devices\n"
-    f"{entry['model']}, mesh {mesh or 'of one device'}, {entry['batch_size']} rows in"
-    f" {entry['accumulation']} micro-batches: {takes:.1f} of {has:.1f} GiB, estimated"
+    f"{entry['model']}, mesh {mesh or 'of one device'}, {entry['batch_size']} rows a"
+    f" step, accumulation {entry['accumulation']}: about {takes:.1f} of {has:.1f} GiB"
   )
 
 

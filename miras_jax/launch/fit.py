@@ -114,10 +114,9 @@ def _best_mesh(config, name):
 
 
 def _options(mesh):
-  return " ".join(f"--config.mesh.{n}={s}" for n, s in mesh.sizes.items() if n in NAMED)
-
-
-NAMED = ("dcn_data", "data", "fsdp", "tensor")
+  outer = mesh.sizes | ({"dcn_data": None} if mesh.dcn_data == 1 else {})
+  named = {n: s for n, s in outer.items() if s and n != "sequence"}
+  return " ".join(f"--config.mesh.{name}={size}" for name, size in named.items())
 
 
 def _text(sizes):

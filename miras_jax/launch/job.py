@@ -25,16 +25,22 @@ class Volume:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-  """train: the words of `miras train ...`. grace_s: from SIGTERM to SIGKILL."""
+  """One run for one launcher.
+
+  train: the words of `miras train ...`. summary: two lines about machines and mesh.
+  notes: what only the user can know. stopped: the exit status that asks for a restart,
+  0: none. grace_s: from SIGTERM to SIGKILL.
+  """
 
   name: str
   place: Place
   train: tuple[str, ...]
   summary: str
   restarts: int
-  stopped: int  # the exit status that asks for a restart; 0: none
+  stopped: int
   grace_s: int = 180
   image: str = ""
+  notes: tuple[str, ...] = ()
   volumes: tuple[Volume, ...] = ()
   options: dict = dataclasses.field(default_factory=dict)  # of one launcher alone
 
@@ -81,18 +87,29 @@ def check_workdir(kind, workdir, volumes) -> None:
   )
 
 
-def own_paths(config, volumes) -> list[str]:
-  """`option=PATH` of what the run reads that is on no bucket and on no volume."""
+def notes(kind, argument, config, volumes) -> tuple[str, ...]:
+  """A line about each file that the run reads and that may not be there for it."""
+  if kind == "slurm":  # its nodes share storage
+    return ()
+  named = _paths(config)
+  path = config_file.find(argument.partition(":")[0])
+  if not is_of_package(path):
+    named["config"] = str(path)
+  place = "on the machines" if kind == "sky" else "in the image"
+  return tuple(
+    f"note: {name}={path} is in no bucket and on no --volume; it has to be {place}"
+    for name, path in named.items()
+    if path and not BUCKET.match(path) and not _is_on(path, volumes)
+  )
+
+
+def _paths(config):
+  """{option: path} of what a run reads."""
   named = {"data.dir": config.data.dir, "data.cache": config.data.cache}
   named |= {"init_from": config.init_from, "compile_cache": config.compile_cache}
   named |= {"data.images_dir": config.data.images_dir}
   named |= {"data.masks_dir": config.data.masks_dir}
-  named |= {f"sources.{name}": place for name, place in config.sources.items()}
-  return [
-    f"{name}={path}"
-    for name, path in named.items()
-    if path and not BUCKET.match(path) and not _is_on(path, volumes)
-  ]
+  return named | {f"sources.{name}": place for name, place in config.sources.items()}
 
 
 def _is_on(path, volumes):

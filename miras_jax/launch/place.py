@@ -101,7 +101,7 @@ class Place(NamedTuple):
   def __str__(self):
     unit = "slice" if self.is_tpu else "node"
     each = f"{self.chips_per_slice} {'chips' if self.is_tpu else 'GPUs'}"
-    vms = f" on {_count(self.vms_per_slice, 'VM')}" if self.is_tpu else ""
+    vms = f", {_count(self.vms_per_slice, 'VM')} each" if self.is_tpu else ""
     return f"{_count(self.slices, unit)} of {each}{vms}"
 
 
