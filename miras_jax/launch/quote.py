@@ -10,6 +10,7 @@ from miras_jax.errors import UserError
 
 # What no YAML reader takes for anything but a string; the rest is quoted.
 PLAIN = re.compile(r"(--)?[A-Za-z/][\w./=@-]+(:[\w./=@-]+)*", re.ASCII)
+WORDS = ("yes", "no", "on", "off", "true", "false", "null")
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 NAME_LENGTH = 28  # what is left of 63 letters when every layer has added its own
 
@@ -76,7 +77,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper, value):
-  style = None if PLAIN.fullmatch(value) else '"'
+  is_plain = PLAIN.fullmatch(value) and value.lower() not in WORDS
+  style = None if is_plain else '"'
   if value.endswith("\n"):  # a script; PyYAML quotes what a block cannot hold
     style = "|"
   return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)

@@ -168,7 +168,7 @@ def test_yaml_gives_back_every_string(words, key):
   "text", ["y", "no", "1e3", "0o17", "0x1f", "~", "1:20", "a: b"]
 )
 def test_what_another_yaml_reader_takes_for_a_number_is_quoted(text):
-  assert quote.documents({"k": text}) == f'k: "{text}"\n'
+  assert quote.documents({"key": text}) == f'key: "{text}"\n'
 
 
 @settings(max_examples=100, deadline=None)
