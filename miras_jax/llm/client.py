@@ -79,6 +79,7 @@ class Client:
 
   def _connect(self):
     import openai
+    import tenacity  # noqa: F401  (what is missing is said now, not in a thread)
 
     return openai.OpenAI(
       base_url=self.endpoint,
@@ -111,9 +112,8 @@ class Client:
     """Seconds before the next attempt: what the server asks for, or the back-off."""
     import tenacity
 
-    jittered = tenacity.wait_exponential_jitter(
-      initial=self._backoff, max=60, jitter=self._backoff
-    )
+    doubled = tenacity.wait_exponential(multiplier=self._backoff, max=60)
+    jittered = doubled + tenacity.wait_random(0, self._backoff)
     return max(jittered(state), state.outcome.exception().rest)
 
   def _attempt(self, body):
