@@ -243,7 +243,7 @@ def _make_judges(args, out, rules_of_rating, with_pictures):
 
 
 def _tasks(args, judge, systems, ids):
-  found = []
+  found, place = [], {name: i for i, name in enumerate(ids)}
   if args.only != "pairs":
     found += questions.scores(systems, ids)
     found += questions.probes(
@@ -253,7 +253,8 @@ def _tasks(args, judge, systems, ids):
     found += questions.pairs(systems, ids)
   if not found:
     raise UserError("--only=pairs: there is nothing to compare with; give --against")
-  return found
+  # All of a conversation together: its picture is drawn once.
+  return sorted(found, key=lambda task: place[task.id])
 
 
 def _estimate(args, judge, todo, rules_of_rating):

@@ -18,8 +18,7 @@ _WORDS = {FIRST: "1 is better", TIE: "no clear difference", SECOND: "2 is better
 
 def render(items: list[tuple[str, Task]], rubric: Rubric, pictures=None) -> str:
   """The page. items: (code, task) in order; pictures: `Pictures`, or None."""
-  script = _file("miras_jax.judge", "page.js")
-  css = _file("miras_jax", "report.css") + _file("miras_jax.judge", "page.css")
+  script, css = _file("page.js"), _file("page.css")
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
   policy = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
@@ -49,8 +48,9 @@ def _page_id(items):
   return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
 
 
-def _file(package, name):
-  return importlib.resources.files(package).joinpath(name).read_text(encoding="utf-8")
+def _file(name):
+  folder = importlib.resources.files("miras_jax.judge")
+  return folder.joinpath(name).read_text(encoding="utf-8")
 
 
 def _text(x):
@@ -74,7 +74,7 @@ def _intro(rubric):
 def _section(place, count, code, task, rubric, pictures):
   asked = _pair(code) if task.kind == PAIR else _scores(code, rubric)
   return (
-    f'<section class="card item" id="{code}"><header>{place} of {count}</header>'
+    f'<section class="item" id="{code}"><header>{place} of {count}</header>'
     f'<div class="panels">{_figures(task, pictures)}</div>{_chat(task)}{asked}'
     "</section>"
   )

@@ -1,6 +1,7 @@
 """The picture of a conversation with its masks, as a judge or a rater sees it."""
 
 import functools
+import json
 import pathlib
 import threading
 
@@ -26,16 +27,13 @@ class Pictures:
   def __init__(self, find, side: int):
     self._find, self._side, self._lock = find, side, threading.Lock()
     self._decoded = functools.lru_cache(KEPT)(self._decode)
+    # A conversation is shown in several questions, one after the other.
+    self._drawn = functools.lru_cache(KEPT)(self._draw)
 
   def draw(self, conversation, *, blank=False) -> np.ndarray:
     """RGB uint8 (H, W, 3). blank: grey of the same size. UserError names the id."""
     try:
-      with self._lock:  # a source is no reader for several threads
-        image_HWC = self._decoded(conversation.image)
-      masks = [_mask(rle, image_HWC) for rle in conversation.masks]
-      picture_HWC = drawing.draw_panel(
-        drawing.Panel("", image_HWC, () if blank else tuple(masks)), self._side
-      )
+      return self._drawn(conversation.image, json.dumps(conversation.masks), blank)
     except FileNotFoundError:
       raise UserError(
         f"{conversation.id}: its image {conversation.image!r} is not there;"
@@ -43,7 +41,17 @@ class Pictures:
       ) from None
     except (UserError, ValueError) as error:
       raise UserError(f"{conversation.id}: cannot be drawn: {error}") from None
-    return np.full_like(picture_HWC, GREY) if blank else picture_HWC
+
+  def _draw(self, image, masks, blank):
+    with self._lock:  # a source is no reader for several threads
+      image_HWC = self._decoded(image)
+    masks = [_mask(rle, image_HWC) for rle in json.loads(masks)]
+    side = min(self._side, max(image_HWC.shape[:2]))
+    if blank:
+      image_HWC, masks = np.full_like(image_HWC, GREY), []
+    picture_HWC = drawing.draw_panel(drawing.Panel("", image_HWC, tuple(masks)), side)
+    picture_HWC.setflags(write=False)  # it is kept
+    return picture_HWC
 
   def _decode(self, image):
     return image_ops.decode_image(self._find(image))

@@ -80,8 +80,8 @@ def test_rules_prefer_answers_that_answer(files, tmp_path, capsys):
 def test_judge_is_shown_texts_and_both_pictures(files, tmp_path):
   with serve(steady) as (url, endpoint):
     main([*files, *at(url), f"--out={tmp_path / 'out'}", "--probes=0"])
-  pair = next(b for b in endpoint.seen if "first" in str(b["messages"][1]))
-  parts = pair["messages"][1]["content"]
+  shown = [body["messages"][1]["content"] for body in endpoint.seen]
+  parts = next(p for p in shown if len(p) == 5 and "red cup" in p[0]["text"])
   kinds = ["text", "text", "image_url", "text", "image_url"]
   assert [p["type"] for p in parts] == kinds
   said = json.loads(parts[0]["text"])
