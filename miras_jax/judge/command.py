@@ -88,9 +88,18 @@ def open_systems(args):
       raise UserError(f"--against={name}: is given already")
     systems.append(system)
   ids, notes = conversations.in_common(systems, args.allow_missing)
+  if (args.images_dir or args.data) and _lacks_true_masks(systems):
+    notes.append(f"{args.predictions}: holds no `true` masks: gold is shown without")
   for note in notes:
     print(f"warning: {note}", file=sys.stderr)
   return systems, ids[: args.limit], notes
+
+
+def _lacks_true_masks(systems):
+  """Whether gold answers would stand beside a picture without their masks."""
+  gold = [s for s in systems if s.name == conversations.GOLD]
+  shown = [c for s in gold for c in s.conversations.values()]
+  return any(c.masks and not any(c.masks) for c in shown)
 
 
 def make_folder(path) -> pathlib.Path:

@@ -75,7 +75,13 @@ class Client:
         )
       body = self._hide(self._send(request))
       body = self.store.put(request.key, request.canonical, self.endpoint, body)
-    return replies.read(body)
+    try:
+      return replies.read(body)
+    except ValueError as error:
+      raise UserError(
+        f"{self.store.path}: its reply to request {request.key[:12]} is damaged:"
+        f" {error}; move the file away (its replies are asked for again)"
+      ) from None
 
   def _connect(self):
     import openai

@@ -77,6 +77,25 @@ def test_rules_prefer_answers_that_answer(files, tmp_path, capsys):
   assert "rules (word overlap, no language model" in capsys.readouterr().out
 
 
+def test_three_systems_are_ranked_together(files, tmp_path):
+  out = tmp_path / "out"
+  main([*files, "--against=gold", "--model=rules", "--only=pairs", f"--out={out}"])
+  pairs = result(out)["judges"]["rules"]["pairs"]
+  assert len(pairs["win_rates"]) == 3
+  strengths = {name: m["value"] for name, m in pairs["strengths"]["systems"].items()}
+  assert strengths[str(tmp_path / "bad.jsonl")] == min(strengths.values())
+  assert sum(strengths.values()) == pytest.approx(0)
+
+
+def test_gold_without_its_masks_is_said(files, tmp_path, capsys):
+  line = predictions.line(0)
+  del line["targets"][0]["true"]
+  path = predictions.write(tmp_path / "old.jsonl", [line])
+  options = [f"--predictions={path}", "--against=gold", files[2], "--model=rules"]
+  main([*options, f"--out={tmp_path / 'o'}"])
+  assert "holds no `true` masks: gold is shown without" in capsys.readouterr().err
+
+
 def test_judge_is_shown_texts_and_both_pictures(files, tmp_path):
   with serve(steady) as (url, endpoint):
     main([*files, *at(url), f"--out={tmp_path / 'out'}", "--probes=0"])

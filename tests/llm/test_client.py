@@ -133,6 +133,12 @@ def test_offline_sends_nothing(store):
     assert not endpoint.seen
 
 
+def test_damaged_reply_is_named(store):
+  store.put(ASKED.key, ASKED.canonical, "", "{")
+  with pytest.raises(UserError, match="its reply to request .* is damaged: no JSON"):
+    Client("", store).ask(ASKED)
+
+
 def test_filter_of_the_endpoint_is_a_refusal_that_is_kept(store):
   answer = Do.error(400, "not that", "content_filter")
   with serve(in_turn(answer)) as (url, endpoint):
