@@ -58,12 +58,14 @@ def strengths(contests: list[Contest], systems: list[str], *, seed=0, resamples=
   counts_RP3 = np.concatenate([sums_GK.sum(0)[None], drawn_RK])
   counts_RP3 = counts_RP3.reshape(-1, len(pairs), 3)
   log_RS, tie_R = fit(counts_RP3 + PRIOR, pairs, len(systems))
-  low_S, high_S = np.quantile(log_RS[1:], (0.025, 0.975), axis=0)
+  ends_2S = np.quantile(log_RS[1:], (0.025, 0.975), axis=0)
+  if len(sums_GK) < 2:
+    ends_2S[:] = np.nan  # one image says nothing of others
+  number = statistics.number
   return {
     "systems": {
-      name: {"value": float(log_RS[0, s]), "low": float(low_S[s])}
-      | {"high": float(high_S[s])}
-      for s, name in enumerate(systems)
+      name: {"value": number(value), "low": number(low), "high": number(high)}
+      for name, value, low, high in zip(systems, log_RS[0], *ends_2S, strict=True)
     },
     "tie": float(tie_R[0]),
   }

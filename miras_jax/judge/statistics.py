@@ -31,7 +31,7 @@ def interval(
   samples_R = function(resample(sums_GK, seed, resamples))
   samples_R = samples_R[np.isfinite(samples_R)]
   low, high = None, None
-  if len(samples_R):
+  if len(samples_R) and len(sums_GK) > 1:  # one image says nothing of others
     tail = (1 - LEVEL) / 2
     low, high = map(number, np.quantile(samples_R, (tail, 1 - tail)))
   value = number(function(sums_GK.sum(0)))

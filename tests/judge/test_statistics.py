@@ -75,6 +75,11 @@ def test_interval_draws_images_not_items():
   assert (found["value"], found["low"], found["high"]) == (0.5, 0.0, 1.0)
 
 
+def test_one_image_gives_no_interval():
+  found = statistics.mean([1.0, 3.0], ["one", "one"])
+  assert (found["value"], found["low"], found["high"]) == (2.0, None, None)
+
+
 def test_interval_is_the_same_each_time():
   values = np.random.default_rng(0).normal(size=30)
   first, second = (statistics.mean(values, range(30), seed=3) for _ in range(2))
