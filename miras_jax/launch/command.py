@@ -24,6 +24,7 @@ and memory as `miras scale --estimate` does; a run that does not fit is told wha
 --out=FILE    written there; --print, or neither: on standard output
 --image       a container with miras in it; launch/Dockerfile makes one
 --volume=NAME:/PATH     a disk of the cluster, and where the run sees it; several
+--name        of the job; default: the config's
 --restarts    how often it may start again (gke, xpk, queued 100; sky 3; slurm 0)
 --grace       seconds from SIGTERM to SIGKILL, in which the run saves
 

@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs/launch.md").read_text()
 def test_the_example_writes_a_file_and_says_what_the_page_shows(tmp_path, capsys):
   example, shown = re.search(r"(miras launch gke .*?)```\n\n```\n(.*?)```", PAGE,
                              re.DOTALL).groups()  # fmt: skip
-  _, _, *argv = shlex.split(example)
+  _, _, *argv = shlex.split(example.replace("\\\n", " "))
   path = tmp_path / "stage2.yaml"
   assert "--out=stage2.yaml" in argv
   assert (
