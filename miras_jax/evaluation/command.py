@@ -36,7 +36,7 @@ import time
 
 import numpy as np
 
-from input_pipeline.open_source import open_source
+from input_pipeline.open_source import open_source, resolve
 from miras_jax.checkpoint import lock, workdir
 from miras_jax.config.settings import DistributedConfig
 from miras_jax.errors import UserError
@@ -92,13 +92,14 @@ def _read(args, source):
 def _settings(args, split, source, batch_size):
   """What the results of a split depend on."""
   mesh = args.mesh and {k: v for k, v in args.mesh.sizes.items() if v != 1}
+  scheme, place = resolve(args.data)
   return {
     "checkpoint": str(pathlib.Path(args.checkpoint).absolute()),
     "step": find_step(args.checkpoint),
     "parameters": find_identity(args.checkpoint),
     "weights": args.weights,
     "mesh": mesh,
-    "data": os.path.abspath(args.data),
+    "data": f"{scheme}:{os.path.abspath(place)}",
     "split": split,
     "records": source.fingerprint(),
     "files": source.files_fingerprint(),
