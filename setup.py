@@ -99,6 +99,7 @@ setuptools.setup(
   ),
   package_data={
     "": ["*.json", "*.jinja", "*.html", "*.css", "*.js", "*.txt", "*.md"],
+    "miras_jax.evaluation": ["suites/*"],
     "miras_jax.serving": ["static/*"],
   },
   install_requires=REQUIRES,
