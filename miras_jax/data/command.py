@@ -31,7 +31,7 @@ record equal to an earlier one is kept, with a warning."""
 _CACHE = """Takes the --config.a.b=VALUE of the run that will read it. Run again after a
 kill, it goes on; with several processes each writes files of its own. What is cached:
 sam_features when SAM's image encoder is frozen, image_tokens when CLIP, ConvNeXt, patch
-mining and projector all are."""
+mining and projector all are (and SAM's, where `model.encoder` makes tokens of it)."""
 
 
 def main(argv=None):

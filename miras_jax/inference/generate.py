@@ -61,10 +61,14 @@ def encode_images(model, params, batch) -> dict:
   call = _call(model, params)
   tokens = functools.partial(call, method="image_tokens")
   features = functools.partial(call, method="sam_features")
-  return {
-    "image_tokens": _in_parts(tokens, batch["image_aux"]),
-    "sam": _in_parts(features, batch["image_sam"], batch["valid_hw"]),
-  }
+  if model.cfg.encoder == "dual":
+    return {
+      "image_tokens": _in_parts(tokens, batch["image_aux"]),
+      "sam": _in_parts(features, batch["image_sam"], batch["valid_hw"]),
+    }
+  sam_BHWC = _in_parts(features, batch["image_sam"], batch["valid_hw"])
+  views = batch["image_aux"], sam_BHWC, batch["valid_hw"]
+  return {"image_tokens": _in_parts(tokens, *views), "sam": sam_BHWC}
 
 
 def _in_parts(encode, image_BHWC, *more):
@@ -73,7 +77,7 @@ def _in_parts(encode, image_BHWC, *more):
   Each part has as many rows of every shard of the batch, which stay where they are.
   """
   (B, H, W, _), shards = image_BHWC.shape, sharding.batch_shards(len(image_BHWC))
-  most = max(1, MOST_PIXELS // (H * W))
+  most = max(1, MOST_PIXELS // max(1, H * W))  # "sam_only" has no such view
   rows = max(n for n in range(1, B // shards + 1) if B // shards % n == 0 and n <= most)
   parts = B // (shards * rows)
   if parts == 1:
