@@ -4,6 +4,7 @@ It sees no picture. It is there for data without a language model and for tests 
 surrounds one; its dialogues are true of the masks and dull. `--model=rules`.
 """
 
+import functools
 import hashlib
 import importlib.resources
 import json
@@ -225,6 +226,7 @@ def _dialogue(data, rng):
   }
 
 
+@functools.cache
 def _words():
   here = importlib.resources.files("miras_jax.data.construct")
   return json.loads(here.joinpath("rules.json").read_text(encoding="utf-8"))

@@ -48,3 +48,9 @@ def vision():
 
 
 FORMS = {"elements": elements, "tree": tree, "dialogue": dialogue, "vision": vision}
+
+
+@functools.cache
+def schema(stage: str) -> dict:
+  """The JSON schema of a stage; not to be changed."""
+  return forms.schema(FORMS[stage]())

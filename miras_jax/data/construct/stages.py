@@ -12,7 +12,7 @@ from miras_jax.data.construct import checks, schemas, tree
 from miras_jax.data.construct.drafts import Draft, Rejection, candidates
 from miras_jax.data.construct.measures import Measures
 from miras_jax.data.construct.prompts import Prompts
-from miras_jax.llm import asking, forms
+from miras_jax.llm import asking
 from miras_jax.llm.request import Message, Picture, Request
 
 MAX_TOKENS = {"elements": 3000, "tree": 5000, "dialogue": 1500, "vision": 400}
@@ -71,7 +71,7 @@ class Stages:
         Message("system", (self.prompts.fill("system"),)),
         Message("user", (picture, text)),
       ),
-      form=forms.schema(schemas.FORMS[stage]()),
+      form=schemas.schema(stage),
       form_name=stage,
       json_mode=self.options.json_mode,
       max_tokens=MAX_TOKENS[stage],
