@@ -57,7 +57,10 @@ def generate(out, scenes: int, seed: int) -> dict[str, int]:
   lines = []
   for index in tqdm.trange(scenes, desc="render", unit="scene", disable=None):
     lines.append(_scene_line(out, np.random.default_rng([seed, index]), index))
-  held_out = max(1, round(EVAL_SHARE * scenes))
+  lines = [line for line in lines if line]
+  if len(lines) < _LEAST:
+    raise UserError(f"--scenes={scenes}: only {len(lines)} of them can be talked about")
+  held_out = max(1, round(EVAL_SHARE * len(lines)))
   splits = {
     "val": lines[:held_out],
     "test": lines[held_out : 2 * held_out],
@@ -93,19 +96,22 @@ def _write(path, data):
 
 
 def _scene_line(out, rng, index):
-  """Draws a scene, writes its picture, returns its line."""
+  """Draws a scene, writes its picture, returns its line; None where no path leads to
+  one of its objects."""
   scene = sample_scene(rng)
   name = f"scene_{index:06d}.jpg"
-  path = out / "images" / name
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(render(scene, rng)).save(path, quality=JPEG_QUALITY)
-  grown = _Tree(scene)
-  talks = []
+  picture = Image.fromarray(render(scene, rng))
+  grown, talks = _Tree(scene), []
   for k in rng.permutation(len(scene.objects)):
     facts = chain(scene.objects, scene.objects[k], rng)
     if facts and len(talks) < PER_SCENE:
       place = grown.add(int(k), facts)
       talks.append(_Talk(scene, rng).write(int(k), facts) | {"path": place})
+  if not talks:
+    return None
+  path = out / "images" / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  picture.save(path, quality=JPEG_QUALITY)
   return prist_x.line(
     name, scene.height, scene.width, _things(scene), grown.data(), talks
   )

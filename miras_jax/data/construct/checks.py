@@ -38,7 +38,11 @@ REASONS = {
 }
 MOST_LETTERS, LEAST_LETTERS = 300, 4
 MOST_FOCUS_WORDS, MOST_FOCUS_LETTERS = 10, 80
-_COMPOUND = re.compile(r"\b(?:and|or|plus|with all|as well as)\b|[,;/&+]", re.I)
+_LIST = re.compile(r"\b(?:plus|with all|as well as)\b|[,;/&+]", re.I)
+_JOINED = re.compile(r"\b(?:and|or)\b", re.I)
+_AFTER_HEAD = re.compile(
+  r"\b(?:of|with|on|in|at|from|by|for|near|under|over|behind|that|which|who)\b", re.I
+)
 _STYLE = re.compile(
   r"https?://|www\.|```|\*\*|^\s*(?:[-*#>]|\d+[.)])\s|\n|[{}<>|]|\b[aen]\d{1,3}\b"
   r"|\b(?:annotat\w*|bounding box\w*|DATA|JSON|as an AI|language model)\b"
@@ -49,7 +53,7 @@ _FUNCTION = frozenset(
   " do does i you we me there here then now with from for by than as one only be can"
   " them they please what's where how any keep".split()
 )
-_LEAST_FUNCTION = 0.25  # share of such words in English
+_LEAST_FUNCTION = 0.2  # share of such words in English
 _LEAST_ASCII = 0.9
 
 
@@ -67,12 +71,18 @@ def path_fault(made, path, known, prompts) -> tuple[str, str] | None:
 
 def focus_kind(name: str, no_focus) -> str:
   """Why a phrase is no distinct thing; "" where it is one."""
-  words = words_of(name)
-  if words and words[-1] in no_focus:
+  head = head_of(name)
+  if words_of(head)[-1:] and words_of(head)[-1] in no_focus:
     return f"{name!r} is no thing with edges"
-  if found := _COMPOUND.search(name):
+  if found := _LIST.search(name) or _JOINED.search(head):
     return f"{name!r} is a compound: {found[0]!r}"
   return ""
+
+
+def head_of(phrase: str) -> str:
+  """What ends with the noun of a phrase: "logo" of "logo on the watch"."""
+  head = _AFTER_HEAD.split(phrase, 1)[0]
+  return head if words_of(head) else phrase
 
 
 def faults(draft: Draft, value, stages) -> list[tuple[str, str]]:
@@ -104,9 +114,7 @@ def _focus(draft, no_focus):
   phrase = plain(draft.focus)
   if draft.measures:
     own = draft.measures.things[draft.annotation].name
-    others = [
-      t.name for i, t in draft.measures.things.items() if i != draft.annotation
-    ]
+    others = [t.name for i, t in draft.measures.things.items() if i != draft.annotation]
   else:
     own = draft.tree.elements[draft.path.focus].name
     elements = draft.tree.elements.values()
@@ -153,14 +161,24 @@ def _style(draft):
 
 
 def _language(draft):
-  """Of all turns together: single ones are too short to tell."""
-  whole = " ".join(text for _, text in draft.turns).replace(SEG_TOKEN, " ")
-  letters = [letter for letter in whole if letter.isalpha()]
-  words = words_of(whole)
-  if not letters or sum(c.isascii() for c in letters) < _LEAST_ASCII * len(letters):
-    yield "language", "other letters than English has"
-  elif sum(w in _FUNCTION for w in words) < _LEAST_FUNCTION * len(words):
-    yield "language", "hardly a word of English grammar"
+  """Of several turns together: single ones are too short to tell."""
+  # The last round is alike in all dialogues, be the others in another language.
+  for turns in (draft.turns[:-2], draft.turns):
+    if fault := _foreign(" ".join(text for _, text in turns)):
+      yield "language", fault
+      return
+
+
+def _foreign(text):
+  """Why a text is no English; "" where it may be."""
+  text = text.replace(SEG_TOKEN, " ")
+  letters = [letter for letter in text if letter.isalpha()]
+  words = words_of(text)
+  if sum(c.isascii() for c in letters) < _LEAST_ASCII * len(letters):
+    return "other letters than English has"
+  if sum(w in _FUNCTION for w in words) < _LEAST_FUNCTION * len(words):
+    return "hardly a word of English grammar"
+  return ""
 
 
 def _repeats(draft):
@@ -172,9 +190,8 @@ def _repeats(draft):
 
 def named_early(draft: Draft) -> Iterator[tuple[str, str]]:
   """The focus, its name, or the noun of either before the last answer."""
-  nouns = {stem(words_of(draft.focus)[-1])} if words_of(draft.focus) else set()
-  own = draft.names[0]
-  nouns |= {stem(word) for word in words_of(own)[-1:]}
+  heads = (words_of(head_of(name))[-1:] for name in (draft.focus, draft.names[0]))
+  nouns = {stem(word) for head in heads for word in head}
   for number, (_, text) in enumerate(draft.early()):
     said = {stem(part) for word in words_of(text) for part in (word, *word.split("-"))}
     if found := sorted(nouns & said):

@@ -15,7 +15,8 @@ _NUMBERS = (
 _NUMBER = rf"\b({'|'.join(_NUMBERS)}|\d{{1,3}})"
 # A number of what is left: "three things", "two of them", "only one remains".
 _LEFT = re.compile(
-  rf"{_NUMBER} (?:\w+ )?(?:things?|items?|objects?)\b|{_NUMBER} of (?:them|these|those)\b"
+  rf"{_NUMBER} (?:\w+ )?(?:things?|items?|objects?)\b"
+  rf"|{_NUMBER} of (?:them|these|those)\b"
   rf"|{_NUMBER} (?:remain|remains|is left|are left|stay|stays)\b",
   re.I,
 )
@@ -58,9 +59,7 @@ def of_path(made: tree.Tree, path: tree.Path, known: Measures) -> Iterator:
       given_away = known.winner(node.test, known.things) == focus
     else:
       said = {i: known.verdict(node.test, of, i) for i in known.things}
-      wrong = any(said[i] is False for i in left) or any(
-        said[i] for i in before - left
-      )
+      wrong = any(said[i] is False for i in left) or any(said[i] for i in before - left)
       given_away = {i for i, v in said.items() if v is not False and i != of} <= {focus}
     if wrong:
       yield measures.CHECK_OF[node.test], f"node {node.id!r}: {node.test} {of}".strip()

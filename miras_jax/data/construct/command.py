@@ -85,7 +85,9 @@ def _construct(args, out):
   made = run(found, stages, ask, args.concurrency, client.pace.stop)
   show.problems(made)
   if not made.drafts():
-    raise UserError(f"{out}: no conversation passed: {show.reasons(made) or 'no reply'}")
+    raise UserError(
+      f"{out}: no conversation passed: {show.reasons(made) or 'no reply'}"
+    )
 
   def find(name):
     path = safe_files.resolve_inside(args.images, name)

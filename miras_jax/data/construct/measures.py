@@ -1,4 +1,4 @@
-"""What masks say of the things of a photograph, each test with a verdict on each thing.
+"""What masks say of the things of a photograph: tests with a verdict on each thing.
 
 A verdict is yes, no, or None where people may disagree (`input_pipeline.narrate.facts`).
 Things are named by ids, "a3" for the region of number 3.
@@ -39,11 +39,11 @@ class Measures:
     usable = [t for t in scene.things if t.region.part_of is None and t.spoken]
     kept = sorted(usable, key=lambda t: -t.area)[:MOST_THINGS]
     self.whole = len(kept) == sum(t.region.part_of is None for t in scene.things)
-    self.things = {
-      thing_id(t): t for t in sorted(kept, key=lambda thing: thing.number)
-    }
+    self.things = {thing_id(t): t for t in sorted(kept, key=lambda thing: thing.number)}
     names = [t.name.casefold() for t in scene.things]
-    self.alone = {i for i, t in self.things.items() if names.count(t.name.casefold()) == 1}
+    self.alone = {
+      i for i, t in self.things.items() if names.count(t.name.casefold()) == 1
+    }
     self._known = {}
 
   def targets(self) -> list[str]:
@@ -116,6 +116,8 @@ class Measures:
     other = self.things[of]
     if kind in ("larger", "smaller"):
       ratio = thing.area / other.area if kind == "larger" else other.area / thing.area
-      return True if ratio >= facts.LARGER else False if ratio <= 1 / facts.LARGER else None
+      return (
+        True if ratio >= facts.LARGER else False if ratio <= 1 / facts.LARGER else None
+      )
     test = {"touches": facts.touches, "above": facts.is_above, "below": facts.is_below}
     return test[kind](scene, thing, other)

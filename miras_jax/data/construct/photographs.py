@@ -87,9 +87,7 @@ def _named(src, names, load, problems, masked):
     else:
       kept[labels] = name
   if not kept:
-    raise (
-      UserError(str(problems[0])) if problems else src.missing("photograph")
-    )
+    raise (UserError(str(problems[0])) if problems else src.missing("photograph"))
   return Photographs(tuple(kept.values()), load, tuple(problems), masked)
 
 

@@ -1,4 +1,4 @@
-"""All photographs through the stages, several at a time, then the checks of them all."""
+"""All photographs through the stages, several at a time, then checks of all at once."""
 
 import collections
 import dataclasses

@@ -153,7 +153,9 @@ class _Work:
 
   def _may_ask(self, path) -> bool:
     """Whether a path is worth a dialogue; rejects it otherwise."""
-    fault = checks.path_fault(self.tree, path, self.subject.measures, self.stages.prompts)
+    fault = checks.path_fault(
+      self.tree, path, self.subject.measures, self.stages.prompts
+    )
     if fault:
       self._reject(*fault, path)
       return False

@@ -83,7 +83,9 @@ class Tree:
       "elements": [dataclasses.asdict(e) for e in self.elements.values()],
       "questions": [dataclasses.asdict(q) for q in self.questions.values()],
       "nodes": [dataclasses.asdict(n) for n in self.nodes.values()],
-      "overlaps": [{"nodes": list(nodes), "note": note} for nodes, note in self.overlaps],
+      "overlaps": [
+        {"nodes": list(nodes), "note": note} for nodes, note in self.overlaps
+      ],
       "paths": [dataclasses.asdict(p) for p in self.paths],
     }
 

@@ -18,8 +18,8 @@ _CSS = (
   "flex-wrap:wrap}img{max-width:24rem;max-height:24rem}.user{font-weight:600}"
 )
 _HOW = """Open the folder in labelme (`labelme images --output masks --labels labels.txt
---nodata`). For each focus below draw its outline under exactly that label; an object cut
-in two has several shapes. Then run `miras data check` on this folder: it names what is
+--nodata`). For each focus below draw its outline under exactly that label; an object
+cut in two has several shapes. Then run `miras data check` on this folder: it names what is
 left to draw."""
 
 

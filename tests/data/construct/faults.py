@@ -7,7 +7,7 @@ from miras_jax.data.construct import checks, claims, stages
 
 
 def plant(kind, subject, tree, path, value, rng):
-  """(path, value) with a fault of a kind; None where this conversation cannot have it."""
+  """(path, value) with a fault of a kind; None where it does not fit here."""
   return PLANT[kind](subject, tree, path, copy.deepcopy(value), rng)
 
 
@@ -23,7 +23,9 @@ def judge(making, subject, tree, path, value):
 def _named_early(subject, tree, path, value, rng):
   name = tree.elements[path.focus].name
   turn = rng.choice(value["turns"])
-  turn["answer"] = f"{turn['answer']} The {rng.choice([name, name + 's'])} is there, too."
+  turn["answer"] = (
+    f"{turn['answer']} The {rng.choice([name, name + 's'])} is there, too."
+  )
   return path, value
 
 
@@ -37,7 +39,9 @@ def _single_turn(subject, tree, path, value, rng):
   others = [known.things[i].name for i in known.targets() if i != focus]
   turn = rng.choice(value["turns"])
   if kinds and rng.random() < 0.6:
-    turn["question"] = f"Of everything in the picture I want the {rng.choice(kinds)} one."
+    turn["question"] = (
+      f"Of everything in the picture I want the {rng.choice(kinds)} one."
+    )
   else:
     turn["question"] = f"It is not {', not '.join(f'the {n}' for n in others)}."
   return path, value
@@ -72,7 +76,9 @@ def _count(subject, tree, path, value, rng):
   k = rng.randrange(len(path.nodes))
   right = len(tree.nodes[path.nodes[k]].elements)
   words = [w for i, w in enumerate(claims._NUMBERS[1:8], 1) if i != right]
-  said = rng.choice(["I count {} things.", "There are {} of them.", "{} things remain."])
+  said = rng.choice(
+    ["I count {} things.", "There are {} of them.", "{} things remain."]
+  )
   value["turns"][k]["answer"] = said.format(rng.choice(words))
   return path, value
 
@@ -125,8 +131,6 @@ def _form(subject, tree, path, value, rng):
   else:
     rng.choice(value["turns"])["question"] += " <image> [SEG]"
   return path, value
-
-
 
 
 def _language(subject, tree, path, value, rng):

@@ -15,7 +15,8 @@ from miras_jax.data.construct.measures import Measures
 
 SIDE = 120
 NAMES = (
-  "kettle", "lamp", "book", "plate", "drum", "vase", "clock", "chair", "guitar", "pillow",
+  "kettle", "lamp", "book", "plate", "drum", "vase", "clock", "chair", "guitar",
+  "pillow",
 )  # fmt: skip
 SHADES = {
   "red": (200, 30, 35), "blue": (40, 90, 200), "green": (50, 150, 70),
