@@ -12,69 +12,139 @@ original size of each image. The same checkpoint is scored on three controls, in
 the mask must suffer: the conversation swapped, its last turn alone, the image swapped.
 
 OUT/metrics.json        every metric with its 95 % interval, controls, teacher forcing
-OUT/predictions.jsonl   one conversation a line: turns, generated texts, masks, IoU;
+OUT/predictions.jsonl   one conversation a line: turns, generated texts, masks, scores;
                         written as they are made, in the data's order at the end
 OUT/index.html          the report; also curves.png and overlays.png
+
+A run that was killed goes on where it was when it is started again (from OUT/.parts,
+which is removed at the end). Of several processes (JAX_COORDINATOR_ADDRESS or Slurm, as
+in training) each does its share on its own devices and the first adds up; --out is then
+a folder that all of them see. Neither changes the result.
 """
 
-import functools
 import json
 import os
 import pathlib
 import sys
 import time
 
+import jax
 import numpy as np
 
 from input_pipeline.open_source import open_source
-from miras_jax.checkpoint import workdir
+from miras_jax.checkpoint import lock, workdir
+from miras_jax.config.settings import DistributedConfig
 from miras_jax.errors import UserError
+from miras_jax.evaluation import parts as parts_lib
 from miras_jax.evaluation import report
-from miras_jax.evaluation.evaluate import MOST_MASKS, Options, evaluate
+from miras_jax.evaluation.evaluate import Options, Work
 from miras_jax.evaluation.records import read_records
 from miras_jax.inference import devices
-from miras_jax.inference.load import read_config
+from miras_jax.inference.load import find_identity, find_step, read_config
 from miras_jax.options import Parser
+from miras_jax.parallel import distributed
 
 PREDICTIONS = "predictions.jsonl"
 
 
 def main(argv):
   """`miras eval ...`; see the module's head."""
-  args = _parser().parse_args(argv)
-  for name in ("batch_size", "max_new_tokens", "limit"):
-    if (value := getattr(args, name)) is not None and value < 1:
-      raise UserError(f"--{name}={value} must be at least 1")
-  if args.seed < 0:
-    raise UserError(f"--seed={args.seed} must be at least 0")
-  out = _make_folder(args.out)
-  source = _open_data(args)
-  found = read_records(source, args.limit, shown=args.data)
-  loaded = devices.load(args)
+  args = _parse(argv)
+  distributed.start(DistributedConfig())
+  with lock.hold_together(args.out, "miras eval", lambda: _make_folder(args.out)):
+    return _run(args)
+
+
+def _run(args):
+  start, out = time.perf_counter(), pathlib.Path(args.out)
+  source = distributed.together(_open_data, args)
+  found = distributed.together(_read, args, source)
+  mesh = devices.make(args.mesh)
+  size = devices.fill(min(args.batch_size, len(found.records)), mesh)
+  parts = distributed.together(_open_parts, args, source, size)
+  loaded = distributed.together(devices.load, args)
   options = Options(
     history=args.history,
-    batch_size=devices.fill(min(args.batch_size, len(found.records)), loaded.mesh),
+    batch_size=size,
     max_new_tokens=args.max_new_tokens,
     controls=not args.no_controls,
     seed=args.seed,
   )
-  start = time.perf_counter()
-  with open(out / PREDICTIONS, "w", encoding="utf-8") as lines:
-    write_line = functools.partial(_append, lines)
-    evaluation = evaluate(loaded, found.records, options, write_line, found.image_of)
-  result = evaluation.result | {
-    "config": json.loads(loaded.config.to_json()),
-    "data": {"dir": str(args.data), "split": args.split} | evaluation.result["data"],
-    "checkpoint": str(args.checkpoint),
-    "step": loaded.step,
-  }
-  result["data"] |= {"defective": [str(p) for p in found.problems]}
-  write(out, result, evaluation, args.examples, options.seed, loaded.log)
-  _print_summary(result, out, time.perf_counter() - start)
+  work = Work(loaded, found.records, options, found.image_of)
+  distributed.together(_do_share, work, parts, out)
+  distributed.barrier("eval: all parts are written")
+  if evaluation := distributed.together(_conclude, args, work, parts, found, loaded):
+    write(out, evaluation, args.examples, options.seed, loaded.log)
+    parts.remove()
+    _print_summary(evaluation.result, out, time.perf_counter() - start)
+  distributed.barrier("eval: the report is written")
   return 0
 
 
-def _parser():
+def _read(args, source):
+  quiet = not distributed.is_first()
+  return read_records(source, args.limit, shown=args.data, quiet=quiet)
+
+
+def _open_parts(args, source, batch_size):
+  """What is there of these settings. UserError where it is of others."""
+  folder = pathlib.Path(args.out) / parts_lib.NAME
+  mesh = args.mesh and {k: v for k, v in args.mesh.sizes.items() if v != 1}
+  settings = {
+    "checkpoint": str(pathlib.Path(args.checkpoint).absolute()),
+    "step": find_step(args.checkpoint),
+    "parameters": find_identity(args.checkpoint),
+    "weights": args.weights,
+    "mesh": mesh,
+    "data": os.path.abspath(args.data),
+    "split": args.split,
+    "records": source.fingerprint(),
+    "files": source.files_fingerprint(),
+    "limit": args.limit,
+    "history": args.history,
+    "batch_size": batch_size,
+    "max_new_tokens": args.max_new_tokens,
+    "no_controls": args.no_controls,
+  }
+  if distributed.is_first():
+    parts_lib.check_settings(folder, settings)
+  return parts_lib.Parts(folder)
+
+
+def _do_share(work, parts, out):
+  """This process's batches; the first one writes the lines that it makes at once."""
+  share = jax.process_index(), jax.process_count()
+  if not distributed.is_first():
+    work.run(parts, share=share)
+    return
+  with open(out / PREDICTIONS, "w", encoding="utf-8") as lines:
+
+    def append(line):
+      lines.write(json.dumps(line) + "\n")
+      lines.flush()
+
+    for line in work.lines(parts):
+      append(line)
+    work.run(parts, append, share)
+
+
+def _conclude(args, work, parts, found, loaded):
+  """The Evaluation of all shares, in the first process; None in others."""
+  if not distributed.is_first():
+    return None
+  parts.find()
+  evaluation = work.conclude(parts)
+  about = {"dir": str(args.data), "split": args.split} | evaluation.result["data"]
+  evaluation.result |= {
+    "config": json.loads(loaded.config.to_json()),
+    "data": about | {"defective": [str(p) for p in found.problems]},
+    "checkpoint": str(args.checkpoint),
+    "step": loaded.step,
+  }
+  return evaluation
+
+
+def _parse(argv):
   parser = Parser(prog="miras eval", description=__doc__)
   add, path = parser.add_argument, parser.add_path
   path("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
@@ -91,7 +161,13 @@ def _parser():
   add("--examples", type=int, default=16, help="conversations to draw (16)")
   add("--seed", type=int, default=0, help="of intervals and drawn examples (0)")
   devices.add_options(parser)
-  return parser
+  args = parser.parse_args(argv)
+  for name in ("batch_size", "max_new_tokens", "limit"):
+    if (value := getattr(args, name)) is not None and value < 1:
+      raise UserError(f"--{name}={value} must be at least 1")
+  if args.seed < 0:
+    raise UserError(f"--seed={args.seed} must be at least 0")
+  return args
 
 
 def _open_data(args):
@@ -113,11 +189,6 @@ def _open_data(args):
   return open_source(args.data, args.split, **folders)
 
 
-def _append(file, line):
-  file.write(json.dumps(line) + "\n")
-  file.flush()
-
-
 def _make_folder(path):
   """The folder, made now: a run must not fail at its end."""
   try:
@@ -130,16 +201,26 @@ def _make_folder(path):
   return pathlib.Path(path)
 
 
-def write(out, result, evaluation, num_examples, seed, log):
+def write(out, evaluation, num_examples, seed, log):
   """Writes every file of the report into folder `out`."""
-  rng = np.random.default_rng(seed)
+  rng, result = np.random.default_rng(seed), evaluation.result
   count = min(num_examples, len(evaluation.predictions))
   drawn = sorted(rng.choice(len(evaluation.predictions), count, replace=False).tolist())
+  write_lines(out / PREDICTIONS, evaluation.predictions)
   text = json.dumps(result, indent=1, allow_nan=False) + "\n"
   workdir.write_atomically(out / "metrics.json", text)
-  lines = "".join(json.dumps(line) + "\n" for line in evaluation.predictions)
-  workdir.write_atomically(out / PREDICTIONS, lines)
   report.write_report(out, result, list(_examples(evaluation, drawn)), log)
+
+
+def write_lines(path, lines):
+  """A JSON line each: the file is the old one or the new one, never a half."""
+  temporary = path.with_name(path.name + ".tmp")
+  with open(temporary, "w", encoding="utf-8") as file:
+    for line in lines:
+      file.write(json.dumps(line, allow_nan=False) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
 
 
 def _examples(evaluation, drawn):
@@ -159,8 +240,6 @@ def _print_summary(result, out, seconds):
   )
   if failed := data["failed"]:
     print(f"left out, since they could not be scored: {len(failed)}")
-  if count := data["more_masks_than_room"]:
-    print(f"{count} conversations with more than {MOST_MASKS} [SEG]: scored as empty")
   rows = [(name, result["metrics"][name]) for name in report.HEADLINE]
   rows += [("ciou, teacher-forced", result["teacher_forced"]["ciou"])]
   rows += [

@@ -20,7 +20,7 @@ from miras_jax.inference.conversation import Answer
 from tests import prist_files, talker
 
 SIZE = 16
-TEACHER_FORCED = rollout.teacher_forced
+FORCED_MASKS = rollout.Forced.masks
 OPTIONS = evaluation.Options(batch_size=4, resamples=20)
 LEFT, TOP = np.zeros((2, SIZE, SIZE), np.uint8)
 LEFT[:, : SIZE // 2] = 1
@@ -74,9 +74,11 @@ def evaluate(script=script, items=RECORDS, **changes):
 @pytest.fixture(autouse=True)
 def no_teacher_forcing(monkeypatch):
   """The scripted model cannot be teacher-forced."""
-  monkeypatch.setattr(
-    rollout, "teacher_forced", lambda _, items, *a, **k: [[None]] * len(items)
-  )
+  monkeypatch.setattr(rollout.Forced, "masks", no_masks)
+
+
+def no_masks(self, items):
+  return {i: [None] * len(record.targets) for i, record in items.items()}
 
 
 class PositionModel:
@@ -91,12 +93,14 @@ class PositionModel:
 def forced(items, **changes):
   loaded = talker.loaded(script, **changes)._replace(model=PositionModel())
   views_of = evaluation.ImageViews(items, loaded.data)
-  return TEACHER_FORCED(loaded, items, views_of, batch_size=2)
+  return FORCED_MASKS(
+    rollout.Forced(loaded, views_of, batch_size=2), dict(enumerate(items))
+  )
 
 
 def test_teacher_forced_masks_belong_to_their_seg():
   found = forced(RECORDS)
-  assert [len(masks) for masks in found] == [1, 1, 1]
+  assert [len(found[i]) for i in range(3)] == [1, 1, 1]
   assert found[0][0][0, 0] == found[2][0][0, 0] > 10  # "left" twice: one length
 
 
@@ -232,20 +236,27 @@ class Config:
     return '{"steps": 1}'
 
 
+def stand_in(monkeypatch, loaded, config):
+  """The command finds `loaded`, of a run with this RunConfig, at any checkpoint."""
+  monkeypatch.setattr(eval_command.devices, "load", lambda args: loaded)
+  monkeypatch.setattr(eval_command, "read_config", lambda checkpoint: config)
+  monkeypatch.setattr(eval_command, "find_step", lambda checkpoint: 7)
+  monkeypatch.setattr(eval_command, "find_identity", lambda checkpoint: "abc")
+
+
 def command(tmp_path, monkeypatch, *flags, items=None):
   items = items or [prist_files.record(), prist_files.record(focus="cup")]
   prist_files.write(tmp_path / "data", items)
   loaded = talker.loaded(lambda p, i: ("Sure, [SEG].", ["all"]))
   loaded = loaded._replace(config=Config(), step=7)
-  monkeypatch.setattr(eval_command.devices, "load", lambda args: loaded)
-  monkeypatch.setattr(eval_command, "read_config", lambda checkpoint: RunConfig())
+  stand_in(monkeypatch, loaded, RunConfig())
   arguments = [f"--data={tmp_path / 'data'}", f"--out={tmp_path / 'out'}"]
   return eval_command.main(["--checkpoint=runs/x", *arguments, *flags])
 
 
 def test_command_writes_every_file_of_the_report(tmp_path, monkeypatch, capsys):
   assert command(tmp_path, monkeypatch) == 0
-  names = {p.name for p in (tmp_path / "out").iterdir()}
+  names = {p.name for p in (tmp_path / "out").iterdir()} - {".lock"}
   assert names == {"metrics.json", "predictions.jsonl", "index.html", "overlays.png"}
   assert "ciou" in capsys.readouterr().out
 
