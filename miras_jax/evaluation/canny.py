@@ -152,7 +152,8 @@ def _share(rows_N, columns_N, image_hw):
   """How much of the Gaussian lies in the image, around each place."""
   table = _share_table()
   at_row, at_column = (
-    _from_border(at, size) for at, size in zip((rows_N, columns_N), image_hw, strict=True)
+    _from_border(at, size)
+    for at, size in zip((rows_N, columns_N), image_hw, strict=True)
   )
   if at_row is at_column is None:
     return table[RADIUS, RADIUS]

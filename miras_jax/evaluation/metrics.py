@@ -15,8 +15,8 @@ images is one matrix product.
 | `biou_canny` | mean published form: overlap of Canny edges, no band |
 | `roi_accuracy` | mean recall of the true pixels, 0 for an empty target (published) |
 | `no_target_accuracy` | share of the empty targets that are answered by an empty mask |
-| `n_acc`, `t_acc` | gRefCOCO: that share; and of the others, the share answered by one |
-| `n_acc@50px`, `t_acc@50px` | the same, a mask of fewer than 50 pixels counted as empty |
+| `n_acc`, `t_acc` | gRefCOCO: that share; of the others, the share with some mask |
+| `n_acc@50px`, `t_acc@50px` | the same, a mask of under 50 pixels counted as empty |
 
 N targets, G images, R resamples, K metrics.
 """
@@ -233,7 +233,7 @@ def summarise(columns, image_N, *, resamples=1000, seed=0):
   if not columns:
     return {}
   num_GK, den_GK = _image_sums(columns, image_N)
-  draws_RG = _draws(len(num_GK), resamples, seed)
+  draws_RG = draws(len(num_GK), resamples, seed)
   value_K = _divide(num_GK.sum(0), den_GK.sum(0))
   low_K, high_K = _interval(_divide(draws_RG @ num_GK, draws_RG @ den_GK))
   return {
@@ -279,7 +279,7 @@ def paired(table_a, table_b, *, resamples=10_000, seed=0):
     raise ValueError(f"the runs differ in their images, e.g. {odd}: not paired")
   columns_a, columns_b = metric_columns(table_a), metric_columns(table_b)
   names = [k for k in columns_a if k in columns_b]
-  draws_RG = _draws(len(ids_a), resamples, seed)
+  draws_RG = draws(len(ids_a), resamples, seed)
   values, samples = [], []
   for table, columns in ((table_a, columns_a), (table_b, columns_b)):
     num, den = _image_sums({k: columns[k] for k in names}, table["image"])
@@ -312,7 +312,7 @@ def _image_sums(columns, image_N):
   return sums
 
 
-def _draws(groups, resamples, seed):
+def draws(groups, resamples=1000, seed=0):
   """How often each group is drawn in each resample: float (R, G), rows sum to G."""
   if not groups:
     return np.zeros((resamples, 0))

@@ -50,17 +50,22 @@ def scores(pred: Boxed, true: Boxed, *, edges=False) -> dict:
   Equal to the last bit to the functions of `metrics` on the whole masks, the target
   taken as boolean for the counts and as uint8 for Canny. ValueError: sizes differ.
   """
-  if pred.size != true.size:
-    raise ValueError(f"prediction {pred.size}, target {true.size}: sizes differ")
-  found = {
-    "inter": _common(pred, true),
-    "pred": cv2.countNonZero(pred.mask) if pred.mask.size else 0,
-    "true": cv2.countNonZero(true.mask) if true.mask.size else 0,
-    "biou": _boundary_iou(pred, true),
-  }
+  found = areas(pred, true)
+  found["biou"] = _boundary_iou(pred, true)
   if edges:
     found["biou_canny"] = _edge_overlap(pred, true)
   return found
+
+
+def areas(pred: Boxed, true: Boxed) -> dict:
+  """{"inter", "pred", "true"} in pixels. ValueError where the sizes differ."""
+  if pred.size != true.size:
+    raise ValueError(f"prediction {pred.size}, target {true.size}: sizes differ")
+  return {"inter": _common(pred, true), "pred": _area(pred), "true": _area(true)}
+
+
+def _area(boxed):
+  return cv2.countNonZero(boxed.mask) if boxed.mask.size else 0
 
 
 def scores_of_all(pairs, *, edges=False, workers=1) -> list[dict]:
@@ -104,9 +109,8 @@ def band_steps(image_hw, band=BAND) -> int:
 
 def _boundary_iou(pred, true):
   bands = [_band(x) for x in (pred, true)]
-  areas = [cv2.countNonZero(x.mask) if x.mask.size else 0 for x in bands]
   inter = _common(*bands)
-  union = sum(areas) - inter
+  union = sum(map(_area, bands)) - inter
   return inter / union if union else 1.0
 
 

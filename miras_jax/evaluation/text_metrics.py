@@ -17,12 +17,15 @@ from miras_jax.evaluation import cider, meteor, metrics, rouge
 ORDER = 4  # BLEU-4
 
 
-def text_metrics(answers, references, image_N, *, resamples=1000, seed=0):
+def text_metrics(
+  answers, references, image_N, *, with_meteor=False, resamples=1000, seed=0
+):
   """{metric: {"value", "low", "high", "n"}} over pairs of answer and reference.
 
   `image_N` names the image of each pair: intervals resample images. Dist-n is no ratio
   of sums over images (a resample repeats its n-grams), so it comes without interval.
   How rare a word is, for CIDEr, is counted over all references, in a resample too.
+  with_meteor: where its program is here; that takes half a minute to start.
   """
   if not answers:
     return {}
@@ -36,7 +39,7 @@ def text_metrics(answers, references, image_N, *, resamples=1000, seed=0):
     "cider": (cider.scores(*plain), one_N),
   }
   out |= metrics.summarise(columns, image_N, resamples=resamples, seed=seed)
-  if not meteor.missing():
+  if with_meteor and not meteor.missing():
     out |= _meteor(answers, references, image_N, resamples, seed)
   for n in (1, 2):
     value, total = distinct(answers, n)
@@ -44,9 +47,10 @@ def text_metrics(answers, references, image_N, *, resamples=1000, seed=0):
   return out
 
 
-def left_out() -> dict[str, str]:
+def left_out(with_meteor: bool) -> dict[str, str]:
   """{metric: why it is not among the results here}."""
-  reasons = {"bleu4": "", "meteor": meteor.missing()}
+  unasked = "" if with_meteor else "not asked for (--meteor)"
+  reasons = {"bleu4": "", "meteor": meteor.missing() or unasked}
   if not importlib.util.find_spec("sacrebleu"):
     reasons["bleu4"] = "no sacrebleu"
   return {name: reason for name, reason in reasons.items() if reason}

@@ -198,10 +198,9 @@ def test_controls_can_be_left_out():
 
 
 def test_partner_of_a_swap_has_another_target_on_the_same_image():
-  assert controls.another_conversation(RECORDS, 0) == 1
-  assert controls.another_conversation(RECORDS, 2) is None
+  assert controls.partners(RECORDS) == [1, 0, None]
   twin = dataclasses.replace(RECORDS[0], id="val/9")
-  assert controls.another_conversation([RECORDS[0], twin], 0) is None
+  assert controls.partners([RECORDS[0], twin]) == [None, None]
 
 
 def test_swapped_masks_pair_from_the_last_backwards():
