@@ -35,15 +35,21 @@ def _jar():
   return next((jar for jar in jars if jar.is_file()), None)
 
 
+def _command():
+  """(how the program is started, in which folder)."""
+  jar = _jar()
+  options = ["-", "-", "-stdio", "-l", "en", "-norm"]
+  return ["java", "-Xmx2G", "-XX:+UseSerialGC", "-jar", str(jar), *options], jar.parent
+
+
 class Meteor:
   """The program as it runs; a context. OSError or ValueError where it does not."""
 
   def __enter__(self):
-    jar = _jar()
-    command = ["java", "-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en"]
+    command, folder = _command()
     self._process = subprocess.Popen(
-      [*command, "-norm"],
-      cwd=jar.parent,
+      command,
+      cwd=folder,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,
