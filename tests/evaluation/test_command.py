@@ -145,7 +145,8 @@ def test_own_answers_become_the_history():
     return ("It is blue.", []) if "Segment" not in prompt else ("[SEG]", ["left"])
 
   loaded = talker.loaded(stubborn)
-  evaluation.evaluate(loaded, RECORDS, OPTIONS)
+  options = dataclasses.replace(OPTIONS, controls=False)  # one has the gold history
+  evaluation.evaluate(loaded, RECORDS, options)
   last = [p for p in loaded.model.prompts if "Segment it." in p and "half" in p]
   assert last and all("It is blue." in p for p in last)
 
@@ -190,7 +191,8 @@ def test_question_that_does_not_fit_is_counted_and_scores_nothing():
 
 def test_without_a_second_image_the_swaps_do_not_run():
   result = evaluate(items=RECORDS[:2]).result
-  assert list(result["controls"]) == ["last_turn_only"]
+  controls = result["controls"]
+  assert list(controls) == ["last_turn_only", "attribute_lie", "absent_target"]
 
 
 def test_controls_can_be_left_out():
