@@ -11,6 +11,12 @@ the data), and a target without a [SEG] counts as an empty mask. Masks are score
 original size of each image. The same checkpoint is scored on three controls, in which
 the mask must suffer: the conversation swapped, its last turn alone, the image swapped.
 
+  miras eval --checkpoint=runs/first --suite=res --data=data --out=runs/first/res
+
+A suite asks published benchmarks, those that `miras data build` wrote below --data,
+with fixed questions, and scores each in its own convention: OUT/suite.md is the table,
+OUT/suite.json its numbers. One that is not there is named, and the exit status 1.
+
 OUT/metrics.json        every metric with its 95 % interval, controls, teacher forcing
 OUT/predictions.jsonl   one conversation a line: turns, generated texts, masks, scores;
                         written as they are made, in the data's order at the end
@@ -28,14 +34,13 @@ import pathlib
 import sys
 import time
 
-import jax
 import numpy as np
 
 from input_pipeline.open_source import open_source
 from miras_jax.checkpoint import lock, workdir
 from miras_jax.config.settings import DistributedConfig
 from miras_jax.errors import UserError
-from miras_jax.evaluation import altered, meteor, report
+from miras_jax.evaluation import altered, meteor, report, shares, suite
 from miras_jax.evaluation import parts as parts_lib
 from miras_jax.evaluation.evaluate import Options, Work
 from miras_jax.evaluation.records import read_records
@@ -44,15 +49,13 @@ from miras_jax.inference.load import find_identity, find_step, read_config
 from miras_jax.options import Parser
 from miras_jax.parallel import distributed
 
-PREDICTIONS = "predictions.jsonl"
-
 
 def main(argv):
   """`miras eval ...`; see the module's head."""
   args = _parse(argv)
   distributed.start(DistributedConfig())
   with lock.hold_together(args.out, "miras eval", lambda: _make_folder(args.out)):
-    return _run(args)
+    return suite.run(args, _settings) if args.suite else _run(args)
 
 
 def _run(args):
@@ -73,7 +76,7 @@ def _run(args):
     seed=args.seed,
   )
   work = Work(loaded, found.records, options, found.image_of)
-  distributed.together(_do_share, work, parts, out)
+  distributed.together(shares.do_share, work, parts, out)
   distributed.barrier("eval: all parts are written")
   if evaluation := distributed.together(_conclude, args, work, parts, found, loaded):
     write(out, evaluation, args.examples, options.seed, loaded.log)
@@ -88,18 +91,17 @@ def _read(args, source):
   return read_records(source, args.limit, shown=args.data, quiet=quiet)
 
 
-def _open_parts(args, source, batch_size):
-  """What is there of these settings. UserError where it is of others."""
-  folder = pathlib.Path(args.out) / parts_lib.NAME
+def _settings(args, split, source, batch_size):
+  """What the results of a split depend on."""
   mesh = args.mesh and {k: v for k, v in args.mesh.sizes.items() if v != 1}
-  settings = {
+  return {
     "checkpoint": str(pathlib.Path(args.checkpoint).absolute()),
     "step": find_step(args.checkpoint),
     "parameters": find_identity(args.checkpoint),
     "weights": args.weights,
     "mesh": mesh,
     "data": os.path.abspath(args.data),
-    "split": args.split,
+    "split": split,
     "records": source.fingerprint(),
     "files": source.files_fingerprint(),
     "limit": args.limit,
@@ -109,26 +111,11 @@ def _open_parts(args, source, batch_size):
     "no_controls": args.no_controls,
     "control_sample": args.control_sample,
   }
-  if distributed.is_first():
-    parts_lib.check_settings(folder, settings)
-  return parts_lib.Parts(folder)
 
 
-def _do_share(work, parts, out):
-  """This process's batches; the first one writes the lines that it makes at once."""
-  share = jax.process_index(), jax.process_count()
-  if not distributed.is_first():
-    work.run(parts, share=share)
-    return
-  with open(out / PREDICTIONS, "w", encoding="utf-8") as lines:
-
-    def append(line):
-      lines.write(json.dumps(line) + "\n")
-      lines.flush()
-
-    for line in work.lines(parts):
-      append(line)
-    work.run(parts, append, share)
+def _open_parts(args, source, size):
+  settings = _settings(args, args.split, source, size)
+  return parts_lib.open_parts(args.out, settings, distributed.is_first())
 
 
 def _conclude(args, work, parts, found, loaded):
@@ -154,7 +141,7 @@ def _parse(argv):
   path("--data", help="the data set: a folder in PRIST's layout (the run's own)")
   path("--images-dir", help="folder of the photographs")
   path("--masks-dir", help="folder of the labelme files")
-  add("--split", default="val", help="a list at its root, without .json (val)")
+  add("--split", help="a list at its root, without .json (val)")
   path("--out", required=True, help="folder for the results")
   add("--history", choices=("model", "gold"), default="model", help="whose answers")
   add("--limit", type=int, help="take only the first N conversations")
@@ -170,8 +157,17 @@ def _parse(argv):
   add("--meteor", action="store_true", help="METEOR too: needs Java and pycocoevalcap")
   add("--examples", type=int, default=16, help="conversations to draw (16)")
   add("--seed", type=int, default=0, help="of intervals and drawn examples (0)")
+  add("--suite", choices=suite.names(), help="published benchmarks, built below --data")
+  path("--templates", help="JSON of the suite's questions, in place of its own")
+  add("--allow_missing", action="store_true", help="a suite without some is no failure")
   devices.add_options(parser)
   args = parser.parse_args(argv)
+  _check(args)
+  return args
+
+
+def _check(args):
+  """UserError for options that cannot be, alone or together."""
   for name in ("batch_size", "max_new_tokens", "limit"):
     if (value := getattr(args, name)) is not None and value < 1:
       raise UserError(f"--{name}={value} must be at least 1")
@@ -180,7 +176,15 @@ def _parse(argv):
       raise UserError(f"--{name}={value} must be at least 0")
   if args.meteor and (why := meteor.missing()):
     raise UserError(f"--meteor: {why}")
-  return args
+  of_one = ("split", "images_dir", "masks_dir")
+  of_suite = ("templates", "allow_missing")
+  for name in of_one if args.suite else of_suite:
+    if getattr(args, name):
+      what = "is not for" if args.suite else "is for"
+      raise UserError(f"--{name.replace('_dir', '-dir')} {what} --suite")
+  if args.suite and not args.data:
+    raise UserError("--suite needs --data=DIR, where `miras data build` wrote")
+  args.split = args.split or "val"
 
 
 def _open_data(args):
@@ -219,21 +223,10 @@ def write(out, evaluation, num_examples, seed, log):
   rng, result = np.random.default_rng(seed), evaluation.result
   count = min(num_examples, len(evaluation.predictions))
   drawn = sorted(rng.choice(len(evaluation.predictions), count, replace=False).tolist())
-  write_lines(out / PREDICTIONS, evaluation.predictions)
+  shares.write_lines(out / shares.PREDICTIONS, evaluation.predictions)
   text = json.dumps(result, indent=1, allow_nan=False) + "\n"
   workdir.write_atomically(out / "metrics.json", text)
   report.write_report(out, result, list(_examples(evaluation, drawn)), log)
-
-
-def write_lines(path, lines):
-  """A JSON line each: the file is the old one or the new one, never a half."""
-  temporary = path.with_name(path.name + ".tmp")
-  with open(temporary, "w", encoding="utf-8") as file:
-    for line in lines:
-      file.write(json.dumps(line, allow_nan=False) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
 
 
 def _examples(evaluation, drawn):

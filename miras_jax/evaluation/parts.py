@@ -74,15 +74,29 @@ class Parts:
     shutil.rmtree(self.folder)
 
 
+def open_parts(out, settings, checks=True) -> Parts:
+  """The Parts in a folder of results. UserError where half-done ones of other settings
+  are there; checks: one process looks for all."""
+  folder = pathlib.Path(out) / NAME
+  if checks:
+    check_settings(folder, settings)
+  return Parts(folder)
+
+
 def check_settings(folder, settings) -> None:
   """Writes what results depend on; UserError where others are half done in there."""
   path = pathlib.Path(folder) / "settings.json"
-  found, settings = regular_file.read_object(path), json.loads(json.dumps(settings))
-  for name, value in settings.items():
-    if found and found.get(name) != value:
-      raise UserError(
-        f"{path.parent}: holds a half-done evaluation of {name}={found.get(name)!r},"
-        f" not {value!r}; take another --out, or remove that folder to begin anew"
-      )
+  settings = json.loads(json.dumps(settings))
+  found = regular_file.read_object(path)
+  if name := found and first_difference(found, settings):
+    raise UserError(
+      f"{path.parent}: holds a half-done evaluation of {name}={found.get(name)!r}, not"
+      f" {settings[name]!r}; take another --out, or remove that folder to begin anew"
+    )
   if not found:
     workdir.write_atomically(path, json.dumps(settings, indent=1) + "\n")
+
+
+def first_difference(found, settings) -> str:
+  """The first setting that is another one in `found`; "" where none is."""
+  return next((k for k, value in settings.items() if found.get(k) != value), "")
