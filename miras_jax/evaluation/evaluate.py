@@ -167,9 +167,7 @@ class Work:
       told.add(line)
     result = {
       "metrics": metrics.mask_metrics(main, **sampling)
-      | _answer_metrics(
-        good, found.answers, self._loaded, sampling | {"with_meteor": options.meteor}
-      )
+      | _answer_metrics(good, found.answers, self._loaded, options.meteor, sampling)
       | told.metrics(),
       "controls": {
         name: metrics.mask_metrics(dependence.as_due(name, table), **sampling)
@@ -183,17 +181,7 @@ class Work:
       ),
       "intent_drift": told.intent_drift(),
       "calibration": told.calibration(),
-      "data": {
-        "conversations": len(good),
-        "images": len({controls.image_key(r) for r in good}),
-        "targets": len(main["image"]),
-        "history": options.history,
-        "questions_too_long": found.refused,
-        "questions_shortened": found.shortened,
-        "failed": [found.failed[i] for i in sorted(found.failed)],
-        "metrics_left_out": text_metrics.left_out(options.meteor),
-      }
-      | self._plan.counts,
+      "data": self._counts(found),
     }
 
     def example(i):
@@ -202,6 +190,20 @@ class Work:
       return _example(good[i], found.lines[i], found.masks_of(place), image)
 
     return Evaluation(result, found.lines, example)
+
+  def _counts(self, found):
+    """What was scored, and what was not."""
+    good = [self._records[i] for i in found.sound]
+    return {
+      "conversations": len(good),
+      "images": len({controls.image_key(record) for record in good}),
+      "targets": len(found.tables[kept.FREE]["image"]),
+      "history": self._options.history,
+      "questions_too_long": found.refused,
+      "questions_shortened": found.shortened,
+      "failed": [found.failed[i] for i in sorted(found.failed)],
+      "metrics_left_out": text_metrics.left_out(self._options.meteor),
+    } | self._plan.counts
 
 
 def _missing(parts, kind, groups):
@@ -265,7 +267,7 @@ class ImageViews:
     }
 
 
-def _answer_metrics(records, answers, loaded, sampling):
+def _answer_metrics(records, answers, loaded, with_meteor, sampling):
   """[SEG] rates over answers, and the text metrics. answers: (text, number of [SEG]) of
   each turn of each record."""
   image, due, produced, said, gold = [], [], [], [], []
@@ -277,9 +279,10 @@ def _answer_metrics(records, answers, loaded, sampling):
       said.append(answer)
       gold.append(text)
   columns = metrics.seg_columns(np.array(due), np.array(produced))
-  texts = text_metrics.text_metrics(said, gold, image, **sampling)
-  del sampling["with_meteor"]
-  return metrics.summarise(columns, image, **sampling) | texts
+  rates = metrics.summarise(columns, image, **sampling)
+  return rates | text_metrics.text_metrics(
+    said, gold, image, with_meteor=with_meteor, **sampling
+  )
 
 
 def spoken(record, data):

@@ -47,9 +47,9 @@ class LineMetrics:
       self._add_grounded(line, target, golds[target["turn"]])
       predicted = target.get("predicted_iou")
       if target["produced"] and predicted is not None and math.isfinite(predicted):
-        self._trusted.append((line["image"], predicted, target["iou"]))
+        self._trusted.append((_image(line), predicted, target["iou"]))
     if turns := _drift_of(line):
-      self._drift.append((line["image"], turns))
+      self._drift.append((_image(line), turns))
 
   def _add_grounded(self, line, target, gold):
     answer = line["turns"][target["turn"]]["answer"]
@@ -59,7 +59,7 @@ class LineMetrics:
     if self._named:
       said = _name_said(answer, target["index"])
       right["_name"] = said == cider.tokenise(target["name"] or EMPTY_NAME)
-    self._grounded["image"].append(line["image"])
+    self._grounded["image"].append(_image(line))
     for kind, value in right.items():
       score = math.sqrt(value * target["iou"])
       self._grounded[f"grounded_accuracy{kind}"].append(score)
@@ -145,6 +145,11 @@ class LineMetrics:
     return metrics.summarise(columns, [image for image, _ in rows], **self._sampling)[
       ""
     ]
+
+
+def _image(line):
+  """What tells the images of lines apart."""
+  return line["image"] or line["id"]
 
 
 def _name_said(answer, index):
