@@ -23,6 +23,11 @@ COMMANDS = {
     "miras eval --checkpoint=runs/first --data=data/synth --split=val"
     " --out=runs/first/report",
   ),
+  "compare": (
+    "compare",
+    "tell whether runs differ, and where",
+    "miras compare runs/first/report runs/second/report --out=compared",
+  ),
   "chat": (
     "inference",
     "talk about one image, get masks",
