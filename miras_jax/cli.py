@@ -53,6 +53,11 @@ COMMANDS = {
     "measure examples/s, tokens/s, compile time",
     "miras bench quickstart",
   ),
+  "experiment": (
+    "experiment",
+    "an ablation of the paper at quickstart size",
+    "miras experiment encoders --out=experiments",
+  ),
   "convert": (
     "convert",
     "published weights in, ours out",

@@ -25,6 +25,7 @@ ORDER = (
   ("inference",),
   ("evaluation", "segment", "serving"),
   ("compare",),
+  ("experiment",),
   ("data",),
   ("benchmarks",),
   ("scale",),

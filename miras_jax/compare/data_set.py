@@ -47,6 +47,11 @@ def _decode(record):
   return image_ops.decode_image(record.image) if record.image else None
 
 
+def open_data(place, split, **folders) -> DataSet:
+  """A split of a data set; folders: images_dir, masks_dir. UserError: not readable."""
+  return DataSet(open_source(place, split, **folders))
+
+
 def find(runs, args) -> DataSet:
   """What --data names, else what a run's metrics.json names.
 
@@ -55,7 +60,7 @@ def find(runs, args) -> DataSet:
   folders = {"images_dir": args.images_dir, "masks_dir": args.masks_dir}
   if args.data:
     split = args.split or _first(runs, "split") or "val"
-    return DataSet(open_source(args.data, split, **folders))
+    return open_data(args.data, split, **folders)
   why = "no run says what its data set is"
   for run in runs:
     place, split = (at(run.about, "data", name) for name in ("dir", "split"))
@@ -63,7 +68,7 @@ def find(runs, args) -> DataSet:
       continue
     try:
       own = _own_folders(run, place)
-      return DataSet(open_source(place, args.split or split, **(own | _given(folders))))
+      return open_data(place, args.split or split, **own | _given(folders))
     except (UserError, OSError, ValueError) as error:
       why = f"the data set of {run.label} cannot be read: {error}"
   return DataSet(why=why)

@@ -19,16 +19,17 @@ MOST_LETTERS = 20_000  # of a text: ROUGE-L takes the product of two lengths
 
 class Scored:
   """Every run's metrics by image. names: of the K metrics. sums: `paired.Sums` of each
-  run. images: names of the G images. iou: {(run, example): IoU of its targets}."""
+  run. images: names of the G images. iou: {(run, example): IoU of its targets}. tables:
+  of each run, a row a target."""
 
   def __init__(self, runs, examples, found, chosen=()):
     self.images = list(dict.fromkeys(e.image for e in examples))
     number = {image: i for i, image in enumerate(self.images)}
     self.iou, self.targets = {}, 0
-    tables = self._tables(runs, examples, found)
+    filled = self._fill(runs, examples, found)
+    self.tables = [targets.table() for targets in filled]
     self.sums, self.names = [], []
-    for place, run in enumerate(runs):
-      table = tables[place].table()
+    for place, (run, table) in enumerate(zip(runs, self.tables, strict=True)):
       columns = metrics.metric_columns(table)
       image_N = [number[name] for name in table["image"].tolist()]
       groups = [(columns, image_N), _answers(run, place, examples, number)]
@@ -37,7 +38,7 @@ class Scored:
       self.names = [name for columns, _ in groups for name in columns]
       self.sums.append(self._sums(groups))
 
-  def _tables(self, runs, examples, found):
+  def _fill(self, runs, examples, found):
     tables = [metrics.Targets() for _ in runs]
     bar = tqdm.tqdm(examples, "scoring", unit="example", file=sys.stderr, disable=None)
     for i, example in enumerate(bar):

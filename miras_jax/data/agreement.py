@@ -146,7 +146,7 @@ def _targets(masks):
   """(table of `metrics.Targets`, pixels (N, 4): in both, in A, in B, all)."""
   targets, areas = metrics.Targets(), []
   for image, _, *rles in tqdm(
-    masks, "comparing", unit="mask", file=sys.stderr, leave=False
+    masks, "comparing", unit="mask", file=sys.stderr, leave=False, disable=None
   ):
     a_HW, b_HW = (mask_ops.decode_rle(rle).astype(bool) for rle in rles)
     row = targets.add(b_HW, a_HW, image=image)

@@ -51,7 +51,11 @@ def read(place, splits, *, images_dir=None) -> Annotations:
   for split in splits:
     source = open_source(place, split, images_dir=images_dir)
     for i in tqdm(
-      range(len(source)), f"reading {source.file}", file=sys.stderr, leave=False
+      range(len(source)),
+      f"reading {source.file}",
+      file=sys.stderr,
+      leave=False,
+      disable=None,
     ):
       record = source.load(i)
       if isinstance(record, RecordError):
