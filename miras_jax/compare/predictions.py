@@ -14,6 +14,7 @@ from miras_jax.errors import UserError
 
 FILE, ABOUT = "predictions.jsonl", "metrics.json"
 MOST_BYTES = 1 << 28  # of a line, and of metrics.json
+MOST = 1_000_000  # of turns, of [SEG] in one
 
 
 class Target(NamedTuple):
@@ -150,12 +151,17 @@ def _list(x, name):
 
 
 def _text(x, name):
-  return _field(x, name, str)
+  value = _field(x, name, str)
+  try:
+    value.encode()
+  except UnicodeEncodeError:
+    raise ValueError(f"{name!r} holds half a character") from None
+  return value
 
 
 def _count(x, name):
-  if (value := _field(x, name, int)) < 0:
-    raise ValueError(f"{name!r} is {value}, want 0 or more")
+  if not 0 <= (value := _field(x, name, int)) <= MOST:
+    raise ValueError(f"{name!r} is not a number from 0 to {MOST:,}")
   return value
 
 

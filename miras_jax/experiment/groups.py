@@ -76,12 +76,13 @@ def of_runs(reads, masks_dir, resamples) -> dict:
   tables = [read.table for read in reads]
   table = {k: np.concatenate([t[k] for t in tables]) for k in tables[0]}
   found = [columns(read.examples, masks_dir) for read in reads]
-  return {
-    group: summarise(
-      table, sum((one[group] for one in found), []), resamples=resamples, seed=0
-    )
-    for group in found[0]
-  }
+  out = {}
+  for group in found[0]:
+    values = [value for one in found for value in one[group]]
+    out[group] = summarise(table, values, resamples=resamples, seed=0)
+    for row in (row for rows in out[group].values() for row in rows.values()):
+      row["n"] //= len(reads)  # a target is one, however many seeds met it
+  return out
 
 
 def summarise(table, values, *, resamples, seed) -> dict:

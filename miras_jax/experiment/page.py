@@ -11,7 +11,7 @@ from miras_jax.compare.result import number
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = (
   "svg.chart { max-width: 760px; } .seed { fill: var(--ink); opacity: .55; }"
-  "td.yes { font-weight: 700; } .card + .card { margin-top: 12px; }"
+  "td.yes { font-weight: 700; } p.note { margin-bottom: 6px; } .card + .card { margin-top: 12px; }"
 )
 
 
@@ -23,6 +23,8 @@ def render(result) -> str:
     f"<h1>{_text(title)}</h1>",
     f'<p class="sub">{_text(result["question"])}</p>',
     f'<p class="sub">{_text(_setting(result))}</p>',
+    *(f'<p class="note"><b>{_text(row["arm"])}</b>: {_text(row["about"])}</p>' for row
+      in result["arms"]),
     *(_bars(result, metric) for metric in ("ciou", "giou")),
     _table(result),
     *(_group(name, values) for name, values in result["groups"].items()),
@@ -95,7 +97,7 @@ def _table(result):
     " permutation test over images, Holm-corrected over all arms and ciou, giou. It"
     " speaks of these runs, not of seeds that were not trained.</p>"
     f'<div class="card"><table><tr><th>arm</th>{head}<th>ciou − {_text(base)}</th>'
-    f"<th>p Holm</th><th></th></tr>{rows}</table></div>"
+    f"<th>p Holm</th></tr>{rows}</table></div>"
   )
 
 
@@ -112,10 +114,7 @@ def _row(row, names):
       f"<td>{number(found['value'], sign=True)}<br>{_ends(found)}</td>"
       f'<td class="{strong}">{number(found["p_holm"], 4)}</td>'
     )
-  return (
-    f'<tr><td class="name">{_text(row["arm"])}</td>{cells}{tail}'
-    f'<td class="what">{_text(row["about"])}</td></tr>'
-  )
+  return f'<tr><td class="name">{_text(row["arm"])}</td>{cells}{tail}</tr>'
 
 
 def _ends(m):

@@ -257,6 +257,8 @@ def test_hostile_lines_are_problems_not_errors(tmp_path):
     {"id": 1},
     line(1) | {"targets": [{"turn": 9}]},
     line(1) | {"turns": {"user": "x"}},
+    line(1) | {"id": "\ud800"},
+    line(1) | {"turns": [line(1)["turns"][0] | {"num_seg": 10**400}]},
   ]
   bomb = line(2)
   bomb["targets"][0]["mask"] = size
@@ -264,6 +266,6 @@ def test_hostile_lines_are_problems_not_errors(tmp_path):
   bad_true["targets"][0]["true"] = {"size": [2, 2], "counts": "zzz"}
   runs = [line(0), line(2)], [line(0), *hostile, bomb, bad_true]
   told = refused(tmp_path, *runs)
-  assert "B: 5 lines that cannot be read" in told
+  assert "B: 7 lines that cannot be read" in told
   assert "a mask of size [1000000, 1000000], want [12, 12]" in told
   assert mask_ops.MAX_MASK_PIXELS < 10**12

@@ -180,7 +180,7 @@ def test_complexity_is_by_turn_distractors_and_size(tmp_path, rendered, monkeypa
   targets = sum(row["giou"]["n"] for row in found["groups"]["turns"].values())
   source = open_source(str(rendered), "val")
   first = [source.load(i) for i in range(min(9, len(source)))]
-  assert targets == 2 * sum(len(record.targets) for record in first)
+  assert targets == sum(len(record.targets) for record in first)
   page = (tmp_path / "out" / "complexity" / "index.html").read_text()
   assert "giou by distractors" in page
 
