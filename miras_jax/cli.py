@@ -28,6 +28,12 @@ COMMANDS = {
     "tell whether runs differ, and where",
     "miras compare runs/first/report runs/second/report --out=compared",
   ),
+  "judge": (
+    "judge",
+    "rate answers by language models and people",
+    "miras judge --predictions=runs/first/report/predictions.jsonl --model=gpt-4o"
+    " --endpoint=https://api.openai.com/v1 --out=judged",
+  ),
   "chat": (
     "inference",
     "talk about one image, get masks",

@@ -11,7 +11,7 @@ from miras_jax.compare.result import number
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = (
   "svg.chart { max-width: 760px; } .seed { fill: var(--ink); opacity: .55; }"
-  "td.yes { font-weight: 700; } p.note { margin-bottom: 6px; } .card + .card { margin-top: 12px; }"
+  "td.yes { font-weight: 700; } p.note { margin-bottom: 6px; }"
 )
 
 
