@@ -243,3 +243,16 @@ def test_groups_are_scored_apart():
   found = groups.summarise(table, ["1", "10", "1", ""], resamples=9, seed=0)
   assert list(found) == ["1", "10"]
   assert found["1"]["giou"]["value"] == 1.0 and found["10"]["giou"]["value"] == 0.0
+
+
+@pytest.mark.slow
+def test_what_is_really_trained_has_the_values_of_its_evaluation(tmp_path):
+  options = ["--steps=2", "--seeds=1", "--conversations=60", "--limit=3"]
+  out = tmp_path / "out"
+  command.main(["history", f"--out={out}", "--resamples=20", *options])
+  found = json.loads((out / "history" / "result.json").read_text())
+  for row, history in zip(found["arms"], ("own", "gold", "none"), strict=True):
+    folder = out / "runs" / "base-2-seed0" / f"scored-{history}"
+    told = json.loads((folder / "metrics.json").read_text())["metrics"]
+    for name in ("ciou", "giou", "rouge_l"):
+      assert row["metrics"][name]["value"] == pytest.approx(told[name]["value"])
