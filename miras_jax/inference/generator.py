@@ -70,6 +70,17 @@ class Generator:
     blank = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype), one)
     return self.session(blank, max_len)
 
+  def jitted(self, stage):
+    """The program of encode, prefill (of whole prompts), decode or read, to compile it
+    for devices that are not there."""
+    programs = {
+      "encode": self._encode,
+      "prefill": self._prefill[True],
+      "decode": self._decode,
+      "read": self._read,
+    }
+    return programs[stage].jitted
+
   def _jit(self, function, donate_argnums=(), **static):
     @functools.wraps(function)
     def traced(*args):

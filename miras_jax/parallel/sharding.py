@@ -147,6 +147,11 @@ def constrain(x, name):
   return jax.lax.with_sharding_constraint(x, spec)
 
 
+def activation_sharding(mesh, name, shape) -> NamedSharding:
+  """Where `constrain` puts an array of this shape."""
+  return NamedSharding(mesh, fit(ACTIVATION_RULES[name], shape, mesh))
+
+
 def batch_shards(rows):
   """How many ways the mesh that is set cuts a batch; 1 where it does not divide it."""
   mesh = jax.sharding.get_abstract_mesh()
