@@ -123,7 +123,16 @@ class FakeSession:
     self._generator.hints = hints
     return dict(self._out)
 
-  def buckets(self):
+  def begin(self, prompts):
+    self.ask(prompts)
+
+  def read_on(self, limit):
+    pass
+
+  def is_reading(self, row):
+    return False
+
+  def buckets(self, limit=None):
     return [32]
 
   def put(self, row, one):

@@ -69,9 +69,7 @@ def _model(run_task, config, mesh, weights):
 
 def _state(model, config, mesh):
   slots = config.data.max_len + NEW_TOKENS
-  make_state = functools.partial(
-    new_state, model, config.batch_size, slots, NEW_TOKENS
-  )
+  make_state = functools.partial(new_state, model, config.batch_size, slots, NEW_TOKENS)
   found = jax.eval_shape(make_state)
   rows = found._replace(cache=None)._asdict()
   rows = {name: _along(mesh, "rows", x) for name, x in rows.items() if name != "cache"}
@@ -87,7 +85,8 @@ def _encoded(model, params, views, mesh):
 def _rows(rows, length):
   row_B = jax.ShapeDtypeStruct((rows,), jnp.int32)
   row_BP = jax.ShapeDtypeStruct((rows, length), jnp.int32)
-  return Rows(row_BP, row_BP, row_B, row_B)
+  whole_B = jax.ShapeDtypeStruct((rows,), jnp.bool_)
+  return Rows(row_BP, row_BP, row_B, row_B, whole_B)
 
 
 def _along(mesh, name, x):

@@ -75,6 +75,7 @@ def _parse(argv):
     "slots": "answers at a time; each needs its own cache on the device",
     "max_new_tokens": "longest answer",
     "chunk": "tokens that answers grow by between two looks at the queue",
+    "read": "tokens of new questions that are read meanwhile, so that answers go on",
     "queue": "questions that wait; past it 429",
     "timeout": "seconds until a question that is not answered is given up",
     "conversations": "held; past it the one that was quiet for longest is forgotten",
