@@ -15,12 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import batch_table
+from miras_jax.errors import UserError
 from miras_jax.inference import generate as stages
 from miras_jax.inference.sampling import Sampling
 
 # Tokens that a turn is padded to: buckets double up to 256, then grow by a quarter of a
 # power of two.
 LEAST_BUCKET, DOUBLED = 32, 256
+
+
+DOES_NOT_FIT = (
+  "the model with what is asked of it does not fit the device's memory: fewer"
+  " conversations at a time, shorter answers (max_new_tokens), --weights=int8, or more"
+  " devices, --mesh=fsdp:-1"
+)
+
+
+class DoesNotFit(UserError):
+  """A device had no memory for it; the session that it happened to is lost."""
 
 
 class Generator:
@@ -97,8 +109,13 @@ class Generator:
 
     @functools.wraps(function)
     def run(*args):
-      with self._active():
-        return jitted(*args)
+      try:
+        with self._active():
+          return jitted(*args)
+      except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+          raise
+        raise DoesNotFit(DOES_NOT_FIT) from error
 
     run.jitted = jitted
     return run

@@ -110,13 +110,11 @@ def _settings(args):
 
 
 def _warm(engine, settings):
-  import jax
+  from miras_jax.inference.generator import DoesNotFit
 
   try:
     engine.warm()
-  except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
-      raise
+  except DoesNotFit:
     raise UserError(
       f"--slots={settings.slots}: the model with so many caches does not fit the"
       " device's memory; try fewer slots or a device with more memory"

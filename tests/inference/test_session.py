@@ -2,10 +2,12 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from miras_jax.errors import UserError
 from miras_jax.inference import generator as generator_lib
 from miras_jax.inference.conversation import Prompt
 from miras_jax.inference.sampling import Sampling, pick
@@ -170,6 +172,17 @@ def test_little_of_a_long_prompt_is_padding(count):
   width = talk._bucket(count)
   assert width >= count and (width <= max(32, 2 * count) and count <= 256 or
                              width < 1.25 * count + 1)  # fmt: skip
+
+
+def test_a_device_without_room_says_what_would_fit(monkeypatch):
+  def full(*_):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+
+  monkeypatch.setattr(jax, "jit", lambda *_, **__: full)
+  model, params = model_and_params()
+  small = generator_lib.Generator(model, params, ALL)
+  with pytest.raises(UserError, match="does not fit.*int8.*--mesh"):
+    small.encode(prompts(tiny(), (9, 14)))
 
 
 def test_a_prompt_past_the_cache_is_an_error():
