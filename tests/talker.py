@@ -138,7 +138,6 @@ class FakeSession:
       )
     return out
 
-  def buckets(self):
   def begin(self, prompts):
     self.ask(prompts)
 
