@@ -21,15 +21,12 @@ import functools
 import json
 import os
 import pathlib
-import sys
 import time
-
-import numpy as np
 
 from input_pipeline.open_source import open_source
 from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
-from miras_jax.evaluation import report
+from miras_jax.evaluation import provenance, report
 from miras_jax.evaluation.evaluate import MOST_MASKS, Options, evaluate
 from miras_jax.evaluation.records import read_records
 from miras_jax.inference import devices
@@ -132,23 +129,20 @@ def _make_folder(path):
 
 def write(out, result, evaluation, num_examples, seed, log):
   """Writes every file of the report into folder `out`."""
-  rng = np.random.default_rng(seed)
-  count = min(num_examples, len(evaluation.predictions))
-  drawn = sorted(rng.choice(len(evaluation.predictions), count, replace=False).tolist())
+  result = result | {"provenance": provenance.collect(seed)}
   text = json.dumps(result, indent=1, allow_nan=False) + "\n"
   workdir.write_atomically(out / "metrics.json", text)
   lines = "".join(json.dumps(line) + "\n" for line in evaluation.predictions)
   workdir.write_atomically(out / PREDICTIONS, lines)
-  report.write_report(out, result, list(_examples(evaluation, drawn)), log)
-
-
-def _examples(evaluation, drawn):
-  """What is drawn of the report; the numbers are written, so nothing may end here."""
-  for i in drawn:
-    try:
-      yield evaluation.example(i)
-    except Exception as error:
-      print(f"{evaluation.predictions[i]['id']}: not drawn: {error}", file=sys.stderr)
+  report.write_report(
+    out,
+    result,
+    evaluation.predictions,
+    evaluation.example,
+    log,
+    count=num_examples,
+    seed=seed,
+  )
 
 
 def _print_summary(result, out, seconds):

@@ -111,6 +111,7 @@ def prediction(record, answers, masks):
         "produced": rle is not None,
         "mask": mask_ops.encode_rle(pred_HW),
         "iou": metrics.published_ciou(pred_HW, true_HW),
+        "true": true,
       }
     )
   return {
