@@ -50,7 +50,7 @@ def contrast(a, b):
   return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("level", itertools.product((0, 128, 255), repeat=3))
+@pytest.mark.parametrize("level", [*itertools.product((0, 128, 255), repeat=3)])
 def test_outline_stands_out_from_a_picture_of_any_colour(level):
   drawn = drawing.draw_masks(np.full((20, 30, 3), level, np.uint8), [square()])
   rim = drawn[drawing.outline(square(), 2)]

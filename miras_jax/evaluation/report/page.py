@@ -42,6 +42,7 @@ class Page:
     self._album = Album()
     self._cards = {group: [] for group in choose.GROUPS}
     self._failures = {kind: [] for kind in FAILURES}
+    self._left_out = 0
 
   def add(self, example, line, row, shown):
     """example: drawing.Example of `line`; row: its outcomes.Row; shown: Shown."""
@@ -52,22 +53,39 @@ class Page:
       self._failures[outcome.kind].append(figure)
 
   def render(self) -> str:
-    """The whole page as text, MOST_BYTES in UTF-8 at most."""
-    result, rows = self._result, self._rows
+    """The whole page as text, MOST_BYTES in UTF-8 at most: what is drawn is halved
+    where even the smallest photographs take more."""
+    text_of_page = self._assemble()
+    while len(text_of_page.encode()) > MOST_BYTES and self._halve():
+      text_of_page = self._assemble()
+    return text_of_page
+
+  def _halve(self):
+    """Leaves out half of what is drawn; False where there is nothing."""
+    drawn = [*self._cards.values(), *self._failures.values()]
+    for figures in drawn:
+      self._left_out += len(figures) - len(figures) // 2
+      del figures[len(figures) // 2 :]
+    return any(drawn)
+
+  def _assemble(self):
+    result = self._result
+    sections = {
+      "depends": summary.depends(result),
+      "outcomes": self._outcomes(),
+      "conversations": self._conversations(),
+      "failures": self._failed(),
+      "training": curves.render(self._curves, self._unread),
+      "turns": summary.per_turn(result.get("per_turn") or {}),
+      "metrics": summary.metrics(result),
+      "every": _every(self._rows),
+      "provenance": summary.provenance(result),
+      "configuration": _config(result.get("config")),
+    }
     title = f"MIRAS evaluation: {result.get('data', {}).get('split', '')}"
-    body = [
-      summary.header(result, title),
-      summary.depends(result),
-      self._outcomes(),
-      self._conversations(),
-      self._failed(),
-      curves.render(self._curves, self._unread),
-      summary.per_turn(result.get("per_turn") or {}),
-      summary.metrics(result),
-      _every(rows),
-      summary.provenance(result),
-      _config(result.get("config")),
-    ]
+    body = "\n".join(
+      [summary.header(result, title, sections), *sections.values(), "</main></body>"]
+    )
     css = importlib.resources.files("miras_jax").joinpath("report.css").read_text()
     head = (
       '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -75,10 +93,8 @@ class Page:
       '<meta name="viewport" content="width=device-width, initial-scale=1">'
       f"<title>{text(title, 200)}</title><style>{css}</style></head><body><main>"
     )
-    parts = [head, *(part for part in body if part), "</main></body></html>\n"]
-    room = MOST_BYTES - sum(len(part.encode()) + 1 for part in parts)
-    parts.insert(1, self._album.definitions(room))
-    return "\n".join(parts)
+    room = MOST_BYTES - len((head + body).encode()) - 10
+    return f"{head}{self._album.definitions(room, body)}{body}</html>\n"
 
   def _outcomes(self):
     rows = self._rows
@@ -114,7 +130,10 @@ class Page:
     )
     if not body:
       return ""
-    return section("conversations", "Conversations and their masks", body, LEGEND)
+    note = LEGEND
+    if self._left_out:
+      note += f" {plural(self._left_out, 'picture')} more would not fit on the page."
+    return section("conversations", "Conversations and their masks", body, note)
 
   def _failed(self):
     body = "".join(

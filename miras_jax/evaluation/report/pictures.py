@@ -9,6 +9,7 @@ needed to tell it.
 import base64
 import dataclasses
 import io
+import re
 
 import cv2
 import numpy as np
@@ -35,14 +36,14 @@ class Layer:
 
 
 class Album:
-  """The photographs and outlines of a page, each embedded once.
+  """The photographs of a page, each embedded once.
 
   `add` a photograph, then `picture` it as often as wanted; `definitions` goes anywhere
-  into the page and makes them visible.
+  into the page and makes the photographs visible.
   """
 
   def __init__(self):
-    self._photos, self._paths, self._numbers = [], [], {}
+    self._photos, self._numbers, self._outlines = [], {}, 0
 
   def add(self, image_HWC, key=None) -> int:
     """Keeps a photograph as JPEG; the number that `picture` takes. One of a `key` that
@@ -62,34 +63,37 @@ class Album:
       f'<g class="masks">{drawn}</g></svg>'
     )
 
-  def definitions(self, most_bytes) -> str:
-    """Everything that pictures refer to, in at most `most_bytes` where the smallest
-    form of the photographs allows it."""
-    paths = "".join(
-      f'<path id="mask{i}" d="{path}"/>' for i, path in enumerate(self._paths)
-    )
+  def definitions(self, most_bytes, page) -> str:
+    """The photographs that the text of a page shows, in at most `most_bytes` where the
+    smallest of LEVELS allows it."""
+    used = {int(number) for number in re.findall(r'"#photo(\d+)"', page)}
     for level in LEVELS:
       images = "".join(
         _image(i, hw, data if level == LEVELS[0] else _smaller(data, *level))
         for i, (hw, data) in enumerate(self._photos)
+        if i in used
       )
-      if len(images) + len(paths) + 200 <= most_bytes:
+      found = (
+        '<svg class="defs" width="0" height="0" aria-hidden="true">'
+        f"<defs>{images}</defs></svg>"
+      )
+      if len(found) <= most_bytes:
         break
-    return (
-      '<svg class="defs" width="0" height="0" aria-hidden="true"><defs>'
-      f"{images}{paths}</defs></svg>"
-    )
+    return found
 
   def _layer(self, layer):
     path = outline_path(layer.mask_HW)
     if not path:
       return ""
-    self._paths.append(path)
-    use = f'<use href="#mask{len(self._paths) - 1}" class="'
-    tint = "" if layer.dashed else f'{use}tint c{layer.place % len(drawing.COLORS)}"/>'
-    kind = " dashed" if layer.dashed else ""
-    lines = f'{use}dark{kind}"/>{use}light{kind}"/>'
-    return tint + lines + _badge(layer)
+    self._outlines += 1
+    name = f"mask{self._outlines}"
+    use, kind = f'<use href="#{name}" class="', " dashed" if layer.dashed else ""
+    place = layer.place % len(drawing.COLORS)
+    tint = "" if layer.dashed else f'{use}tint c{place}"/>'
+    return (
+      f'<defs><path id="{name}" d="{path}"/></defs>{tint}{use}dark{kind}"/>'
+      f'{use}light{kind}"/>{_badge(layer)}'
+    )
 
 
 def _badge(layer):

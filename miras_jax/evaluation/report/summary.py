@@ -11,14 +11,15 @@ _LINKS = {
   "conversations": "conversations",
   "failures": "failures",
   "training": "training",
+  "turns": "turns",
   "metrics": "all metrics",
   "every": "every prediction",
   "provenance": "provenance",
 }
 
 
-def header(result, title) -> str:
-  """Title, the one number with its interval in a sentence, tiles, links."""
+def header(result, title, sections) -> str:
+  """Title, the one number with its interval in a sentence, tiles, links to sections."""
   data, found = result.get("data") or {}, result["metrics"]
   head = found.get("ciou") or next(iter(found.values()))
   range_ = f" (95 % interval {interval(head)})" if interval(head) else ""
@@ -38,7 +39,7 @@ def header(result, title) -> str:
     *([f"data {data['dir']}"] if data.get("dir") else []),
     *([f"history: {data['history']} answers"] if data.get("history") else []),
   ]
-  links = "".join(f'<a href="#{k}">{v}</a>' for k, v in _LINKS.items())
+  links = "".join(f'<a href="#{k}">{v}</a>' for k, v in _LINKS.items() if sections[k])
   return (
     f'<h1>{text(title, 200)}</h1><p class="lead">{text(sentence)}.</p>'
     f'<p class="sub">{text("; ".join(where), 600)}</p>{_warnings(data)}'
@@ -135,17 +136,18 @@ def metrics(result) -> str:
     beside = number(forced[name]["value"]) if name in forced else ""
     rows.append(
       f'<tr><td class="name"><code>{text(name, _MOST_NAME)}</code>'
-      f"<small>{text(meaning(name))}</small></td><td>{number(m['value'])}"
-      f"<small>{interval(m)}</small></td><td>{m['n']:,}</td><td>{beside}</td></tr>"
+      f'<small>{text(meaning(name))}</small></td><td class="num">{number(m["value"])}'
+      f'<small>{interval(m)}</small></td><td class="num">{m["n"]:,}</td>'
+      f'<td class="num">{beside}</td></tr>'
     )
   note = (
     "The model’s own answers are the history, and a target without a [SEG] counts as an"
-    " empty mask. Intervals: 95 %, bootstrap over images. Teacher-forced: the gold"
+    " empty mask. Intervals: 95 %, bootstrap over images. Forced: the gold"
     " dialogue is read in one pass."
   )
   body = (
     '<div class="card"><table><tr><th>metric</th><th>value</th><th>n</th>'
-    f"<th>teacher-forced</th></tr>{''.join(rows)}</table></div>"
+    f"<th>forced</th></tr>{''.join(rows)}</table></div>"
   )
   return section("metrics", "All metrics", body, note)
 
