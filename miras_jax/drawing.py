@@ -17,6 +17,7 @@ COLORS = ((86, 180, 233), (230, 159, 0), (204, 121, 167), (240, 228, 66), (0, 15
 ALPHA = 0.45
 # The two tones of every outline: one of them stands out from any pixel beneath.
 DARK, LIGHT = (0, 0, 0), (255, 255, 255)
+_MOST_TURNS = 16  # of a row of the grid
 
 
 def mask_color(i) -> tuple[int, int, int]:
@@ -166,12 +167,13 @@ def _row(example, side, text_width, gap):
 
 
 def _lines(example, columns):
-  """(text, colour) lines of the conversation, wrapped at `columns` characters."""
+  """(text, colour) lines of the last turns, wrapped at `columns` characters."""
   wrap = textwrap.TextWrapper(width=columns, subsequent_indent="   ", max_lines=4)
+  seen = 8 * columns  # letters; more do not reach the fourth line
   out = []
-  for user, answer, _ in example.turns:
-    out += [(t, (20, 70, 140)) for t in wrap.wrap(f"U: {_plain(user)}")]
-    out += [(t, (30, 30, 30)) for t in wrap.wrap(f"A: {_plain(answer)}")]
+  for user, answer, _ in example.turns[-_MOST_TURNS:]:
+    out += [(t, (20, 70, 140)) for t in wrap.wrap(f"U: {_plain(user[:seen])}")]
+    out += [(t, (30, 30, 30)) for t in wrap.wrap(f"A: {_plain(answer[:seen])}")]
   if example.caption:
     out.append((example.caption, (120, 120, 120)))
   return out

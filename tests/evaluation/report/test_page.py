@@ -182,7 +182,7 @@ def test_noisy_photographs_leave_the_page_small(tmp_path):
   lines = [line(i, target(box(i % 25, 31), box(0, 10))) for i in range(300)]
 
   def draw(i):
-    noise = rng.integers(0, 256, (768, 1024, 3), np.uint8)
+    noise = rng.integers(0, 256, (600, 800, 3), np.uint8)
     return example(lines[i], noise)
 
   text = write(tmp_path, lines, draw=draw, count=32)
