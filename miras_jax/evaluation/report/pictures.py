@@ -9,6 +9,7 @@ needed to tell it.
 import base64
 import dataclasses
 import io
+import math
 import re
 
 import cv2
@@ -21,7 +22,13 @@ from miras_jax.evaluation.report.markup import text
 UNITS = 512  # of the longest side of a picture, what outlines are drawn in
 MOST_PATH = 6000  # letters of one outline
 # (longest side in pixels, JPEG quality), from the best to the least.
-LEVELS = ((960, 82), (800, 80), (640, 78), (512, 74), (400, 68), (320, 60), (224, 45))
+LEVELS = (
+  (960, 82), (800, 80), (680, 78), (580, 76), (500, 74),
+  (430, 70), (370, 64), (320, 58), (270, 52), (224, 45),
+)  # fmt: skip
+_DEFINED = (
+  '<svg class="defs" width="0" height="0" aria-hidden="true"><defs>{}</defs></svg>'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,20 +73,27 @@ class Album:
   def definitions(self, most_bytes, page) -> str:
     """The photographs that the text of a page shows, in at most `most_bytes` where the
     smallest of LEVELS allows it."""
-    used = {int(number) for number in re.findall(r'"#photo(\d+)"', page)}
+    used = sorted({int(number) for number in re.findall(r'"#photo(\d+)"', page)})
     for level in LEVELS:
-      images = "".join(
-        _image(i, hw, data if level == LEVELS[0] else _smaller(data, *level))
-        for i, (hw, data) in enumerate(self._photos)
-        if i in used
-      )
-      found = (
-        '<svg class="defs" width="0" height="0" aria-hidden="true">'
-        f"<defs>{images}</defs></svg>"
-      )
-      if len(found) <= most_bytes:
+      images, whole = self._images(used, level, most_bytes - len(_DEFINED))
+      if whole:
         break
-    return found
+    else:
+      images, _ = self._images(used, LEVELS[-1], math.inf)
+    return _DEFINED.format("".join(images))
+
+  def _images(self, used, level, most_bytes):
+    """(`<image>` of the used photographs until they take too much, whether all fit)."""
+    images, size = [], 0
+    for i in used:
+      hw, data = self._photos[i]
+      images.append(
+        _image(i, hw, data if level == LEVELS[0] else _smaller(data, *level))
+      )
+      size += len(images[-1])
+      if size > most_bytes:
+        return images, False
+    return images, True
 
   def _layer(self, layer):
     path = outline_path(layer.mask_HW)

@@ -190,12 +190,18 @@ def test_noisy_photographs_leave_the_page_small(tmp_path):
   assert len(text.encode()) <= report.MOST_BYTES
 
 
-def test_page_of_endless_texts_and_many_lines_is_small(tmp_path):
-  lines = [line(i, text="&" * 100_000, turns=40, id="&" * 500) for i in range(3000)]
-  config = {"x": "&" * 10**6}
-  text = write(tmp_path, lines, count=64, config=config)
+def test_conversations_of_endless_texts_that_do_not_fit_are_counted(tmp_path):
+  lines = [line(i, text="&" * 100_000, turns=20) for i in range(40)]
+  text = write(tmp_path, lines, count=40, config={"x": "&" * 10**6})
   assert len(text.encode()) <= report.MOST_BYTES
-  assert "are left out here" in text and "more would not fit on the page" in text
+  assert "pictures more would not fit on the page" in text
+
+
+def test_list_of_very_many_predictions_says_what_it_leaves_out(tmp_path):
+  text = write(tmp_path, [line(i, id="&" * 500) for i in range(3000)], count=0)
+  assert len(text.encode()) < 10**6
+  assert re.search(r"The best [\d,]+ of 3,000 are left out here", text)
+  assert 'id="line1"' in text
 
 
 def luminance(rgb):
