@@ -20,9 +20,9 @@ def card(album, example, line, row) -> str:
     _figure(album, photo, caption, layers)
     for caption, layers in _pictures(example, line, row)
   ] or [_figure(album, photo, "no mask was due, and none was made", [])]
-  tall = len(large) == 1 and image_HWC.shape[0] > 1.1 * image_HWC.shape[1]
+  tall = len(large) == 1 and image_HWC.shape[0] > 0.9 * image_HWC.shape[1]
   small = [
-    _figure(album, photo, panel.title, _masks(panel.masks))
+    _figure(album, photo, _control_title(panel), _masks(panel.masks))
     for panel in example.panels
     if panel.title not in _SHARED
   ]
@@ -126,6 +126,10 @@ def _surplus_masks(line):
     if (kept["turn"], kept["index"]) not in due and len(masks) < MOST_TURNS:
       masks.setdefault(kept["turn"], []).append(mask_ops.decode_rle(kept["mask"]))
   return masks
+
+
+def _control_title(panel):
+  return panel.title + ("" if any(np.any(m) for m in panel.masks) else " (no mask)")
 
 
 def _masks(masks):

@@ -105,8 +105,9 @@ class Album:
     place = layer.place % len(drawing.COLORS)
     tint = "" if layer.dashed else f'{use}tint c{place}"/>'
     return (
-      f'<defs><path id="{name}" d="{path}"/></defs>{tint}{use}dark{kind}"/>'
-      f'{use}light{kind}"/>{_badge(layer)}'
+      # An attribute: browsers do not take this one from a style through `use`.
+      f'<defs><path id="{name}" vector-effect="non-scaling-stroke" d="{path}"/></defs>'
+      f'{tint}{use}dark{kind}"/>{use}light{kind}"/>{_badge(layer)}'
     )
 
 
