@@ -50,12 +50,15 @@ SERVE = [
   "pydantic>=2.7,<3",
   "anyio>=4.4,<5",
 ]
+# `miras judge`: any OpenAI-compatible endpoint.
+LLM = ["openai>=1.60,<4", "tenacity>=9.0,<10", "pydantic>=2.7,<3"]
 
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.10,<0.13"],
   "gpu": ["jax[cuda13]>=0.10,<0.13"],
   "eval": EVAL,
   "serve": SERVE,
+  "llm": LLM,
   # libtpu is the TPU compiler: it runs on any Linux machine.
   "scale": [*STUDY, "libtpu>=0.0.42,<0.1"],
   # The other side of `miras bench` and of the live parity tests.
@@ -64,6 +67,7 @@ EXTRAS = {
     *EVAL,
     *STUDY,
     *SERVE,
+    *LLM,
     "httpx>=0.27,<1",  # FastAPI's own test client needs it
     "playwright>=1.45,<2",  # drives the machine's Chromium, if there is one
     "pytest>=8.3,<10",

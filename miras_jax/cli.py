@@ -23,6 +23,12 @@ COMMANDS = {
     "miras eval --checkpoint=runs/first --data=data/synth --split=val"
     " --out=runs/first/report",
   ),
+  "judge": (
+    "judge",
+    "rate answers by language models and people",
+    "miras judge --predictions=runs/first/report/predictions.jsonl --model=gpt-4o"
+    " --endpoint=https://api.openai.com/v1 --out=judged",
+  ),
   "chat": (
     "inference",
     "talk about one image, get masks",

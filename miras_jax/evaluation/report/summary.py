@@ -85,7 +85,7 @@ def depends(result) -> str:
     rows.append(charts.Bar("teacher-forced", forced, "the gold dialogue, in one pass"))
   rows += [
     charts.Bar(
-      name.replace("_", " ")[:_MOST_NAME], table["ciou"], _remark(name, main, table)
+      name.replace("_", " ")[:_MOST_NAME], table["ciou"], _remark(name, result)
     )
     for name, table in list(controls.items())[:_MOST_ROWS]
     if "ciou" in table
@@ -99,15 +99,23 @@ def depends(result) -> str:
   return section("depends", title, f'<div class="card">{charts.bars(rows)}</div>', note)
 
 
-def _remark(name, main, table):
-  """What the control is, and how far cIoU falls under it."""
-  control, said = table["ciou"], text(CONTROLS.get(name, ""))
-  if control["value"] is None or main["value"] is None:
-    return said
-  change = control["value"] - main["value"]
-  apart = None not in (control["high"], main["low"]) and control["high"] < main["low"]
-  verdict = f"falls by {-change:.3f}" if apart else f"no clear fall ({change:+.3f})"
-  return f"{said}{': ' if said else ''}<strong>{verdict}</strong>"
+def _remark(name, result):
+  """What the control is, and how far the mask falls under it: of the same targets, IoU
+  by IoU, where the result says so; else whether the intervals of cIoU are apart."""
+  main, control = result["metrics"]["ciou"], result["controls"][name]["ciou"]
+  paired = ((result.get("dependence") or {}).get(name) or {}).get("change")
+  if paired and paired["value"] is not None:
+    change, of = paired, "mean IoU"
+    apart = paired["high"] is not None and paired["high"] < 0
+  elif None in (control["value"], main["value"]):
+    return text(CONTROLS.get(name, ""))
+  else:
+    change, of = {"value": control["value"] - main["value"]}, "cIoU"
+    apart = None not in (control["high"], main["low"]) and control["high"] < main["low"]
+  fall = f"{of} falls by {-change['value']:.3f}"
+  verdict = fall if apart else f"no clear fall of {of} ({change['value']:+.3f})"
+  said = [text(CONTROLS[name])] if name in CONTROLS else []
+  return ": ".join([*said, f"<strong>{verdict}</strong>"])
 
 
 def per_turn(turns) -> str:

@@ -61,12 +61,22 @@ def test_page_shows_values_intervals_controls_and_examples(tmp_path):
 
 def test_control_with_an_interval_below_the_models_is_a_fall(tmp_path):
   text = write(tmp_path)
-  assert "falls by 0.410" in text and "no clear fall" not in text
+  assert "cIoU falls by 0.410" in text and "no clear fall" not in text
 
 
 def test_control_whose_interval_meets_the_models_is_no_clear_fall(tmp_path):
   text = write(tmp_path, controls={"swapped_image": {"ciou": metric(0.5)}})
-  assert "no clear fall (-0.110)" in text
+  assert "no clear fall of cIoU (-0.110)" in text
+
+
+def test_fall_of_the_same_targets_is_what_counts_where_it_is_known(tmp_path):
+  change = {"value": -0.2, "low": -0.3, "high": -0.1, "n": 9}
+  text = write(
+    tmp_path,
+    controls={"swapped_image": {"ciou": metric(0.5)}},
+    dependence={"swapped_image": {"change": change}},
+  )
+  assert "mean IoU falls by 0.200" in text
 
 
 def test_control_that_has_no_ciou_is_left_out_of_the_bars(tmp_path):
