@@ -54,7 +54,12 @@ class Parts:
     return key in self._places
 
   def __getitem__(self, key) -> dict:
-    """A job's result. KeyError without one, UserError where the file is damaged."""
+    """A job's result. UserError without one, or where the file is damaged."""
+    if key not in self._places:
+      raise UserError(
+        f"{self.folder}: has no result of {key}; --out must be a folder that every"
+        " process sees, and nothing else may write there"
+      )
     path, start = self._places[key]
     try:
       with regular_file.open_regular(path) as file:

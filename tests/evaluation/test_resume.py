@@ -136,6 +136,11 @@ def test_a_damaged_part_is_one_line(tmp_path):
     Parts(tmp_path)["talk/0"]
 
 
+def test_a_part_that_another_process_wrote_elsewhere_is_one_line(tmp_path):
+  with pytest.raises(UserError, match="a folder that every process sees"):
+    Parts(tmp_path)["talk/0"]
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
   """(data set, what an undisturbed run on one device wrote)."""
