@@ -64,6 +64,12 @@ COMMANDS = {
     "weigh a program for TPUs that are not there",
     "miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --out=scale",
   ),
+  "launch": (
+    "launch",
+    "write what starts a run on a cluster",
+    "miras launch gke --print --topology=v5e:4x4 --config=configs/miras_7b_stage2.py"
+    " --workdir=gs://BUCKET/run --image=IMAGE",
+  ),
   "parity": (
     "parity",
     "compare with golden numbers, tensor by tensor",

@@ -27,6 +27,7 @@ ORDER = (
   ("evaluation", "judge", "segment", "serving"),
   ("benchmarks",),
   ("scale",),
+  ("launch",),
   ("parity",),
   ("cli",),
   ("miras_jax",),  # the package itself: what it exports
