@@ -19,8 +19,8 @@ _CSS = (
 )
 _HOW = """Open the folder in labelme (`labelme images --output masks --labels labels.txt
 --nodata`). For each focus below draw its outline under exactly that label; an object
-cut in two has several shapes. Then run `miras data check` on this folder: it names what is
-left to draw."""
+cut in two has several shapes. Then run `miras data check` on this folder: it names what
+is left to draw."""
 
 
 def document(photo, shapes) -> dict:
