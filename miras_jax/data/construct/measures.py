@@ -1,6 +1,6 @@
 """What masks say of the things of a photograph: tests with a verdict on each thing.
 
-A verdict is yes, no, or None where people may disagree (`narrate.facts`).
+A verdict is yes, no, or None where one may argue (`input_pipeline.narrate.facts`).
 Things are named by ids, "a3" for the region of number 3.
 """
 
