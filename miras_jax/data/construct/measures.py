@@ -52,7 +52,9 @@ class Measures:
 
   def others(self) -> list[str]:
     """Ids that a relation may lead to: their name says which thing is meant."""
-    alone = sorted(self.alone, key=lambda i: -self.things[i].area)
+    # Of equal areas the first: a set has another order in every process.
+    alone = [i for i in self.things if i in self.alone]
+    alone.sort(key=lambda i: -self.things[i].area)
     return alone[:MOST_OTHERS]
 
   def verdict(self, kind: str, of: str, thing: str) -> bool | None:
