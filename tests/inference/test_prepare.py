@@ -46,7 +46,7 @@ def test_teacher_forcing_is_the_same_on_layers_apart():
     targets=(("cup", empty),),
   )
   before, after = (
-    rollout.teacher_forced(loaded, [record], test_rollout.views, batch_size=1)
+    rollout.Forced(loaded, test_rollout.views, batch_size=1).masks({0: record})
     for loaded in (tiny_loaded.loaded(), prepared())
   )
   assert np.ptp(before[0][0]) > 1
