@@ -77,6 +77,7 @@ EXTRAS = {
     "pytest>=8.3,<10",
     "pytest-xdist>=3.6,<4",
     "hypothesis>=6.120,<7",
+    "kubernetes-validate>=1.30",  # schemas of every Kubernetes, by its version
     "pycocotools>=2.0.8,<3",
     "ruff>=0.12,<0.18",
   ],
@@ -102,6 +103,7 @@ setuptools.setup(
   ),
   package_data={
     "": ["*.json", "*.jinja", "*.html", "*.css", "*.js", "*.txt", "*.md"],
+    "miras_jax.evaluation": ["suites/*"],
     "miras_jax.serving": ["static/*"],
   },
   install_requires=REQUIRES,

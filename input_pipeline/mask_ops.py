@@ -224,6 +224,23 @@ def rle_area(rle, *, max_pixels=MAX_MASK_PIXELS):
   return int(_checked_runs(rle, max_pixels)[2][1::2].sum())
 
 
+def rle_overlap(first, second, *, max_pixels=MAX_MASK_PIXELS):
+  """Pixels that two RLE of one size share, without decoding.
+
+  Raises ValueError where they differ in size.
+  """
+  height, width, runs = _checked_runs(first, max_pixels)
+  *size, others = _checked_runs(second, max_pixels)
+  if size != [height, width]:
+    raise ValueError(f"RLE of {second['size']} does not lie on {first['size']}")
+  ends = np.concatenate([[0], np.cumsum(others)])
+  inside = np.arange(len(ends) - 1) % 2
+  covered = np.concatenate([[0], np.cumsum(np.diff(ends) * inside)])
+  # Pixels of the second before an edge of the first: linear between its own edges.
+  at = np.interp(np.concatenate([[0], np.cumsum(runs)]), ends, covered)
+  return round(float(np.diff(at)[1::2].sum()))
+
+
 def _checked_runs(rle, max_pixels):
   """(height, width, run lengths int64), proven to add up to height * width."""
   try:

@@ -31,16 +31,13 @@ a folder that all of them see. Neither changes the result.
 import json
 import os
 import pathlib
-import sys
 import time
 
-import numpy as np
-
-from input_pipeline.open_source import open_source
+from input_pipeline.open_source import open_source, resolve
 from miras_jax.checkpoint import lock, workdir
 from miras_jax.config.settings import DistributedConfig
 from miras_jax.errors import UserError
-from miras_jax.evaluation import altered, meteor, report, shares, suite
+from miras_jax.evaluation import altered, meteor, provenance, report, shares, suite
 from miras_jax.evaluation import parts as parts_lib
 from miras_jax.evaluation.evaluate import Options, Work
 from miras_jax.evaluation.records import read_records
@@ -94,13 +91,14 @@ def _read(args, source):
 def _settings(args, split, source, batch_size):
   """What the results of a split depend on."""
   mesh = args.mesh and {k: v for k, v in args.mesh.sizes.items() if v != 1}
+  scheme, place = resolve(args.data)
   return {
     "checkpoint": str(pathlib.Path(args.checkpoint).absolute()),
     "step": find_step(args.checkpoint),
     "parameters": find_identity(args.checkpoint),
     "weights": args.weights,
     "mesh": mesh,
-    "data": os.path.abspath(args.data),
+    "data": f"{scheme}:{os.path.abspath(place)}",
     "split": split,
     "records": source.fingerprint(),
     "files": source.files_fingerprint(),
@@ -220,22 +218,19 @@ def _make_folder(path):
 
 def write(out, evaluation, num_examples, seed, log):
   """Writes every file of the report into folder `out`."""
-  rng, result = np.random.default_rng(seed), evaluation.result
-  count = min(num_examples, len(evaluation.predictions))
-  drawn = sorted(rng.choice(len(evaluation.predictions), count, replace=False).tolist())
+  result = evaluation.result | {"provenance": provenance.collect(seed)}
   shares.write_lines(out / shares.PREDICTIONS, evaluation.predictions)
   text = json.dumps(result, indent=1, allow_nan=False) + "\n"
   workdir.write_atomically(out / "metrics.json", text)
-  report.write_report(out, result, list(_examples(evaluation, drawn)), log)
-
-
-def _examples(evaluation, drawn):
-  """What is drawn of the report; the numbers are written, so nothing may end here."""
-  for i in drawn:
-    try:
-      yield evaluation.example(i)
-    except Exception as error:
-      print(f"{evaluation.predictions[i]['id']}: not drawn: {error}", file=sys.stderr)
+  report.write_report(
+    out,
+    result,
+    evaluation.predictions,
+    evaluation.example,
+    log,
+    count=num_examples,
+    seed=seed,
+  )
 
 
 def _print_summary(result, out, seconds):

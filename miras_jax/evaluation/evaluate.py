@@ -108,8 +108,11 @@ class Work:
     """
     process, processes = share
     mine = slice(process, None, processes)
-    talks = _missing(parts, "talk", self._talks)[mine]
-    forced = _missing(parts, "forced", self._forced)[mine]
+    talks = _missing(parts, "talk", self._talks)
+    forced = _missing(parts, "forced", self._forced)
+    total, left = len(self._talks + self._forced), len(talks + forced)
+    if left < total and process == 0:
+      print(f"goes on: {total - left} of {total} batches are there", file=sys.stderr)
     scorer = scoring.Scorer(
       self._plan,
       self._records,
@@ -118,11 +121,11 @@ class Work:
       full=not self._options.masks_only,
     )
     with parts.appender(process) as file:
-      self._talk(talks, scorer, file.write, write)
-      self._force(forced, scorer, file.write)
+      self._talk(talks[mine], scorer, file.write, write, process == 0)
+      self._force(forced[mine], scorer, file.write, process == 0)
     parts.find()
 
-  def _talk(self, groups, scorer, keep, write):
+  def _talk(self, groups, scorer, keep, write, shown):
     runner = rollout.Rollout(
       self._loaded,
       self._generator,
@@ -131,7 +134,7 @@ class Work:
       most_masks=max((len(record.targets) for record in self._records), default=0),
     )
     jobs = self._plan.jobs
-    for group in _bar("free-running", groups):
+    for group in _bar("free-running", groups, shown):
       for job, answers in zip(
         group, runner.talk([jobs[j] for j in group]), strict=True
       ):
@@ -140,11 +143,11 @@ class Work:
         if line := line_of(result):
           write(line)
 
-  def _force(self, groups, scorer, keep):
+  def _force(self, groups, scorer, keep, shown):
     forced = rollout.Forced(
       self._loaded, self._views, batch_size=self._options.batch_size
     )
-    for group in _bar("teacher-forced", groups):
+    for group in _bar("teacher-forced", groups, shown):
       found = forced.masks({i: self._records[i] for i in group})
       for i in group:
         keep({"key": f"forced/{i}"} | scorer.forced(i, found[i]))
@@ -210,8 +213,9 @@ def _missing(parts, kind, groups):
   return [g for g in groups if not all(f"{kind}/{number}" in parts for number in g)]
 
 
-def _bar(title, batches):
-  return tqdm.tqdm(batches, desc=title, unit="batch", file=sys.stderr, disable=None)
+def _bar(title, groups, shown):
+  bar = {"desc": title, "unit": "batch", "file": sys.stderr}
+  return tqdm.tqdm(groups, disable=None if shown else True, **bar)
 
 
 class ImageViews:

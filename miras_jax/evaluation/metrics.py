@@ -267,40 +267,6 @@ def per_turn(table, *, resamples=1000, seed=0):
   return out
 
 
-def paired(table_a, table_b, *, resamples=10_000, seed=0):
-  """Paired bootstrap over the images of two runs on the same data.
-
-  Returns {metric: {"a", "b", "difference" (b - a), "low", "high", "p"}}; `p` is the
-  two-sided bootstrap p value. Raises ValueError when the runs saw different images.
-  """
-  ids_a, ids_b = (np.unique(t["image"]) for t in (table_a, table_b))
-  if not np.array_equal(ids_a, ids_b):
-    odd = sorted(set(ids_a) ^ set(ids_b))[:3]
-    raise ValueError(f"the runs differ in their images, e.g. {odd}: not paired")
-  columns_a, columns_b = metric_columns(table_a), metric_columns(table_b)
-  names = [k for k in columns_a if k in columns_b]
-  draws_RG = draws(len(ids_a), resamples, seed)
-  values, samples = [], []
-  for table, columns in ((table_a, columns_a), (table_b, columns_b)):
-    num, den = _image_sums({k: columns[k] for k in names}, table["image"])
-    values.append(_divide(num.sum(0), den.sum(0)))
-    samples.append(_divide(draws_RG @ num, draws_RG @ den))
-  delta_RK = samples[1] - samples[0]
-  low_K, high_K = _interval(delta_RK)
-  tail_K = np.minimum((delta_RK <= 0).mean(0), (delta_RK >= 0).mean(0))
-  return {
-    name: {
-      "a": _number(values[0][k]),
-      "b": _number(values[1][k]),
-      "difference": _number(values[1][k] - values[0][k]),
-      "low": _number(low_K[k]),
-      "high": _number(high_K[k]),
-      "p": _number(np.minimum(1.0, 2 * tail_K[k])),
-    }
-    for k, name in enumerate(names)
-  }
-
-
 def _image_sums(columns, image_N):
   """Sums of num and den by image: two float arrays (G, K)."""
   ids, inverse_N = np.unique(np.asarray(image_N), return_inverse=True)

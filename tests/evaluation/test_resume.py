@@ -153,7 +153,7 @@ def run_one(data, out, *flags):
   """One process, of the devices that each of two has: XLA compiles the same."""
   alone = {"JAX_COORDINATOR_ADDRESS": "", "XLA_FLAGS": two.FLAGS}
   line = [sys.executable, *command(data, out, *flags)]
-  subprocess.run(line, env=os.environ | alone, check=True, timeout=600)
+  subprocess.run(line, env=os.environ | alone, check=True, timeout=900)
 
 
 def start_two(data, out):
@@ -163,7 +163,7 @@ def start_two(data, out):
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes(alone, tmp_path):
   data, before = alone
-  statuses, printed, errors = two.finish(start_two(data, tmp_path))
+  statuses, printed, errors = two.finish(start_two(data, tmp_path), timeout=900)
   assert statuses == [0, 0], errors
   assert contents(tmp_path) == contents(before)
   assert "10 conversations" in printed[0][0] and not printed[1]

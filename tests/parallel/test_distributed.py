@@ -73,9 +73,9 @@ def start(*commands):
   ]
 
 
-def finish(processes):
+def finish(processes, timeout=240):
   """(exit statuses, lines of standard output, of errors), gloo's own left out."""
-  texts = [p.communicate(timeout=240) for p in processes]
+  texts = [p.communicate(timeout=timeout) for p in processes]
   outputs, errors = (
     [[t for t in text.splitlines() if "peer ranks" not in t] for text in stream]
     for stream in zip(*texts, strict=True)
