@@ -19,6 +19,7 @@ MOST_LISTED = 4  # things that one turn names
 FACT_WEIGHTS = {"ask_word": 8, "ask_colour": 16}  # of one fact; a relation has 1
 TRIES = 6  # groups that are drawn in search of one with a fact about the thing
 BOTH_SHARE = 0.2  # of the guesses that are answered by "both"
+MISSING_SHARE = 0.4  # of the talks about a missing thing that ask for it again
 PLACE_SHARE = 0.25  # of the talks that begin with a half of the photograph, if any may
 
 
@@ -112,6 +113,32 @@ def seek(talk: Talk, thing: Thing) -> Talk | None:
 
 def none(talk: Talk, thing: Thing) -> Talk | None:
   """As `seek`, for a thing that is not in the photograph: an empty mask."""
+  if not (name := _absent_name(talk)):
+    return None
+  talk.ask("seek", one=talk.words.one(name))
+  talk.answer("no")
+  talk.ask("request_found")
+  return _answer_empty(talk)
+
+
+def missing(talk: Talk, thing: Thing) -> Talk | None:
+  """The thing and one that is not in the photograph, which the assistant says. Then the
+  mask of the one that is there, or an empty one where the other is asked for again."""
+  if thing not in talk.scene.singles or not (name := _absent_name(talk)):
+    return None
+  both = [talk.words.the(name), talk.words.the(thing.name)]
+  talk.ask("look", list=talk.words.join(talk.rng.sample(both, 2)))
+  talk.answer("misses", the=talk.words.the(thing.name), one=talk.words.one(name))
+  if talk.maybe(MISSING_SHARE):
+    talk.ask("request_missing")
+    return _answer_empty(talk)
+  talk.ask("request_there")
+  talk.answer("mask", talk.target(thing))
+  return talk
+
+
+def _absent_name(talk):
+  """A name of which everything is labelled and nothing is here, or None."""
   photo = talk.scene.photo
   here = {talk.words.one(region.name) for region in photo.regions}
   absent = [
@@ -119,11 +146,11 @@ def none(talk: Talk, thing: Thing) -> Talk | None:
     for name in sorted(photo.complete)
     if talk.words.can_name(name) and talk.words.one(name) not in here
   ]
-  if not absent:
-    return None
-  talk.ask("seek", one=talk.words.one(talk.rng.choice(absent)))
-  talk.answer("no")
-  talk.ask("request_found")
+  return talk.rng.choice(absent) if absent else None
+
+
+def _answer_empty(talk):
+  photo = talk.scene.photo
   talk.answer("mask_none", ("", mask_ops.empty_rle(photo.height, photo.width)))
   return talk
 

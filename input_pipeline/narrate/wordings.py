@@ -51,6 +51,9 @@ FIELDS = {
   "seek": ("one",),  # user: is there such a thing?
   "yes": (),
   "no": (),
+  "misses": ("the", "one"),  # assistant: of two things it sees one
+  "request_there": (),  # user: wants the mask of that one
+  "request_missing": (),  # user: insists on the other one
 }
 WORDS = (
   "leftmost", "rightmost", "highest", "lowest", "central", "largest", "smallest",

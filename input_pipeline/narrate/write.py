@@ -16,8 +16,8 @@ MIN_AREA = 0.001  # share of the photograph below which nobody asks for a thing
 TRIES = 8  # drawn talks for each one that is wanted
 # Kind of talk (a function of `talks`) and how often it is drawn, where it is possible.
 MIX = {
-  "guess": 38, "narrow": 26, "without": 5, "seek": 11, "none": 7, "piece": 10,
-  "part": 10,
+  "guess": 34, "narrow": 25, "without": 5, "seek": 8, "none": 6, "missing": 12,
+  "piece": 10, "part": 10,
 }  # fmt: skip
 
 

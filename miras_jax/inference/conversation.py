@@ -89,6 +89,21 @@ def read_answers(out, tokenizer) -> list[Answer]:
   return answers
 
 
+def with_more(answers, out) -> list[Answer]:
+  """Answers with the masks of `Session.masks_from` after those that they have."""
+  out = jax.device_get({k: out[k] for k in ("seg_valid", "mask_logits", "iou")})
+  joined = []
+  for b, answer in enumerate(answers):
+    kept = out["seg_valid"][b] > 0
+    joined.append(
+      answer._replace(
+        logits=np.concatenate([answer.logits, out["mask_logits"][b][kept]]),
+        iou=np.concatenate([answer.iou, out["iou"][b][kept]]),
+      )
+    )
+  return joined
+
+
 def full_size(logits_KHW, views, image_size, original_hw=None) -> np.ndarray:
   """Low-resolution logits -> bool masks (K, H, W) at the image's original size.
 

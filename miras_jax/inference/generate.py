@@ -65,10 +65,14 @@ def encode_images(model, params, batch) -> dict:
   call = _call(model, params)
   tokens = functools.partial(call, method="image_tokens")
   features = functools.partial(call, method="sam_features")
-  return {
-    "image_tokens": _in_parts(tokens, batch["image_aux"]),
-    "sam": _in_parts(features, batch["image_sam"], batch["valid_hw"]),
-  }
+  if model.cfg.encoder == "dual":
+    return {
+      "image_tokens": _in_parts(tokens, batch["image_aux"]),
+      "sam": _in_parts(features, batch["image_sam"], batch["valid_hw"]),
+    }
+  sam_BHWC = _in_parts(features, batch["image_sam"], batch["valid_hw"])
+  views = batch["image_aux"], sam_BHWC, batch["valid_hw"]
+  return {"image_tokens": _in_parts(tokens, *views), "sam": sam_BHWC}
 
 
 def _in_parts(encode, image_BHWC, *more):
@@ -77,7 +81,7 @@ def _in_parts(encode, image_BHWC, *more):
   Each part has as many rows of every shard of the batch, which stay where they are.
   """
   (B, H, W, _), shards = image_BHWC.shape, sharding.batch_shards(len(image_BHWC))
-  most = max(1, MOST_PIXELS // (H * W))
+  most = max(1, MOST_PIXELS // max(1, H * W))  # "sam_only" has no such view
   rows = max(n for n in range(1, B // shards + 1) if B // shards % n == 0 and n <= most)
   parts = B // (shards * rows)
   if parts == 1:
@@ -237,22 +241,25 @@ def _read_last_seg(model, params, state, encoded, ids) -> State:
   return state._replace(states_BGD=states_BGD)
 
 
-def read(model, params, state: State, encoded, ids, hints=None, *, max_masks) -> dict:
+def read(
+  model, params, state: State, encoded, ids, first=0, hints=None, *, max_masks
+) -> dict:
   """What the rows have answered in their turn, a dict:
 
   tokens [B, G]          new tokens, `</s>` included where there was one, then pad
   num_tokens [B]         how many they are
   ended [B]              whether the last of them is `</s>`
   states [B, G + 1, D]   state that produced each token; what follows is of no use
-  num_seg [B]            how many [SEG] were generated; only the first M get a mask
+  num_seg [B]            how many [SEG] were generated; M of them get a mask
   seg_valid [B, M]       1 where a slot has a [SEG]
   seg_at [B, M]          index of that [SEG] among the new tokens
   mask_logits [B, M, H, W], iou [B, M]   zeros when no row has a [SEG]
 
+  first: number (data, not shape) of the [SEG] from which on M get their mask.
   hints: what a user has pointed at, see `Sam.masks_from_text`.
   """
   call = _call(model, params)
-  segs = find_segs(state.tokens_BG, ids, max_masks)
+  segs = find_segs(state.tokens_BG, ids, max_masks, first)
   obj_pos_BM = jnp.where(segs.obj_BM >= 0, segs.obj_BM + 1, -1)
   prompt_BMC = call(
     state.states_BGD, segs.seg_BM + 1, obj_pos_BM, segs.valid_BM, method="prompts"
@@ -290,7 +297,7 @@ def read_row(model, params, state: State, encoded, ids, row, hints=None, *, max_
   parts = {k: one(v) for k, v in state._asdict().items() if k != "cache"}
   state = State(cache=None, **parts)  # nothing is read from it here
   encoded = jax.tree.map(one, encoded)
-  return read(model, params, state, encoded, ids, hints, max_masks=max_masks)
+  return read(model, params, state, encoded, ids, 0, hints, max_masks=max_masks)
 
 
 def put_row(model, params, encoded, one, row):
@@ -356,7 +363,7 @@ def _set(x_BG, at_B, value_B):
 
 
 class Segs(NamedTuple):
-  """Where the first M [SEG] of each row are; `obj_BM` is -1 without an [OBJ]."""
+  """Where M [SEG] of each row are; `obj_BM` is -1 without an [OBJ]."""
 
   seg_BM: jax.Array
   obj_BM: jax.Array
@@ -364,22 +371,20 @@ class Segs(NamedTuple):
   count_B: jax.Array
 
 
-def find_segs(tokens_BG, ids, max_masks):
-  """Finds the first `max_masks` [SEG] of each row, and for each its [OBJ]: the last one
-  between it and the [SEG] before it."""
+def find_segs(tokens_BG, ids, max_masks, first=0):
+  """Finds `max_masks` [SEG] of each row, from number `first` on, and for each its
+  [OBJ]: the last one between it and the [SEG] before it."""
   g_G = jnp.arange(tokens_BG.shape[1])
   is_seg_BG = tokens_BG == ids.seg
   count_B = is_seg_BG.sum(1)
-  seg_BM = jnp.argsort(~is_seg_BG, axis=1, stable=True)[:, :max_masks]
-  seg_BM = _pad_slots(seg_BM, max_masks)
-  valid_BM = (jnp.arange(max_masks) < count_B[:, None]).astype(jnp.int32)
-  before_BM = jnp.pad(seg_BM[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+  order_BG = jnp.argsort(~is_seg_BG, axis=1, stable=True)
+  # Before the first there is none. More slots than tokens are legal, and never valid.
+  order_BS = jnp.pad(order_BG, ((0, 0), (1, 0)), constant_values=-1)
+  order_BS = jnp.pad(order_BS, ((0, 0), (0, max_masks)))
+  slots_BS = jax.lax.dynamic_slice_in_dim(order_BS, first, max_masks + 1, axis=1)
+  before_BM, seg_BM = slots_BS[:, :-1], slots_BS[:, 1:]
+  valid_BM = (first + jnp.arange(max_masks) < count_B[:, None]).astype(jnp.int32)
   is_obj_B1G = (tokens_BG == ids.obj)[:, None]
   between_BMG = (g_G > before_BM[..., None]) & (g_G < seg_BM[..., None])
   obj_BM = jnp.where(is_obj_B1G & between_BMG, g_G, -1).max(-1)
   return Segs(seg_BM, obj_BM, valid_BM, count_B)
-
-
-def _pad_slots(index_BM, max_masks):
-  """More mask slots than new tokens is legal; the extra slots are never valid."""
-  return jnp.pad(index_BM, ((0, 0), (0, max_masks - index_BM.shape[1])))

@@ -214,15 +214,19 @@ class Session:
 
   def answers(self, hints=None) -> dict:
     """What has been answered so far; remembers the tokens."""
-    generator = self._generator
-    inputs = self._state, self._encoded, generator.ids, hints
-    out = generator._read(generator.params, *inputs)
+    out = self.masks_from(0, hints)
     tokens, counts, lengths = jax.device_get(
       (out["tokens"], out["num_tokens"], self._state.length_B)
     )
     for b, count in enumerate(counts):
       self._remember(b, lengths[b], tokens[b], count)
     return out
+
+  def masks_from(self, first, hints=None) -> dict:
+    """`answers`, with the masks of the [SEG] from number `first` on."""
+    generator = self._generator
+    inputs = self._state, self._encoded, generator.ids, jnp.int32(first), hints
+    return generator._read(generator.params, *inputs)
 
   def put(self, row, one):
     """Gives a row another image, an encoding with a B of 1; what it said is gone."""

@@ -21,10 +21,10 @@
 --search     the best meshes, remat policies, accumulations and packings (up to the
              config's data.pack) by a memory model, in conversations a second; the
              first --compile=N of them compiled
---study      chips, size, resolution, length or masks: one plot and table of its own;
-             ladder with --measure: trains --rungs=5 small models of growing width,
-             depth and data, the last to --budget=8e12 FLOPs, and fits loss and cIoU
-             against FLOPs (with --estimate: lists them). Run again, it goes on
+--study      chips, size, resolution, encoder, length or masks: one plot and table of
+             its own; ladder with --measure: trains --rungs=5 small models of growing
+             width, depth and data, the last to --budget=8e12 FLOPs, and fits loss and
+             cIoU against FLOPs (with --estimate: lists them). Run again, it goes on
 --estimate   by the model's formulas alone: nothing is compiled, no libtpu is needed
 --measure    times the step on this machine's devices beside the bound
 --effort     O1 compiles in a third of the time, for a first look: at 7B the same bytes

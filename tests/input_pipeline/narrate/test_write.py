@@ -112,7 +112,21 @@ def test_an_absent_name_that_is_labelled_everywhere_gets_an_empty_mask():
 
 def test_without_complete_labels_nothing_is_said_to_be_absent():
   photo, image = street()
-  assert only("none", photo, image) == []
+  assert only("none", photo, image) == only("missing", photo, image) == []
+
+
+def test_of_a_thing_and_a_missing_one_only_the_thing_has_a_mask():
+  photo, image = street(complete=frozenset(["hat", "scarf"]))
+  talks = only("missing", photo, image, count=20)
+  empty = mask_ops.empty_rle(photo.height, photo.width)
+  asked_again = {"other", "missing"}
+  for turns, ((name, rle),) in talks:
+    seen = next(n for n in ("hat", "coat", "bag", "shoes") if f"the {n}" in turns[0][1])
+    assert "the scarf" in turns[0][1] and f"the {seen}" in turns[1][1]
+    again = bool(asked_again & set(users(turns)[-1].split()))
+    masks = {region.name: region.rle for region in photo.regions}
+    assert (name, rle) == (("", empty) if again else (seen, masks[seen]))
+  assert len({targets[0][0] == "" for _, targets in talks}) == 2
 
 
 def test_two_targets_are_those_that_are_left_in_their_order():
