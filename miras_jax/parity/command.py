@@ -7,8 +7,8 @@
 
 Exit status 1 when any tensor is past its tolerance: 1e-4 for activations and gradients,
 1e-5 for losses, equality for integers. In bfloat16 the norm of the difference over that
-of the reference may be 2e-2; gradients and margins are compared in float32 only. So it
-is with int8 weights, of which only what answers is recomputed: towers, decoder, masks
+of the reference may be 2e-2; gradients and margins are compared in float32 only. With
+int8 weights it may be 5e-2, and only what answers is recomputed: towers, decoder, masks
 and generation.
 """
 
@@ -95,9 +95,11 @@ def run(folder, dtype=jnp.float32, weights=WEIGHTS[0]):
         table.skip(case.__name__.rsplit(".", 1)[-1], f"no {', '.join(absent)}")
       else:
         case.compare(port, table)
+  if int8:
+    return table
   table.relative = False  # no model in the rest: float32 whatever the model ran in
   data.compare(folder, table)
-  if folder.has("outputs.npz") and not lacking and not int8:
+  if folder.has("outputs.npz") and not lacking:
     _list_the_rest(folder, table)
   return table
 
