@@ -38,6 +38,8 @@ REQUIRES = [
 
 # `miras eval`: text metrics and the curves of its report.
 EVAL = ["sacrebleu>=2.4,<3", "rouge-score>=0.1.2,<1", "matplotlib>=3.9,<4"]
+# `miras eval --meteor`, which needs Java as well.
+METEOR = ["pycocoevalcap>=1.2,<2"]
 # `miras scale` without its compiler: laws and plots.
 STUDY = ["scipy>=1.13,<2", "matplotlib>=3.9,<4"]
 # `miras serve`: web framework, its server, forms, counters.
@@ -57,6 +59,7 @@ EXTRAS = {
   "tpu": ["jax[tpu]>=0.10,<0.13"],
   "gpu": ["jax[cuda13]>=0.10,<0.13"],
   "eval": EVAL,
+  "meteor": METEOR,
   "serve": SERVE,
   "llm": LLM,
   # libtpu is the TPU compiler: it runs on any Linux machine.
@@ -65,6 +68,7 @@ EXTRAS = {
   "torch": ["torch>=2.9,<3"],
   "test": [
     *EVAL,
+    *METEOR,
     *STUDY,
     *SERVE,
     *LLM,
@@ -99,6 +103,7 @@ setuptools.setup(
   ),
   package_data={
     "": ["*.json", "*.jinja", "*.html", "*.css", "*.js", "*.txt", "*.md"],
+    "miras_jax.evaluation": ["suites/*"],
     "miras_jax.serving": ["static/*"],
   },
   install_requires=REQUIRES,

@@ -23,6 +23,11 @@ COMMANDS = {
     "miras eval --checkpoint=runs/first --data=data/synth --split=val"
     " --out=runs/first/report",
   ),
+  "compare": (
+    "compare",
+    "tell whether runs differ, and where",
+    "miras compare runs/first/report runs/second/report --out=compared",
+  ),
   "judge": (
     "judge",
     "rate answers by language models and people",
@@ -53,6 +58,11 @@ COMMANDS = {
     "benchmarks",
     "measure examples/s, tokens/s, compile time",
     "miras bench quickstart",
+  ),
+  "experiment": (
+    "experiment",
+    "an ablation of the paper at quickstart size",
+    "miras experiment encoders --out=experiments",
   ),
   "convert": (
     "convert",

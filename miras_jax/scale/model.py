@@ -127,7 +127,8 @@ def _parts(key, dtype, sizes):
 def _key(config):
   """What decides the parameters: how layers are computed does not."""
   overrides = {k: v for k, v in config.model.overrides.items() if k != "llama.remat"}
-  return config.model.variant, json.dumps(overrides), config.trainable
+  model = config.model
+  return model.variant, model.encoder, json.dumps(overrides), config.trainable
 
 
 @functools.lru_cache(maxsize=16)
@@ -136,8 +137,9 @@ def _leaves(key):
   from miras_jax.config.run import ModelChoice
   from miras_jax.models.miras import init_params
 
-  variant, overrides, trainable = key
-  cfg = ModelChoice(variant=variant, overrides=json.loads(overrides)).build()
+  variant, encoder, overrides, trainable = key
+  overrides = json.loads(overrides)
+  cfg = ModelChoice(variant=variant, encoder=encoder, overrides=overrides).build()
   shapes = jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
   picked, frozen = trees.split_by_name(shapes, trainable)
   out = []
