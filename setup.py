@@ -38,6 +38,8 @@ REQUIRES = [
 
 # `miras eval`: text metrics and the curves of its report.
 EVAL = ["sacrebleu>=2.4,<3", "rouge-score>=0.1.2,<1", "matplotlib>=3.9,<4"]
+# `miras eval --meteor`, which needs Java as well.
+METEOR = ["pycocoevalcap>=1.2,<2"]
 # `miras scale` without its compiler: laws and plots.
 STUDY = ["scipy>=1.13,<2", "matplotlib>=3.9,<4"]
 # `miras serve`: web framework, its server, forms, counters.
@@ -50,25 +52,32 @@ SERVE = [
   "pydantic>=2.7,<3",
   "anyio>=4.4,<5",
 ]
+# `miras judge`: any OpenAI-compatible endpoint.
+LLM = ["openai>=1.60,<4", "tenacity>=9.0,<10", "pydantic>=2.7,<3"]
 
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.10,<0.13"],
   "gpu": ["jax[cuda13]>=0.10,<0.13"],
   "eval": EVAL,
+  "meteor": METEOR,
   "serve": SERVE,
+  "llm": LLM,
   # libtpu is the TPU compiler: it runs on any Linux machine.
   "scale": [*STUDY, "libtpu>=0.0.42,<0.1"],
   # The other side of `miras bench` and of the live parity tests.
   "torch": ["torch>=2.9,<3"],
   "test": [
     *EVAL,
+    *METEOR,
     *STUDY,
     *SERVE,
+    *LLM,
     "httpx>=0.27,<1",  # FastAPI's own test client needs it
     "playwright>=1.45,<2",  # drives the machine's Chromium, if there is one
     "pytest>=8.3,<10",
     "pytest-xdist>=3.6,<4",
     "hypothesis>=6.120,<7",
+    "kubernetes-validate>=1.30",  # schemas of every Kubernetes, by its version
     "pycocotools>=2.0.8,<3",
     "ruff>=0.12,<0.18",
   ],
@@ -94,6 +103,7 @@ setuptools.setup(
   ),
   package_data={
     "": ["*.json", "*.jinja", "*.html", "*.css", "*.js", "*.txt", "*.md"],
+    "miras_jax.evaluation": ["suites/*"],
     "miras_jax.serving": ["static/*"],
   },
   install_requires=REQUIRES,

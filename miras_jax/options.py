@@ -16,6 +16,7 @@ EXTRAS = {"sacrebleu": "eval", "rouge_score": "eval", "matplotlib": "eval"}
 EXTRAS["scipy"] = "scale"
 EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "python_multipart"), "serve")
 EXTRAS["prometheus_client"] = "serve"
+EXTRAS |= dict.fromkeys(("openai", "tenacity", "pydantic"), "llm")
 # What the machine refuses: nothing that a traceback would help to mend.
 NOT_OURS = (
   errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE,

@@ -38,6 +38,7 @@ class FakeGenerator:
   def __init__(self, tokenizer, script, max_masks=2):
     self.tokenizer, self.script, self.max_masks = tokenizer, script, max_masks
     self.prompts, self.tokens, self.shapes = [], [], set()
+    self.masks = {}  # row: names of the masks of its last answer
 
   def encode(self, batch):
     self.shapes.add(batch["image_sam"].shape)
@@ -73,10 +74,16 @@ class FakeGenerator:
       out["tokens"][b, : len(tokens)] = tokens
       out["num_tokens"][b] = len(tokens)
       out["num_seg"][b] = len(masks)
-      for m, name in enumerate(masks[:M]):
-        out["seg_valid"][b, m] = 1
-        out["mask_logits"][b, m] = half(name)
+      self.masks[b] = masks
+      self.put_masks(out, b, masks[:M])
     return out
+
+  def put_masks(self, out, b, names):
+    """Row b's masks in place of those that it has."""
+    out["seg_valid"][b] = 0
+    for m, name in enumerate(names):
+      out["seg_valid"][b, m] = 1
+      out["mask_logits"][b, m] = half(name)
 
   def _ids(self, text):
     ids = []
@@ -123,7 +130,24 @@ class FakeSession:
     self._generator.hints = hints
     return dict(self._out)
 
-  def buckets(self):
+  def masks_from(self, first, hints=None):
+    out = {name: value.copy() for name, value in self._out.items()}
+    for b, names in self._generator.masks.items():
+      self._generator.put_masks(
+        out, b, names[first : first + self._generator.max_masks]
+      )
+    return out
+
+  def begin(self, prompts):
+    self.ask(prompts)
+
+  def read_on(self, limit):
+    pass
+
+  def is_reading(self, row):
+    return False
+
+  def buckets(self, limit=None):
     return [32]
 
   def put(self, row, one):

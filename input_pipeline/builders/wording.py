@@ -16,9 +16,22 @@ ENGLISH = pathlib.Path(__file__).parent / "wordings" / "en.json"
 
 def choose(kind: str, key: str, path=ENGLISH, **fields: str) -> str:
   """The wording of a list ("phrase", "answer", ...) for `key`, its fields filled in."""
+  return fill(_chosen(kind, key, path), fields)
+
+
+def value_of(text: str, kind: str, key: str, path=ENGLISH) -> str | None:
+  """What `choose` filled into a wording of one field; None where `text` is another."""
+  before, _, rest = _chosen(kind, key, path).partition("{")
+  after = rest.partition("}")[2]
+  inside = len(before), len(text) - len(after)
+  fits = text.startswith(before) and text.endswith(after) and inside[0] < inside[1]
+  return text[slice(*inside)] if fits else None
+
+
+def _chosen(kind, key, path):
   wordings = _lists(pathlib.Path(path))[kind]
   number = int.from_bytes(hashlib.sha256(f"{kind}\0{key}".encode()).digest()[:8], "big")
-  return fill(wordings[number % len(wordings)], fields)
+  return wordings[number % len(wordings)]
 
 
 def fill(text: str, fields) -> str:

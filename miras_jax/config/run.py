@@ -140,6 +140,14 @@ class RunConfig:
     least=1,
     may_change=True,
   )
+  stopped_exit_code: int = setting(
+    0,
+    "exit status of a run that a signal stopped before its last step; clusters that"
+    " take 0 for finished want another, as `miras launch` sets it",
+    least=0,
+    below=126,
+    may_change=True,
+  )
   compile_cache: str = setting(
     "",
     "folder that keeps compiled programs between runs",
@@ -149,6 +157,10 @@ class RunConfig:
 
   def __post_init__(self):
     check(self)
+    if self.stopped_exit_code == 1:
+      raise UserError(
+        "stopped_exit_code=1 is what a mistake ends with; take 0, or 42 as on clusters"
+      )
     self._check_pack()
     self._check_augment()
     self._check_mixture()

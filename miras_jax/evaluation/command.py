@@ -11,87 +11,178 @@ the data), and a target without a [SEG] counts as an empty mask. Masks are score
 original size of each image. The same checkpoint is scored on three controls, in which
 the mask must suffer: the conversation swapped, its last turn alone, the image swapped.
 
+  miras eval --checkpoint=runs/first --suite=res --data=data --out=runs/first/res
+
+A suite asks published benchmarks, those that `miras data build` wrote below --data,
+with fixed questions, and scores each in its own convention: OUT/suite.md is the table,
+OUT/suite.json its numbers. One that is not there is named, and the exit status 1.
+
 OUT/metrics.json        every metric with its 95 % interval, controls, teacher forcing
-OUT/predictions.jsonl   one conversation a line: turns, generated texts, masks, IoU;
+OUT/predictions.jsonl   one conversation a line: turns, generated texts, masks, scores;
                         written as they are made, in the data's order at the end
 OUT/index.html          the report; also curves.png and overlays.png
+
+A run that was killed goes on where it was when it is started again (from OUT/.parts,
+which is removed at the end). Of several processes (JAX_COORDINATOR_ADDRESS or Slurm, as
+in training) each does its share on its own devices and the first adds up; --out is then
+a folder that all of them see. Neither changes the result.
 """
 
-import functools
 import json
 import os
 import pathlib
-import sys
 import time
 
-import numpy as np
-
-from input_pipeline.open_source import open_source
-from miras_jax.checkpoint import workdir
+from input_pipeline.open_source import open_source, resolve
+from miras_jax.checkpoint import lock, workdir
+from miras_jax.config.settings import DistributedConfig
 from miras_jax.errors import UserError
-from miras_jax.evaluation import report
-from miras_jax.evaluation.evaluate import MOST_MASKS, Options, evaluate
+from miras_jax.evaluation import altered, meteor, provenance, report, shares, suite
+from miras_jax.evaluation import parts as parts_lib
+from miras_jax.evaluation.evaluate import Options, Work
 from miras_jax.evaluation.records import read_records
 from miras_jax.inference import devices
-from miras_jax.inference.load import read_config
+from miras_jax.inference.load import find_identity, find_step, read_config
 from miras_jax.options import Parser
-
-PREDICTIONS = "predictions.jsonl"
+from miras_jax.parallel import distributed
 
 
 def main(argv):
   """`miras eval ...`; see the module's head."""
-  args = _parser().parse_args(argv)
-  for name in ("batch_size", "max_new_tokens", "limit"):
-    if (value := getattr(args, name)) is not None and value < 1:
-      raise UserError(f"--{name}={value} must be at least 1")
-  if args.seed < 0:
-    raise UserError(f"--seed={args.seed} must be at least 0")
-  out = _make_folder(args.out)
-  source = _open_data(args)
-  found = read_records(source, args.limit, shown=args.data)
-  loaded = devices.load(args)
+  args = _parse(argv)
+  distributed.start(DistributedConfig())
+  with lock.hold_together(args.out, "miras eval", lambda: _make_folder(args.out)):
+    return suite.run(args, _settings) if args.suite else _run(args)
+
+
+def _run(args):
+  start, out = time.perf_counter(), pathlib.Path(args.out)
+  source = distributed.together(_open_data, args)
+  found = distributed.together(_read, args, source)
+  mesh = devices.make(args.mesh)
+  size = devices.fill(min(args.batch_size, len(found.records)), mesh)
+  parts = distributed.together(_open_parts, args, source, size)
+  loaded = distributed.together(devices.load, args)
   options = Options(
     history=args.history,
-    batch_size=devices.fill(min(args.batch_size, len(found.records)), loaded.mesh),
+    batch_size=size,
     max_new_tokens=args.max_new_tokens,
     controls=not args.no_controls,
+    control_sample=args.control_sample,
+    meteor=args.meteor,
     seed=args.seed,
   )
-  start = time.perf_counter()
-  with open(out / PREDICTIONS, "w", encoding="utf-8") as lines:
-    write_line = functools.partial(_append, lines)
-    evaluation = evaluate(loaded, found.records, options, write_line, found.image_of)
-  result = evaluation.result | {
-    "config": json.loads(loaded.config.to_json()),
-    "data": {"dir": str(args.data), "split": args.split} | evaluation.result["data"],
-    "checkpoint": str(args.checkpoint),
-    "step": loaded.step,
-  }
-  result["data"] |= {"defective": [str(p) for p in found.problems]}
-  write(out, result, evaluation, args.examples, options.seed, loaded.log)
-  _print_summary(result, out, time.perf_counter() - start)
+  work = Work(loaded, found.records, options, found.image_of)
+  distributed.together(shares.do_share, work, parts, out)
+  distributed.barrier("eval: all parts are written")
+  if evaluation := distributed.together(_conclude, args, work, parts, found, loaded):
+    write(out, evaluation, args.examples, options.seed, loaded.log)
+    parts.remove()
+    _print_summary(evaluation.result, out, time.perf_counter() - start)
+  distributed.barrier("eval: the report is written")
   return 0
 
 
-def _parser():
+def _read(args, source):
+  quiet = not distributed.is_first()
+  return read_records(source, args.limit, shown=args.data, quiet=quiet)
+
+
+def _settings(args, split, source, batch_size):
+  """What the results of a split depend on."""
+  mesh = args.mesh and {k: v for k, v in args.mesh.sizes.items() if v != 1}
+  scheme, place = resolve(args.data)
+  return {
+    "checkpoint": str(pathlib.Path(args.checkpoint).absolute()),
+    "step": find_step(args.checkpoint),
+    "parameters": find_identity(args.checkpoint),
+    "weights": args.weights,
+    "mesh": mesh,
+    "data": f"{scheme}:{os.path.abspath(place)}",
+    "split": split,
+    "records": source.fingerprint(),
+    "files": source.files_fingerprint(),
+    "limit": args.limit,
+    "history": args.history,
+    "batch_size": batch_size,
+    "max_new_tokens": args.max_new_tokens,
+    "no_controls": args.no_controls,
+    "control_sample": args.control_sample,
+  }
+
+
+def _open_parts(args, source, size):
+  settings = _settings(args, args.split, source, size)
+  return parts_lib.open_parts(args.out, settings, distributed.is_first())
+
+
+def _conclude(args, work, parts, found, loaded):
+  """The Evaluation of all shares, in the first process; None in others."""
+  if not distributed.is_first():
+    return None
+  parts.find()
+  evaluation = work.conclude(parts)
+  about = {"dir": str(args.data), "split": args.split} | evaluation.result["data"]
+  evaluation.result |= {
+    "config": json.loads(loaded.config.to_json()),
+    "data": about | {"defective": [str(p) for p in found.problems]},
+    "checkpoint": str(args.checkpoint),
+    "step": loaded.step,
+  }
+  return evaluation
+
+
+def _parse(argv):
   parser = Parser(prog="miras eval", description=__doc__)
   add, path = parser.add_argument, parser.add_path
   path("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
   path("--data", help="the data set: a folder in PRIST's layout (the run's own)")
   path("--images-dir", help="folder of the photographs")
   path("--masks-dir", help="folder of the labelme files")
-  add("--split", default="val", help="a list at its root, without .json (val)")
+  add("--split", help="a list at its root, without .json (val)")
   path("--out", required=True, help="folder for the results")
   add("--history", choices=("model", "gold"), default="model", help="whose answers")
   add("--limit", type=int, help="take only the first N conversations")
   add("--batch_size", type=int, default=64, help="conversations at a time (64)")
   add("--max_new_tokens", type=int, default=64, help="longest answer (64)")
   add("--no_controls", action="store_true", help="leave the controls out")
+  add(
+    "--control_sample",
+    type=int,
+    default=altered.SAMPLE,
+    help=f"most conversations of each changed pass, 0 for all ({altered.SAMPLE})",
+  )
+  add("--meteor", action="store_true", help="METEOR too: needs Java and pycocoevalcap")
   add("--examples", type=int, default=16, help="conversations to draw (16)")
   add("--seed", type=int, default=0, help="of intervals and drawn examples (0)")
+  add("--suite", choices=suite.names(), help="published benchmarks, built below --data")
+  path("--templates", help="JSON of the suite's questions, in place of its own")
+  add("--allow_missing", action="store_true", help="a suite without some is no failure")
   devices.add_options(parser)
-  return parser
+  args = parser.parse_args(argv)
+  _check(args)
+  return args
+
+
+def _check(args):
+  """UserError for options that cannot be, alone or together."""
+  for name in ("batch_size", "max_new_tokens", "limit"):
+    if (value := getattr(args, name)) is not None and value < 1:
+      raise UserError(f"--{name}={value} must be at least 1")
+  for name in ("seed", "control_sample"):
+    if (value := getattr(args, name)) < 0:
+      raise UserError(f"--{name}={value} must be at least 0")
+  if args.meteor and (why := meteor.missing()):
+    raise UserError(f"--meteor: {why}")
+  of_one = ("split", "images_dir", "masks_dir")
+  of_suite = ("templates", "allow_missing")
+  for name in of_one if args.suite else of_suite:
+    if getattr(args, name):
+      what = "is not for" if args.suite else "is for"
+      raise UserError(f"--{name.replace('_dir', '-dir')} {what} --suite")
+  if args.suite and not args.data:
+    raise UserError("--suite needs --data=DIR, where `miras data build` wrote")
+  args.split = args.split or "val"
 
 
 def _open_data(args):
@@ -113,11 +204,6 @@ def _open_data(args):
   return open_source(args.data, args.split, **folders)
 
 
-def _append(file, line):
-  file.write(json.dumps(line) + "\n")
-  file.flush()
-
-
 def _make_folder(path):
   """The folder, made now: a run must not fail at its end."""
   try:
@@ -130,25 +216,21 @@ def _make_folder(path):
   return pathlib.Path(path)
 
 
-def write(out, result, evaluation, num_examples, seed, log):
+def write(out, evaluation, num_examples, seed, log):
   """Writes every file of the report into folder `out`."""
-  rng = np.random.default_rng(seed)
-  count = min(num_examples, len(evaluation.predictions))
-  drawn = sorted(rng.choice(len(evaluation.predictions), count, replace=False).tolist())
+  result = evaluation.result | {"provenance": provenance.collect(seed)}
+  shares.write_lines(out / shares.PREDICTIONS, evaluation.predictions)
   text = json.dumps(result, indent=1, allow_nan=False) + "\n"
   workdir.write_atomically(out / "metrics.json", text)
-  lines = "".join(json.dumps(line) + "\n" for line in evaluation.predictions)
-  workdir.write_atomically(out / PREDICTIONS, lines)
-  report.write_report(out, result, list(_examples(evaluation, drawn)), log)
-
-
-def _examples(evaluation, drawn):
-  """What is drawn of the report; the numbers are written, so nothing may end here."""
-  for i in drawn:
-    try:
-      yield evaluation.example(i)
-    except Exception as error:
-      print(f"{evaluation.predictions[i]['id']}: not drawn: {error}", file=sys.stderr)
+  report.write_report(
+    out,
+    result,
+    evaluation.predictions,
+    evaluation.example,
+    log,
+    count=num_examples,
+    seed=seed,
+  )
 
 
 def _print_summary(result, out, seconds):
@@ -159,8 +241,6 @@ def _print_summary(result, out, seconds):
   )
   if failed := data["failed"]:
     print(f"left out, since they could not be scored: {len(failed)}")
-  if count := data["more_masks_than_room"]:
-    print(f"{count} conversations with more than {MOST_MASKS} [SEG]: scored as empty")
   rows = [(name, result["metrics"][name]) for name in report.HEADLINE]
   rows += [("ciou, teacher-forced", result["teacher_forced"]["ciou"])]
   rows += [

@@ -1,11 +1,14 @@
 """Scores records: free-running, teacher-forced and on controls, by every metric.
 
-See the head of command.py for what each of these is.
+See the head of command.py for what each of these is. Work is cut into batches, always
+the same for the same records and options, so that processes share them and a run that
+was killed goes on with those that are missing: `run` does them, `conclude` adds up.
 """
 
 import dataclasses
 import functools
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import tqdm
@@ -14,22 +17,36 @@ from input_pipeline import examples, image_ops
 from input_pipeline.conversation import count_segs
 from miras_jax import drawing
 from miras_jax.errors import UserError
-from miras_jax.evaluation import controls, kept, metrics, scoring, text_metrics
+from miras_jax.evaluation import (
+  altered,
+  controls,
+  dependence,
+  kept,
+  line_metrics,
+  metrics,
+  scoring,
+  text_metrics,
+)
+from miras_jax.evaluation.collected import FORCED, Collected, line_of
+from miras_jax.evaluation.parts import Parts
 from miras_jax.inference import rollout
 
 VIEW_CACHE_BYTES = 2**29
-MOST_MASKS = 32  # of a conversation; the model draws as many for every row of a batch
 DRAWN = 1024  # pixels of a side of an example
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """How to evaluate; the command line's flags."""
+  """How to evaluate; the command line's flags. masks_only: the free-running pass alone,
+  and of its masks the areas."""
 
   history: str = "model"
   batch_size: int = 64
   max_new_tokens: int = 64
   controls: bool = True
+  control_sample: int = altered.SAMPLE
+  meteor: bool = False
+  masks_only: bool = False
   resamples: int = 1000
   seed: int = 0
 
@@ -40,7 +57,7 @@ class Evaluation:
   the lines of predictions.jsonl, and `example(i)` to look at line i."""
 
   result: dict
-  predictions: list
+  predictions: Sequence
   example: object
 
 
@@ -52,76 +69,153 @@ def evaluate(loaded, records, options, write=lambda line: None, image_of=None):
   record that cannot be scored is named, counted (`data.failed`) and left out. Raises
   UserError where that is every one.
   """
-  loaded, too_many = with_room(loaded, records)
-  views = ImageViews(records, loaded.data, image_of)
-  runner = rollout.Rollout(
-    loaded,
-    loaded.generator(options.max_new_tokens),
-    views,
-    batch_size=options.batch_size,
-  )
-  gold = options.history == "gold"
-  plan = controls.plan(records, gold=gold, enabled=options.controls)
-  masks = kept.Masks(plan, records, views.geometry, loaded.data.sam_size)
-  scored = scoring.Scored(records, masks, views.problem, write)
-  turns = runner.run(plan.jobs, functools.partial(_bar, "free-running"), scored.take)
-  forced = rollout.teacher_forced(
-    loaded,
-    records,
-    views,
-    batch_size=options.batch_size,
-    progress=functools.partial(_bar, "teacher-forced"),
-    keep=scored.take_forced,
-  )
-  sound, tables = scored.tables(forced)
-  main, forced_table = tables[kept.FREE], tables.pop(scoring.FORCED)
-  good = [records[i] for i in sound]
-  sampling = {"resamples": options.resamples, "seed": options.seed}
-  result = {
-    "metrics": metrics.mask_metrics(main, **sampling)
-    | _answer_metrics(good, [turns[i] for i in sound], loaded, sampling),
-    "controls": {
-      name: metrics.mask_metrics(table, **sampling)
-      for name, table in tables.items()
-      if name != kept.FREE
-    },
-    "teacher_forced": metrics.mask_metrics(forced_table, **sampling),
-    "per_turn": metrics.per_turn(main, **sampling),
-    "data": {
-      "conversations": len(good),
-      "images": len({controls.image_key(r) for r in good}),
-      "targets": len(main["image"]),
-      "history": options.history,
-      "questions_too_long": runner.too_long,
-      "questions_shortened": runner.shortened,
-      "more_masks_than_room": too_many,
-      "failed": [scored.failed[i] for i in sorted(scored.failed)],
-    }
-    | plan.counts,
-  }
-  lines = [scored.lines[i] for i in sound]
-
-  def example(i):
-    masks_of = {name: found[sound[i]] for name, found in masks.of.items()}
-    return _example(good[i], lines[i], masks_of, views.image(sound[i]))
-
-  return Evaluation(result, lines, example)
+  work, parts = Work(loaded, records, options, image_of), Parts.temporary()
+  work.run(parts, write)
+  return work.conclude(parts)
 
 
-def with_room(loaded, records):
-  """(`loaded` with a mask for each [SEG] of any record, records that need too many).
+class Work:
+  """The batches of an evaluation, the same in every process.
 
-  Training may pack rows of fewer; more than MOST_MASKS would take too much memory.
+  generator: that of `loaded`, where several evaluations share one.
   """
-  counts = [len(record.targets) for record in records]
-  room = min(MOST_MASKS, max(counts, default=1))
-  room = max(loaded.data.max_masks, room)
-  data = dataclasses.replace(loaded.data, max_masks=room)
-  return loaded._replace(data=data), sum(count > room for count in counts)
+
+  def __init__(self, loaded, records, options, image_of=None, generator=None):
+    self._loaded, self._records, self._options = loaded, records, options
+    self._generator = generator or loaded.generator(options.max_new_tokens)
+    self._views = ImageViews(records, loaded.data, image_of)
+    with_controls = options.controls and not options.masks_only
+    self._plan = controls.plan(
+      records,
+      gold=options.history == "gold",
+      enabled=with_controls,
+      sample=options.control_sample,
+    )
+    size = options.batch_size
+    self._talks = rollout.batches(self._plan.jobs, size)
+    every = range(0 if options.masks_only else len(records))
+    self._forced = [every[i : i + size] for i in range(0, len(every), size)]
+
+  def lines(self, parts):
+    """The lines of predictions.jsonl whose jobs are in `parts`."""
+    keys = (f"talk/{i}" for i in range(len(self._records)))
+    yield from filter(None, (line_of(parts[key]) for key in keys if key in parts))
+
+  def run(self, parts, write=lambda line: None, share=(0, 1)):
+    """Does every batch whose results are not in `parts`, or a process's share of them.
+
+    share: number of this process, of how many.
+    """
+    process, processes = share
+    mine = slice(process, None, processes)
+    talks = _missing(parts, "talk", self._talks)
+    forced = _missing(parts, "forced", self._forced)
+    total, left = len(self._talks + self._forced), len(talks + forced)
+    if left < total and process == 0:
+      print(f"goes on: {total - left} of {total} batches are there", file=sys.stderr)
+    scorer = scoring.Scorer(
+      self._plan,
+      self._records,
+      self._views,
+      self._loaded.data.sam_size,
+      full=not self._options.masks_only,
+    )
+    with parts.appender(process) as file:
+      self._talk(talks[mine], scorer, file.write, write, process == 0)
+      self._force(forced[mine], scorer, file.write, process == 0)
+    parts.find()
+
+  def _talk(self, groups, scorer, keep, write, shown):
+    runner = rollout.Rollout(
+      self._loaded,
+      self._generator,
+      self._views,
+      batch_size=self._options.batch_size,
+      most_masks=max((len(record.targets) for record in self._records), default=0),
+    )
+    jobs = self._plan.jobs
+    for group in _bar("free-running", groups, shown):
+      for job, answers in zip(
+        group, runner.talk([jobs[j] for j in group]), strict=True
+      ):
+        result = {"key": f"talk/{job}"} | scorer.job(job, answers)
+        keep(result)
+        if line := line_of(result):
+          write(line)
+
+  def _force(self, groups, scorer, keep, shown):
+    forced = rollout.Forced(
+      self._loaded, self._views, batch_size=self._options.batch_size
+    )
+    for group in _bar("teacher-forced", groups, shown):
+      found = forced.masks({i: self._records[i] for i in group})
+      for i in group:
+        keep({"key": f"forced/{i}"} | scorer.forced(i, found[i]))
+
+  def collect(self, parts) -> Collected:
+    """The results of all batches. UserError where no record could be scored."""
+    forced = not self._options.masks_only
+    return Collected(self._plan, len(self._records), parts, self._talks, forced)
+
+  def conclude(self, parts) -> Evaluation:
+    """Every metric of the results of all batches."""
+    found, options = self.collect(parts), self._options
+    tables = dict(found.tables)
+    main, forced = tables.pop(kept.FREE), tables.pop(FORCED)
+    gold_history = tables.pop(altered.GOLD, {"image": []})
+    good = [self._records[i] for i in found.sound]
+    sampling = {"resamples": options.resamples, "seed": options.seed}
+    told = line_metrics.LineMetrics(named=self._loaded.data.name_targets, **sampling)
+    for line in found.lines:
+      told.add(line)
+    result = {
+      "metrics": metrics.mask_metrics(main, **sampling)
+      | _answer_metrics(good, found.answers, self._loaded, options.meteor, sampling)
+      | told.metrics(),
+      "controls": {
+        name: metrics.mask_metrics(dependence.as_due(name, table), **sampling)
+        for name, table in tables.items()
+      },
+      "dependence": dependence.dependence(tables, found.beside, **sampling),
+      "teacher_forced": metrics.mask_metrics(forced, **sampling),
+      "per_turn": metrics.per_turn(main, **sampling),
+      "history_gap": dependence.history_gap(
+        gold_history, found.beside.get(altered.GOLD), **sampling
+      ),
+      "intent_drift": told.intent_drift(),
+      "calibration": told.calibration(),
+      "data": self._counts(found),
+    }
+
+    def example(i):
+      place = found.sound[i]
+      image = self._views.image(place)
+      return _example(good[i], found.lines[i], found.masks_of(place), image)
+
+    return Evaluation(result, found.lines, example)
+
+  def _counts(self, found):
+    """What was scored, and what was not."""
+    good = [self._records[i] for i in found.sound]
+    return {
+      "conversations": len(good),
+      "images": len({controls.image_key(record) for record in good}),
+      "targets": len(found.tables[kept.FREE]["image"]),
+      "history": self._options.history,
+      "questions_too_long": found.refused,
+      "questions_shortened": found.shortened,
+      "failed": [found.failed[i] for i in sorted(found.failed)],
+      "metrics_left_out": text_metrics.left_out(self._options.meteor),
+    } | self._plan.counts
 
 
-def _bar(title, batches):
-  return tqdm.tqdm(batches, desc=title, unit="batch", file=sys.stderr, disable=None)
+def _missing(parts, kind, groups):
+  return [g for g in groups if not all(f"{kind}/{number}" in parts for number in g)]
+
+
+def _bar(title, groups, shown):
+  bar = {"desc": title, "unit": "batch", "file": sys.stderr}
+  return tqdm.tqdm(groups, disable=None if shown else True, **bar)
 
 
 class ImageViews:
@@ -177,19 +271,22 @@ class ImageViews:
     }
 
 
-def _answer_metrics(records, answers, loaded, sampling):
-  """[SEG] rates over answers, and the text metrics."""
+def _answer_metrics(records, answers, loaded, with_meteor, sampling):
+  """[SEG] rates over answers, and the text metrics. answers: (text, number of [SEG]) of
+  each turn of each record."""
   image, due, produced, said, gold = [], [], [], [], []
   for record, turns in zip(records, answers, strict=True):
-    for answer, text in zip(turns, spoken(record, loaded.data), strict=True):
+    for (answer, count), text in zip(turns, spoken(record, loaded.data), strict=True):
       image.append(controls.image_key(record))
       due.append(count_segs(text))
-      produced.append(answer.num_seg)
-      said.append(answer.text)
+      produced.append(count)
+      said.append(answer)
       gold.append(text)
   columns = metrics.seg_columns(np.array(due), np.array(produced))
   rates = metrics.summarise(columns, image, **sampling)
-  return rates | text_metrics.text_metrics(said, gold, image, **sampling)
+  return rates | text_metrics.text_metrics(
+    said, gold, image, with_meteor=with_meteor, **sampling
+  )
 
 
 def spoken(record, data):
@@ -210,6 +307,7 @@ def _example(record, line, masks_of, image):
       kept.pair(rle, true) for rle, (_, true) in zip(masks, record.targets, strict=True)
     ]
     for name, masks in masks_of.items()
+    if len(masks) == len(record.targets)  # a control may be of some of them
   }
   true = tuple(target for _, target in pairs[kept.FREE])
   panels = [_panel("image", image_HWC), _panel("target", image_HWC, true)]

@@ -1,8 +1,11 @@
 """The records that are scored, without their photographs: those stay where they are."""
 
+import collections
 import dataclasses
 import sys
 from collections.abc import Callable
+
+import tqdm
 
 from input_pipeline.records import RecordError, SegConversation
 from input_pipeline.source import Source
@@ -23,14 +26,15 @@ class Records:
   problems: list
 
 
-def read_records(source: Source, limit=None, *, shown) -> Records:
+def read_records(source: Source, limit=None, *, shown, quiet=False) -> Records:
   """Reads each record once: a defective one is named, counted and left out.
 
-  limit: of sound records. shown: what the user called the data set. Raises UserError
-  where no record is sound.
+  limit: of sound records. shown: what the user called the data set. quiet: names
+  nothing, since another process does. Raises UserError where no record is sound.
   """
   records, numbers, problems = [], [], []
-  for i in range(len(source)):
+  every = range(len(source))
+  for i in tqdm.tqdm(every, "reading", leave=False, disable=quiet or None):
     if limit is not None and len(records) == limit:
       break
     record = source.load(i)
@@ -38,13 +42,16 @@ def read_records(source: Source, limit=None, *, shown) -> Records:
       record = RecordError(source.file, i, "has no picture: there is nothing to score")
     if isinstance(record, RecordError):
       problems.append(record.problem)
-      print(f"{record.problem} (left out)", file=sys.stderr)
+      if not quiet:
+        tqdm.tqdm.write(f"{record.problem} (left out)", file=sys.stderr)
     else:
       image_id = record.image_id or f"record/{i}"
       records.append(dataclasses.replace(record, image=b"", image_id=image_id))
       numbers.append(i)
   if not records:
     raise UserError(f"{shown}: no usable record in {source.file}")
+  if not quiet:
+    _name_twins(records)
 
   def image_of(i):
     record = source.load(numbers[i])
@@ -53,3 +60,13 @@ def read_records(source: Source, limit=None, *, shown) -> Records:
     return record.image
 
   return Records(records, image_of, problems)
+
+
+def _name_twins(records):
+  """Says which ids are several records': each is scored, but who reads the results
+  cannot tell them apart."""
+  counts = collections.Counter(record.id for record in records)
+  twins = [name for name, count in counts.items() if count > 1]
+  if twins:
+    more = f" and {len(twins) - 1} more" if len(twins) > 1 else ""
+    print(f"id {twins[0]!r}{more}: of several records, all scored", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +13,7 @@ from input_pipeline import templates
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax.checkpoint import reading, workdir
 from miras_jax.convert import folder as converted
+from miras_jax.convert.files.stream import MANIFEST
 from miras_jax.convert.outputs import is_converted
 from miras_jax.errors import UserError
 from miras_jax.inference.generator import Generator
@@ -91,6 +94,19 @@ def read_config(checkpoint):
 def find_step(checkpoint) -> int:
   """The step that `open_checkpoint` would open; 0 of a converted folder."""
   return 0 if is_converted(checkpoint) else workdir.locate(checkpoint)[1]
+
+
+def find_identity(checkpoint) -> str:
+  """Another one means other parameters, be they at the same path and step."""
+  if is_converted(checkpoint):
+    file = pathlib.Path(checkpoint) / MANIFEST
+  else:
+    folder, step = workdir.locate(checkpoint)
+    file = folder.step(step) / "meta" / "metadata"
+  try:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+  except OSError as error:
+    raise UserError(f"{file}: cannot be read: {error.strerror}") from None
 
 
 def _for_here(cfg):

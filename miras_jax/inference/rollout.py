@@ -6,13 +6,17 @@ compiled program. Each batch encodes its images once.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from input_pipeline import examples
+from input_pipeline import batch_table, examples
 from input_pipeline.conversation import ConversationError
 from miras_jax.inference import conversation
+
+OVER_MASKS = ("seg_pos", "obj_pos", "seg_valid")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,32 +30,32 @@ class Job:
   names: tuple = ()
 
 
+def batches(jobs, size) -> list[list[int]]:
+  """Numbers of the jobs that are run together, always the same for the same jobs."""
+  # Equal lengths together: a batch takes as many turns as its longest job.
+  order = sorted(range(len(jobs)), key=lambda i: -len(jobs[i].questions))
+  return [order[i : i + size] for i in range(0, len(order), size)]
+
+
 class Rollout:
   """Runs jobs. `views_of(image)` gives the views of an image (`examples.make_views`).
 
-  `too_long` counts the questions that did not fit and got an empty answer, `shortened`
-  those whose oldest rounds were left out.
+  most_masks: how many [SEG] of an answer get a mask, at least the generator's own
+  number; that many at a time are decoded.
   """
 
-  def __init__(self, loaded, generator, views_of, *, batch_size):
+  def __init__(self, loaded, generator, views_of, *, batch_size, most_masks=0):
     self._loaded, self._generator = loaded, generator
     self._views_of, self._batch_size = views_of, batch_size
-    self.too_long = self.shortened = 0
+    self._most_masks = most_masks
 
-  def run(self, jobs, progress=iter, keep=lambda job, answers: answers):
-    """[what is kept of each job]. `progress` wraps the iterator of batches.
-
-    keep: (job's number, [Answer of each turn]) -> what is kept, called as jobs end.
-    """
-    # Equal lengths together: a batch takes as many turns as its longest job.
-    order = sorted(range(len(jobs)), key=lambda i: -len(jobs[i].questions))
-    size = self._batch_size
-    groups = [order[i : i + size] for i in range(0, len(order), size)]
+  def run(self, jobs):
+    """[[Answer of each turn] of each job]."""
     answers = [None] * len(jobs)
-    for group in progress(groups):
+    for group in batches(jobs, self._batch_size):
       found = self.talk([jobs[i] for i in group])
       for i, turns in zip(group, found, strict=True):
-        answers[i] = keep(i, turns)
+        answers[i] = turns
     return answers
 
   def talk(self, jobs):
@@ -73,16 +77,23 @@ class Rollout:
       except ConversationError as error:
         refused[b] = conversation.Answer("", refused=str(error))
     if any(prompts):
-      out = session.turn(prompts)
-      spoken = conversation.read_answers(out, self._loaded.tokenizer)
+      spoken = self._spoken(session, prompts)
     for b in active:
       if b in refused:
         answers[b].append(refused[b])
       else:
         gone = prompts[b].dropped_rounds
         answers[b].append(spoken[b]._replace(dropped_rounds=gone))
-    self.too_long += len(refused)
-    self.shortened += sum(bool(p and p.dropped_rounds) for p in prompts)
+
+  def _spoken(self, session, prompts):
+    """The answers of all rows, with up to `most_masks` masks each."""
+    spoken = conversation.read_answers(session.turn(prompts), self._loaded.tokenizer)
+    step = self._generator.max_masks
+    for first in range(step, self._most_masks, step):
+      asked = zip(prompts, spoken, strict=True)
+      if any(prompt and answer.num_seg > first for prompt, answer in asked):
+        spoken = conversation.with_more(spoken, session.masks_from(first))
+    return spoken
 
   def _prompt(self, turn, job, answers):
     """The Prompt of a job's turn; ConversationError where the question does not fit."""
@@ -101,42 +112,61 @@ class Rollout:
     return {k: np.stack([row[k] for row in rows]) for k in rows[0]}
 
 
-def teacher_forced(
-  loaded,
-  records,
-  views_of,
-  *,
-  batch_size,
-  progress=iter,
-  keep=lambda record, logits: logits,
-) -> list:
-  """Masks of gold dialogues, one forward pass each.
+class Forced:
+  """Masks of gold dialogues, one forward pass each."""
 
-  Returns [what is kept of each record] of its logits, (h, w) for each target; those
-  that do not fit the row (dropped with the oldest rounds, or a record too long) are
-  None. keep: (record's number, logits) -> what is kept, called as batches end.
-  """
-  model = loaded.model
+  def __init__(self, loaded, views_of, *, batch_size):
+    self._loaded, self._views_of, self._batch_size = loaded, views_of, batch_size
+    model = loaded.model
 
-  @jax.jit
-  def forward(params, batch):
-    return model.apply({"params": params}, batch)["mask_logits"]
+    @jax.jit
+    def forward(params, batch):
+      return model.apply({"params": params}, batch)["mask_logits"]
 
-  rows = []
-  for i, record in enumerate(records):
+    self._forward = forward
+
+  def masks(self, records: Mapping[int, Any]) -> dict[int, list]:
+    """{number: [logits (h, w) of each target]} of {number: record}.
+
+    Those that do not fit the row (dropped with the oldest rounds, or a record too long)
+    are None. A row has room for `max_masks`: one of more [SEG] is read several times.
+    """
+    found = {i: [None] * len(record.targets) for i, record in records.items()}
+    rows = [row for i, record in records.items() for row in self._rows(i, record)]
+    for start in range(0, len(rows), self._batch_size):
+      group = rows[start : start + self._batch_size]
+      logits_BMHW = self._run(group)
+      for row, logits_MHW in zip(group, logits_BMHW, strict=False):
+        count = min(len(logits_MHW), len(found[row.record]) - row.first)
+        found[row.record][row.first : row.first + count] = logits_MHW[:count]
+    return found
+
+  def _rows(self, i, record):
+    """The rows of a record: the same tokens, each with the next `max_masks` [SEG]."""
+    loaded, step = self._loaded, self._loaded.data.max_masks
+    roomy = dataclasses.replace(loaded.data, max_masks=max(step, len(record.targets)))
     try:
-      rows.append((i, *examples.make_row(record, loaded.tokenizer, loaded.data)))
+      row, kept = examples.make_row(record, loaded.tokenizer, roomy)
     except ConversationError:
-      continue
-  found = [[None] * len(record.targets) for record in records]
-  for start in progress(range(0, len(rows), batch_size)):
-    group = rows[start : start + batch_size]
-    filled = group + [group[0]] * (batch_size - len(group))
-    parts = [views_of(i) | row for i, row, _ in filled]
+      return
+    gone = len(record.targets) - len(kept)
+    for first in range(0, len(kept), step):
+      part = {name: row[name][first : first + step] for name in OVER_MASKS}
+      sizes = loaded.data.sizes(loaded.tokenizer.ids.pad)
+      part = {name: batch_table.padded(name, x, sizes) for name, x in part.items()}
+      yield _Row(i, gone + first, row | part)
+
+  def _run(self, group):
+    filled = group + [group[0]] * (self._batch_size - len(group))
+    parts = [self._views_of(row.record) | row.arrays for row in filled]
     batch = {k: np.stack([part[k] for part in parts]) for k in parts[0]}
-    with loaded.active():
-      logits_BMHW = np.asarray(forward(loaded.params, batch))
-    for (i, _, kept), logits_MHW in zip(group, logits_BMHW, strict=False):
-      gone = len(found[i]) - len(kept)
-      found[i] = keep(i, [None] * gone + list(logits_MHW[: len(kept)]))
-  return found
+    with self._loaded.active():
+      return np.asarray(self._forward(self._loaded.params, batch))
+
+
+class _Row(NamedTuple):
+  """A row of a record; `first`: which of its targets the first mask is."""
+
+  record: int
+  first: int
+  arrays: dict

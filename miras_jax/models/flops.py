@@ -14,6 +14,7 @@ Element-wise work (norms, softmax, activations, the optimizer) is not counted.
 T tokens, N patches, D width, F mlp width, G side of a grid, M masks, R LoRA rank.
 """
 
+import dataclasses
 import re
 from typing import NamedTuple
 
@@ -41,6 +42,7 @@ FEATURES = {
   "sam_features": ("sam/encoder", "sam/fine"),
 }
 ENCODERS = sum(FEATURES.values(), ())
+PARTS = {"prefill": ("llm/layers",), "read": ("seg_prompt", "sam/decoder")}
 
 
 def of_masks(encoder) -> tuple[str, ...]:
@@ -82,23 +84,26 @@ def example(config, *, program="train", context=None, cached=False, features=FEA
 
   cached: image tokens and SAM features come from a feature cache.
 
-  program: train, eval (no backward), prefill (encoders and decoder of a whole row, no
-  head), decode (one token against `context` cached ones), cache (`features` of an
-  image).
+  program: train, eval (no backward), cache and encode (`features` of an image),
+  prefill (the decoder on a whole row, no head), decode (one token against `context`
+  cached ones), read (masks, without the states that an alignment looks at). What
+  answers has its adapters merged.
   """
   cfg, data = config.model.build(), config.data
+  if program in ("prefill", "decode"):
+    cfg = dataclasses.replace(cfg, llama=dataclasses.replace(cfg.llama, lora_rank=0))
   if program == "decode":
     units = decode_units(cfg, context or data.max_len)
   else:
-    units = forward_units(cfg, data.max_len, data.max_masks)
+    length = 1 if program == "read" else data.max_len
+    units = forward_units(cfg, length, data.max_masks)
     if cached:
       units = [u for u in units if u.group not in ENCODERS]
-    if program == "cache":
+    if program in ("cache", "encode"):
       made = sum((FEATURES[name] for name in features), ())
       units = [u for u in units if u.group in made]
-    if program == "prefill":
-      skipped = ("llm/lm_head", "seg_prompt", "sam/decoder")
-      units = [u for u in units if not u.path.startswith(skipped)]
+    if program in PARTS:
+      units = [u for u in units if u.path.startswith(PARTS[program])]
   if program == "train":
     return _train(units, config.trainable)
   return _total([(u, u.flops, 0.0, 0.0) for u in units])

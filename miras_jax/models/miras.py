@@ -168,9 +168,9 @@ class Miras(nn.Module):
     image_BTD = jnp.take_along_axis(image_tokens_BND, slot_BT1, axis=1)
     return jnp.where(image_slot_BT[..., None] >= 0, image_BTD, x_BTD)
 
-  def extend(self, x_BTD, positions_BT, cache, write_index_B, mask_BTS):
+  def extend(self, x_BTD, positions_BT, cache, write_index_B, mask_BTS, only_B=None):
     """`Llama.extend`: new tokens against the KV cache."""
-    return self.llm.extend(x_BTD, positions_BT, cache, write_index_B, mask_BTS)
+    return self.llm.extend(x_BTD, positions_BT, cache, write_index_B, mask_BTS, only_B)
 
   def logits(self, hidden_BTD):
     """Float32 logits [B, T, V] of final-normed hidden states."""

@@ -25,8 +25,8 @@ import numpy as np
 from miras_jax.config.settings import MeshConfig
 from miras_jax.models import flops, trees
 from miras_jax.models.sam_encoder import MAX_LOGITS
-from miras_jax.parallel import chips, sharding
 from miras_jax.parallel import mesh as mesh_lib
+from miras_jax.parallel import sharding
 from miras_jax.scale import programs, roofline, topology
 from miras_jax.training import initial_state
 
@@ -44,7 +44,7 @@ class _Mesh:
 def estimate(config, name, *, per_chip=0, mesh=None, cached=False):
   """Entry of a train step of `config` on the topology `name`; `source` is "model"."""
   generation, shape, slices = topology.parse(name)
-  chip = next(c for c in chips.CHIPS if c.name == generation)
+  chip = topology.chip_of(generation)
   devices = math.prod(shape) * slices * chip.devices
   config = dataclasses.replace(config, mesh=mesh) if mesh else config
   config, notes = programs.fit(config, devices, num_slices=slices, per_chip=per_chip)

@@ -41,7 +41,7 @@ def run(name, config, names, one):
 
 def chips(config, start, one):
   generation, shape, _ = topology.parse(start)
-  shapes = topology.SHAPES[generation][1]
+  shapes = topology.KINDS[generation][1]
   first = shapes.index("x".join(map(str, shape)))
   names = [f"{generation}:{s}" for s in shapes[first:]]
   largest = names[-1]

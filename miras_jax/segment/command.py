@@ -30,7 +30,7 @@ import tqdm
 from input_pipeline.records import RecordError
 from miras_jax.config.settings import DistributedConfig
 from miras_jax.errors import UserError
-from miras_jax.inference import devices
+from miras_jax.inference import devices, json_lines
 from miras_jax.inference.load import find_step
 from miras_jax.options import Parser, nearest
 from miras_jax.parallel import distributed
@@ -134,7 +134,7 @@ def _answer(args, todo, found, problems):
   count = 0
   path = found.part(jax.process_index(), jax.process_count())
   bar = tqdm.tqdm(total=len(todo), desc="segment", unit="conversation", disable=None)
-  with results.Appender(path) as file, bar:
+  with json_lines.Appender(path) as file, bar:
     for line in answering.of(todo):
       if isinstance(line, RecordError):
         problems.take(line)

@@ -20,7 +20,7 @@ from miras_jax.inference.conversation import Answer
 from tests import prist_files, talker
 
 SIZE = 16
-TEACHER_FORCED = rollout.teacher_forced
+FORCED_MASKS = rollout.Forced.masks
 OPTIONS = evaluation.Options(batch_size=4, resamples=20)
 LEFT, TOP = np.zeros((2, SIZE, SIZE), np.uint8)
 LEFT[:, : SIZE // 2] = 1
@@ -74,9 +74,11 @@ def evaluate(script=script, items=RECORDS, **changes):
 @pytest.fixture(autouse=True)
 def no_teacher_forcing(monkeypatch):
   """The scripted model cannot be teacher-forced."""
-  monkeypatch.setattr(
-    rollout, "teacher_forced", lambda _, items, *a, **k: [[None]] * len(items)
-  )
+  monkeypatch.setattr(rollout.Forced, "masks", no_masks)
+
+
+def no_masks(self, items):
+  return {i: [None] * len(record.targets) for i, record in items.items()}
 
 
 class PositionModel:
@@ -91,12 +93,14 @@ class PositionModel:
 def forced(items, **changes):
   loaded = talker.loaded(script, **changes)._replace(model=PositionModel())
   views_of = evaluation.ImageViews(items, loaded.data)
-  return TEACHER_FORCED(loaded, items, views_of, batch_size=2)
+  return FORCED_MASKS(
+    rollout.Forced(loaded, views_of, batch_size=2), dict(enumerate(items))
+  )
 
 
 def test_teacher_forced_masks_belong_to_their_seg():
   found = forced(RECORDS)
-  assert [len(masks) for masks in found] == [1, 1, 1]
+  assert [len(found[i]) for i in range(3)] == [1, 1, 1]
   assert found[0][0][0, 0] == found[2][0][0, 0] > 10  # "left" twice: one length
 
 
@@ -141,7 +145,8 @@ def test_own_answers_become_the_history():
     return ("It is blue.", []) if "Segment" not in prompt else ("[SEG]", ["left"])
 
   loaded = talker.loaded(stubborn)
-  evaluation.evaluate(loaded, RECORDS, OPTIONS)
+  options = dataclasses.replace(OPTIONS, controls=False)  # one has the gold history
+  evaluation.evaluate(loaded, RECORDS, options)
   last = [p for p in loaded.model.prompts if "Segment it." in p and "half" in p]
   assert last and all("It is blue." in p for p in last)
 
@@ -186,7 +191,8 @@ def test_question_that_does_not_fit_is_counted_and_scores_nothing():
 
 def test_without_a_second_image_the_swaps_do_not_run():
   result = evaluate(items=RECORDS[:2]).result
-  assert list(result["controls"]) == ["last_turn_only"]
+  controls = result["controls"]
+  assert list(controls) == ["last_turn_only", "attribute_lie", "absent_target"]
 
 
 def test_controls_can_be_left_out():
@@ -194,10 +200,9 @@ def test_controls_can_be_left_out():
 
 
 def test_partner_of_a_swap_has_another_target_on_the_same_image():
-  assert controls.another_conversation(RECORDS, 0) == 1
-  assert controls.another_conversation(RECORDS, 2) is None
+  assert controls.partners(RECORDS) == [1, 0, None]
   twin = dataclasses.replace(RECORDS[0], id="val/9")
-  assert controls.another_conversation([RECORDS[0], twin], 0) is None
+  assert controls.partners([RECORDS[0], twin]) == [None, None]
 
 
 def test_swapped_masks_pair_from_the_last_backwards():
@@ -232,20 +237,27 @@ class Config:
     return '{"steps": 1}'
 
 
+def stand_in(monkeypatch, loaded, config):
+  """The command finds `loaded`, of a run with this RunConfig, at any checkpoint."""
+  monkeypatch.setattr(eval_command.devices, "load", lambda args: loaded)
+  monkeypatch.setattr(eval_command, "read_config", lambda checkpoint: config)
+  monkeypatch.setattr(eval_command, "find_step", lambda checkpoint: 7)
+  monkeypatch.setattr(eval_command, "find_identity", lambda checkpoint: "abc")
+
+
 def command(tmp_path, monkeypatch, *flags, items=None):
   items = items or [prist_files.record(), prist_files.record(focus="cup")]
   prist_files.write(tmp_path / "data", items)
   loaded = talker.loaded(lambda p, i: ("Sure, [SEG].", ["all"]))
   loaded = loaded._replace(config=Config(), step=7)
-  monkeypatch.setattr(eval_command.devices, "load", lambda args: loaded)
-  monkeypatch.setattr(eval_command, "read_config", lambda checkpoint: RunConfig())
+  stand_in(monkeypatch, loaded, RunConfig())
   arguments = [f"--data={tmp_path / 'data'}", f"--out={tmp_path / 'out'}"]
   return eval_command.main(["--checkpoint=runs/x", *arguments, *flags])
 
 
 def test_command_writes_every_file_of_the_report(tmp_path, monkeypatch, capsys):
   assert command(tmp_path, monkeypatch) == 0
-  names = {p.name for p in (tmp_path / "out").iterdir()}
+  names = {p.name for p in (tmp_path / "out").iterdir()} - {".lock"}
   assert names == {"metrics.json", "predictions.jsonl", "index.html", "overlays.png"}
   assert "ciou" in capsys.readouterr().out
 

@@ -28,9 +28,7 @@ BROKEN = {"size": [16, 16], "counts": "0"}  # runs that do not add up
 
 @pytest.fixture(autouse=True)
 def no_teacher_forcing(monkeypatch):
-  monkeypatch.setattr(
-    rollout, "teacher_forced", lambda _, items, *a, **k: [[None]] * len(items)
-  )
+  monkeypatch.setattr(rollout.Forced, "masks", usual.no_masks)
 
 
 def with_target(record, rle):
@@ -93,7 +91,7 @@ def test_lines_are_there_when_the_end_is_not_reached(monkeypatch):
   def fails(*args, **options):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(rollout, "teacher_forced", fails)
+  monkeypatch.setattr(rollout.Forced, "masks", fails)
   lines = []
   with pytest.raises(KeyboardInterrupt):
     evaluation.evaluate(
@@ -106,7 +104,7 @@ def test_predictions_file_is_written_as_it_goes(tmp_path, monkeypatch):
   def fails(*args, **options):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(rollout, "teacher_forced", fails)
+  monkeypatch.setattr(rollout.Forced, "masks", fails)
   with pytest.raises(KeyboardInterrupt):
     usual.command(tmp_path, monkeypatch)
   lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
@@ -163,20 +161,28 @@ def many(count):
   )
 
 
-def test_conversation_of_more_seg_than_a_training_row_holds_is_evaluated_whole():
-  loaded, too_many = evaluation.with_room(talker.loaded(usual.script), [many(5)])
-  assert loaded.data.max_masks == 5 and too_many == 0
-  loaded = loaded._replace(model=usual.PositionModel())
-  views = evaluation.ImageViews([many(5)], loaded.data)
-  (masks,) = usual.TEACHER_FORCED(loaded, [many(5)], views, batch_size=1)
-  assert len(masks) == 5 and all(mask is not None for mask in masks)
+def test_a_conversation_of_more_seg_than_a_row_holds_is_evaluated_whole():
+  """Forty masks of an answer where the model draws two at a time."""
+  names = ["left", "top"] * 20
+  masks = [dict(left=usual.LEFT, top=usual.TOP)[name] for name in names]
+  targets = tuple(zip(names, map(mask_ops.encode_rle, masks), strict=True))
+  item = dataclasses.replace(many(40), targets=targets)
+  found = evaluate(lambda prompt, image: ("[SEG]" * 40, names), items=[item])
+  assert found.result["metrics"]["ciou"]["value"] == 1.0
+  (line,) = found.predictions
+  assert [t["produced"] for t in line["targets"]] == [True] * 40
+  assert len(line["turn_masks"]) == 80  # it says as many in the first turn
 
 
-def test_seg_beyond_any_room_are_counted():
-  loaded, too_many = evaluation.with_room(
-    talker.loaded(usual.script), [many(2), many(evaluation.MOST_MASKS + 1)]
-  )
-  assert loaded.data.max_masks == evaluation.MOST_MASKS and too_many == 1
+def test_teacher_forcing_reads_a_conversation_of_many_seg_several_times():
+  loaded = talker.loaded(usual.script)._replace(model=usual.PositionModel())
+  items = {0: many(5), 3: many(1)}
+  views = evaluation.ImageViews([many(5)] * 4, loaded.data)
+  forced = rollout.Forced(loaded, views, batch_size=2)
+  found = usual.FORCED_MASKS(forced, items)
+  at = [int(mask[0, 0]) for mask in found[0]]
+  assert at == list(range(at[0], at[0] + 5))  # the place of each [SEG] in the row
+  assert [int(mask[0, 0]) for mask in found[3]] == at[:1]
 
 
 def moved(tmp_path, monkeypatch, *flags, run=None):
@@ -190,8 +196,7 @@ def moved(tmp_path, monkeypatch, *flags, run=None):
   loaded = talker.loaded(lambda prompt, image: ("Sure, [SEG].", ["all"]))
   loaded = loaded._replace(config=usual.Config())
   config = RunConfig(data=run or DataChoice())
-  monkeypatch.setattr(eval_command.devices, "load", lambda args: loaded)
-  monkeypatch.setattr(eval_command, "read_config", lambda checkpoint: config)
+  usual.stand_in(monkeypatch, loaded, config)
   eval_command.main(["--checkpoint=runs/x", f"--out={tmp_path / 'out'}", *flags])
   return json.loads((tmp_path / "out" / "metrics.json").read_text())["data"]
 

@@ -156,13 +156,28 @@ def test_cached_decoding_agrees_with_teacher_forcing(kind):
   logits = functools.partial(model.apply, {"params": params}, method="logits")
   for b, n in enumerate(lengths):
     count = out["num_tokens"][b]
-    got = logits(jnp.asarray(out["states"][b : b + 1, : count + 1]))
-    want = logits(known["hidden"][b : b + 1, n - 1 : n + count])
+    got = logits(jnp.asarray(out["states"][b : b + 1, :count]))
+    want = logits(known["hidden"][b : b + 1, n - 1 : n + count - 1])
     np.testing.assert_allclose(got, want, atol=1e-4)
     np.testing.assert_array_equal(
-      want[0, :-1].argmax(-1), out["tokens"][b, :count], err_msg="not greedy"
+      want[0].argmax(-1), out["tokens"][b, :count], err_msg="not greedy"
     )
   assert out["seg_valid"].any(), "the test needs a [SEG]"
+  valid = out["seg_valid"].astype(bool)
+  np.testing.assert_allclose(
+    out["mask_logits"][valid], np.asarray(known["mask_logits"])[valid], atol=1e-4
+  )
+
+
+def test_a_seg_in_the_last_place_is_read_where_its_own_state_is_wanted():
+  kind = {"seg_state": "at", "alignment": "none"}
+  model, params = model_and_params(**kind)
+  batch, encoded = fixed(**kind)
+  said = answer(batch, encoded, Ids(eos=-1, seg=-1, obj=-1), **kind)["tokens"]
+  ids = Ids(eos=-1, seg=int(said[0, -1]), obj=-1)
+  out = answer(batch, encoded, ids, **kind)
+  assert NEW - 1 in out["seg_at"][0]
+  known, _ = forced(model, params, batch, out, ids)
   valid = out["seg_valid"].astype(bool)
   np.testing.assert_allclose(
     out["mask_logits"][valid], np.asarray(known["mask_logits"])[valid], atol=1e-4

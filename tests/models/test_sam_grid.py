@@ -57,7 +57,7 @@ def test_the_shares_of_a_part_are_of_its_span_and_sum_to_one(count, start, exten
   np.testing.assert_allclose(middles, want, atol=0.5)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (48, 96), (96, 48), (50, 90)])
+@pytest.mark.parametrize("size", [(64, 64), (48, 96), (96, 48), (40, 64)])
 @pytest.mark.parametrize("view", ["letterbox", "center_crop"])
 def test_each_cell_shows_the_part_of_the_picture_that_its_patch_shows(size, view):
   image, cells = ramp(*size), 4

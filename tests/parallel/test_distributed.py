@@ -22,6 +22,7 @@ from miras_jax.parallel import mesh as mesh_lib
 from tests import prist_files
 
 STEPS = 20
+FLAGS = "--xla_force_host_platform_device_count=4"
 
 
 OPENS_DATA = """
@@ -54,7 +55,7 @@ def start(*commands):
     port = free.getsockname()[1]
   env = os.environ | {
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    "XLA_FLAGS": FLAGS,
     "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
     "JAX_NUM_PROCESSES": "2",
   }
@@ -72,9 +73,9 @@ def start(*commands):
   ]
 
 
-def finish(processes):
+def finish(processes, timeout=240):
   """(exit statuses, lines of standard output, of errors), gloo's own left out."""
-  texts = [p.communicate(timeout=240) for p in processes]
+  texts = [p.communicate(timeout=timeout) for p in processes]
   outputs, errors = (
     [[t for t in text.splitlines() if "peer ranks" not in t] for text in stream]
     for stream in zip(*texts, strict=True)

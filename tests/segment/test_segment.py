@@ -8,6 +8,7 @@ from PIL import Image
 
 from input_pipeline import labelme, mask_ops
 from miras_jax.errors import UserError
+from miras_jax.inference import json_lines
 from miras_jax.segment import command, forms, results
 from tests import talker
 
@@ -164,7 +165,7 @@ def test_parts_are_joined_once(tmp_path):
   found = results.Results(tmp_path)
   lines = [{"id": x, "turns": [], "size": [1, 1], "image": "a"} for x in "abc"]
   for process, mine in enumerate((lines[:2], lines[1:])):
-    with results.Appender(found.part(process, 2)) as file:
+    with json_lines.Appender(found.part(process, 2)) as file:
       for line in mine:
         file.write(line)
   found.join_parts()
