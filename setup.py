@@ -105,6 +105,7 @@ setuptools.setup(
     "": ["*.json", "*.jinja", "*.html", "*.css", "*.js", "*.txt", "*.md"],
     "miras_jax.evaluation": ["suites/*"],
     "miras_jax.serving": ["static/*"],
+    "miras_jax": ["demo/*", "demo/model/*", "demo/model/*/*"],
   },
   install_requires=REQUIRES,
   extras_require=EXTRAS,

@@ -55,7 +55,7 @@ def read_dataset(place, split, images_dir=None, masks_dir=None) -> "BuiltDataset
       f"{place}: holds no {INFO}; `miras data build NAME --src=DIR --out={place}` makes"
       " a data set"
     )
-  if len({folder.parent for folder in folders}) > 1 or len(folders) > 1:
+  if len(folders) > 1:
     names = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in folders)
     raise UserError(f"{place}: holds several data sets, name one of {names}")
   made = _read_made(folders[0])

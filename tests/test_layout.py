@@ -35,6 +35,8 @@ ORDER = (
   ("cli",),
   ("miras_jax",),  # the package itself: what it exports
 )
+# A command that nothing imports may hand over to another one.
+HANDS_OVER = {"miras_jax.checkpoint.command -> miras_jax.convert.command"}
 FLOOR = {name: floor for floor, names in enumerate(ORDER) for name in names}
 MAX_LINES = 400
 MAX_ROOT_MODULES = 9
@@ -77,13 +79,13 @@ def test_every_folder_has_its_place_in_the_order():
 
 
 def test_no_import_points_up():
-  up = [
+  up = {
     f"{name} -> {target}"
     for name, targets in IMPORTS.items()
     for target in targets
     if room(target) != room(name) and FLOOR[room(target)] >= FLOOR[room(name)]
-  ]
-  assert not up
+  }
+  assert up == HANDS_OVER
 
 
 def test_no_modules_import_each_other_in_a_circle():

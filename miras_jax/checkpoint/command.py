@@ -4,11 +4,15 @@
   miras checkpoint verify runs/first            # reads all, compares every fingerprint
   miras checkpoint verify runs/first --step=500
   miras checkpoint prune runs/first --keep=2    # deletes all but the newest whole steps
+  miras checkpoint export runs/first --out=first --small    # a folder to give away
 
 `verify` names each damaged step, and what all steps need: config.json, tokenizer,
 frozen/; it then ends with status 1; `prune` reads the newest
 steps until it has found so many whole ones, and deletes the others, damaged ones and
-what killed saves left. Without a whole step it deletes nothing.
+what killed saves left. Without a whole step it deletes nothing. `export` writes one
+folder with all that `chat`, `eval` and `serve` need: safetensors, config, tokenizer;
+`--small` rounds the numbers to bfloat16. It is `miras convert --src=DIR --dst=OUT`,
+which has more options.
 """
 
 import contextlib
@@ -29,11 +33,13 @@ def main(argv):
   parser.add_path("dir", help="a --workdir of `miras train`")
   parser.add_argument("--step", type=int, help="only this one, of verify")
   parser.add_argument("--keep", type=int, default=1, help="steps that prune leaves")
+  parser.add_path("--out", help="new folder for export")
+  parser.add_argument("--small", action="store_true", help="export as bfloat16")
   args = parser.parse_args(argv)
   if not pathlib.Path(args.dir).is_dir():
     raise UserError(f"{args.dir}: no such checkpoint folder")
   folder, step = workdir.of(args.dir)
-  if step is not None and args.action != "verify":
+  if step is not None and args.action not in ("verify", "export"):
     raise UserError(f"{args.dir} is one step; {args.action} takes {folder.path}")
   args.step = step if args.step is None else args.step
   if not folder.steps() and not leftovers(folder):
@@ -123,6 +129,16 @@ def prune(folder, args):
   print(f"{freed / 1e6:,.1f} MB freed; steps left: {', '.join(map(str, left))}")
 
 
+def export(_folder, args):
+  """Writes the newest step, or the one that was named, without its optimizer."""
+  from miras_jax.convert import command as convert
+
+  if not args.out:
+    raise UserError("export: name a new folder with --out")
+  dtype = "bfloat16" if args.small else "keep"
+  return convert.main([f"--src={args.dir}", f"--dst={args.out}", f"--dtype={dtype}"])
+
+
 def newest_whole(folder, count):
   """The newest `count` steps whose every value is what was saved; names the others."""
   kept = []
@@ -152,4 +168,4 @@ def num_bytes(folder):
   return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
-ACTIONS = {"list": show, "verify": verify, "prune": prune}
+ACTIONS = {"list": show, "verify": verify, "prune": prune, "export": export}

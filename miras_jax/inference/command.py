@@ -4,6 +4,8 @@
   printf 'What is there?\\nSegment the red one.\\n' | \\
       miras chat --checkpoint=runs/first --image=photo.jpg --out=masks
 
+  miras chat --demo                  # the small model and a picture that come along
+
 Every turn is remembered, so "segment that one" works. For each [SEG] in an answer
 OUT/turn_02_mask_1.png (white inside, black outside) and for the answer
 OUT/turn_02_overlay.png are written and named on the screen.
@@ -18,7 +20,7 @@ import pathlib
 import sys
 
 from miras_jax.errors import UserError
-from miras_jax.inference import devices
+from miras_jax.inference import demo, devices
 from miras_jax.inference.chat import Chat
 from miras_jax.inference.predictor import read_image
 from miras_jax.options import Parser
@@ -28,17 +30,25 @@ def main(argv):
   """`miras chat ...`; see the module's head."""
   parser = Parser(prog="miras chat", description=__doc__)
   add, path = parser.add_argument, parser.add_path
-  path("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
-  path("--image", required=True, help="PNG, JPEG, WebP, BMP or TIFF file")
+  path("--checkpoint", help="a --workdir of `miras train`, or one step")
+  path("--image", help="PNG, JPEG, WebP, BMP or TIFF file")
+  add("--demo", action="store_true", help="the model and the picture that come along")
   path("--out", default="masks", help="folder for masks and overlays (masks)")
   add("--max_new_tokens", type=int, default=128, help="longest answer (128)")
   devices.add_options(parser)
   args = parser.parse_args(argv)
+  if args.demo:
+    args = demo.fill(args)
+  for name in ("checkpoint", "image"):
+    if not getattr(args, name):
+      raise UserError(f"--{name} is missing; `miras chat --demo` needs neither")
   if args.max_new_tokens < 1:
     raise UserError(f"--max_new_tokens={args.max_new_tokens} must be at least 1")
   image = read_image(args.image)
   print(f"loading {args.checkpoint}; the first answer compiles", file=sys.stderr)
   loaded = devices.load(args)
   generator = loaded.generator(args.max_new_tokens)
+  if args.demo and sys.stdin.isatty():
+    print(demo.HINT)
   chat = Chat(loaded, generator, args.image, image, pathlib.Path(args.out))
   return chat.run(sys.stdin)

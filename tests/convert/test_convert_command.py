@@ -9,6 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
 
+from miras_jax.checkpoint import command as checkpoint_command
 from miras_jax.config.overrides import with_overrides
 from miras_jax.convert import command
 from miras_jax.convert import folder as converted
@@ -16,6 +17,7 @@ from miras_jax.convert.files import stream
 from miras_jax.convert.job import expected_shapes
 from miras_jax.convert.sources import Source
 from miras_jax.errors import UserError
+from miras_jax.inference.demo import MODEL as SHIPPED
 from tests.convert import checkpoints, golden_source
 from tests.convert.checkpoints import CFG, SET
 from tests.convert.folders import (
@@ -121,7 +123,9 @@ def test_another_dtype_on_request(ours, flat, tmp_path):
   assert_same(found, {k: x.astype(np.float32) for k, x in flat.items()})
 
 
-def test_a_training_folder_becomes_published_names(tmp_path, ours, published, flat):
+@pytest.fixture
+def run(tmp_path, ours, flat):
+  """A folder of `miras train`, stopped after step 4."""
   import jax.numpy as jnp
   import optax
 
@@ -132,13 +136,30 @@ def test_a_training_folder_becomes_published_names(tmp_path, ours, published, fl
   params = unflatten_dict({k: jnp.asarray(x) for k, x in flat.items()}, sep="/")
   trainable, frozen = trees.split_by_name(params, "lora_heads")
   state = train_step.create_state(trainable, frozen, optax.sgd(0.1), seed=0)
-  run = tmp_path / "run"
-  with store.Checkpoints(run, keep=1) as checkpoints:
+  folder = tmp_path / "run"
+  with store.Checkpoints(folder, keep=1) as checkpoints:
     checkpoints.save_frozen(frozen)
     checkpoints.save(4, state, data_state={}, metrics={})
-  shutil.copyfile(ours / "config.json", run / "config.json")
+  shutil.copyfile(ours / "config.json", folder / "config.json")
+  return folder
+
+
+def test_a_training_folder_becomes_published_names(run, tmp_path, published):
   convert(f"--src={run}", f"--dst={tmp_path / 'out'}", "--to=miras")
   assert_same(read_folder(tmp_path / "out"), read_folder(published))
+
+
+def test_a_small_export_is_the_step_in_bfloat16(run, tmp_path, flat):
+  out = tmp_path / "small"
+  shutil.copytree(SHIPPED / "tokenizer", run / "tokenizer")
+  checkpoint_command.main(["export", str(run), f"--out={out}", "--small"])
+  found = flatten_dict(converted.load_params(out)[0], sep="/")
+  assert_same(found, {k: x.astype(jax.numpy.bfloat16) for k, x in flat.items()})
+
+
+def test_an_export_without_a_folder_is_refused(run):
+  with pytest.raises(UserError, match="--out"):
+    checkpoint_command.main(["export", str(run)])
 
 
 @pytest.fixture(scope="module")
