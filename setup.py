@@ -38,6 +38,8 @@ REQUIRES = [
 
 # `miras eval`: text metrics and the curves of its report.
 EVAL = ["sacrebleu>=2.4,<3", "rouge-score>=0.1.2,<1", "matplotlib>=3.9,<4"]
+# `miras eval --meteor`, which needs Java as well.
+METEOR = ["pycocoevalcap>=1.2,<2"]
 # `miras scale` without its compiler: laws and plots.
 STUDY = ["scipy>=1.13,<2", "matplotlib>=3.9,<4"]
 # `miras serve`: web framework, its server, forms, counters.
@@ -57,6 +59,7 @@ EXTRAS = {
   "tpu": ["jax[tpu]>=0.10,<0.13"],
   "gpu": ["jax[cuda13]>=0.10,<0.13"],
   "eval": EVAL,
+  "meteor": METEOR,
   "serve": SERVE,
   "llm": LLM,
   # libtpu is the TPU compiler: it runs on any Linux machine.
@@ -65,6 +68,7 @@ EXTRAS = {
   "torch": ["torch>=2.9,<3"],
   "test": [
     *EVAL,
+    *METEOR,
     *STUDY,
     *SERVE,
     *LLM,
@@ -73,6 +77,7 @@ EXTRAS = {
     "pytest>=8.3,<10",
     "pytest-xdist>=3.6,<4",
     "hypothesis>=6.120,<7",
+    "kubernetes-validate>=1.30",  # schemas of every Kubernetes, by its version
     "pycocotools>=2.0.8,<3",
     "ruff>=0.12,<0.18",
   ],

@@ -23,6 +23,8 @@ VIEWS = ("letterbox", "center_crop")
 class DataConfig:
   """Shapes of an example and how text and image enter it. Sizes are pixels.
 
+  `aux_size` 0: nothing looks at the second view, and none is made.
+
   `max_len` counts the image tokens; it may hold more than the model needs, never less
   than system text, image, last round and the round of the last [SEG].
   """
@@ -38,9 +40,11 @@ class DataConfig:
   name_targets: bool = False
 
   def __post_init__(self):
-    for name in ("max_len", "max_masks", "sam_size", "aux_size"):
+    for name in ("max_len", "max_masks", "sam_size"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name}={getattr(self, name)} is not positive")
+    if self.aux_size < 0:
+      raise ValueError(f"aux_size={self.aux_size} is negative")
     if self.view not in VIEWS:
       raise ValueError(f"view={self.view!r} is not one of {', '.join(VIEWS)}")
     if self.template not in TEMPLATES:
@@ -87,10 +91,16 @@ def make_views(image, cfg, *, has_masks=True):
     valid_hw = image_ops.resized_hw(*original_hw, cfg.sam_size)
   return {
     "image_sam": sam_SSC,
-    "image_aux": image_ops.aux_view(image_HWC, cfg.aux_size, cfg.view),
+    "image_aux": _aux_view(image_HWC, cfg),
     "valid_hw": np.array(valid_hw, np.int32),
     "original_hw": np.array(original_hw, np.int32),
   }
+
+
+def _aux_view(image_HWC, cfg):
+  if not cfg.aux_size:
+    return batch_table.filled("image_aux", cfg.sizes(0))
+  return image_ops.aux_view(image_HWC, cfg.aux_size, cfg.view)
 
 
 def make_row(record, tokenizer, cfg):
@@ -316,7 +326,8 @@ class Examples:
       return make_views(record.image, self.cfg, has_masks=has_masks)
     name = record.image_id or record.id
     cached = self.features.views(record.image, name)
-    pixels = batch_table.pixel_names(self.features.shapes)
+    left = batch_table.pixel_names(self.features.shapes)
+    pixels = [n for n in left if 0 not in batch_table.example_shape(n, self._sizes)]
     if not pixels:
       return cached
     views = make_views(record.image, self.cfg, has_masks=has_masks)

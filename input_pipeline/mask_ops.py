@@ -196,9 +196,49 @@ def decode_rle(rle, *, max_pixels=MAX_MASK_PIXELS):
   return np.ascontiguousarray(mask_WH.T)
 
 
+def decode_rle_box(rle, *, max_pixels=MAX_MASK_PIXELS):
+  """(corner (top, left), mask uint8 of 0 or 1): the smallest box that holds the mask's
+  pixels, as `decode_rle` has them; of no pixel where the mask is empty."""
+  height, width, runs = _checked_runs(rle, max_pixels)
+  ends = np.cumsum(runs)
+  first, last = ends[:-1:2], ends[1::2] - 1  # of each run of ones
+  inked = last >= first
+  first, last = first[inked], last[inked]
+  if not len(first):
+    return (0, 0), np.zeros((0, 0), np.uint8)
+  (left, top_R), (right, bottom_R) = (np.divmod(x, height) for x in (first, last))
+  tall = (left < right).any()  # a run that goes on in the next column fills the height
+  top, bottom = (0, height - 1) if tall else (top_R.min(), bottom_R.max())
+  left, right = int(left[0]), int(right[-1])
+  # The gaps before, between and after the runs, within the columns of the box.
+  edges = np.stack([first, last + 1], axis=1).reshape(-1) - left * height
+  size = (right + 1 - left) * height
+  lengths = np.diff(edges, prepend=0, append=size)
+  values = np.arange(len(lengths), dtype=np.uint8) % 2
+  columns = np.repeat(values, lengths).reshape(right + 1 - left, height)
+  return (int(top), left), cv2.transpose(columns[:, top : bottom + 1])
+
+
 def rle_area(rle, *, max_pixels=MAX_MASK_PIXELS):
   """Number of mask pixels, without decoding."""
   return int(_checked_runs(rle, max_pixels)[2][1::2].sum())
+
+
+def rle_overlap(first, second, *, max_pixels=MAX_MASK_PIXELS):
+  """Pixels that two RLE of one size share, without decoding.
+
+  Raises ValueError where they differ in size.
+  """
+  height, width, runs = _checked_runs(first, max_pixels)
+  *size, others = _checked_runs(second, max_pixels)
+  if size != [height, width]:
+    raise ValueError(f"RLE of {second['size']} does not lie on {first['size']}")
+  ends = np.concatenate([[0], np.cumsum(others)])
+  inside = np.arange(len(ends) - 1) % 2
+  covered = np.concatenate([[0], np.cumsum(np.diff(ends) * inside)])
+  # Pixels of the second before an edge of the first: linear between its own edges.
+  at = np.interp(np.concatenate([[0], np.cumsum(runs)]), ends, covered)
+  return round(float(np.diff(at)[1::2].sum()))
 
 
 def _checked_runs(rle, max_pixels):

@@ -117,10 +117,10 @@ def _pattern(words: Sequence[str], path, name) -> re.Pattern:
     raise UserError(
       f"{path}: {name}: want a list of words of 1 to {_MOST_LETTERS} characters"
     )
-  return re.compile("|".join(map(_one, words)) or r"(?!)", re.IGNORECASE)
+  return re.compile("|".join(map(word_pattern, words)) or r"(?!)", re.IGNORECASE)
 
 
-def _one(word):
+def word_pattern(word: str) -> str:
   """A word as a pattern: whole, but with any ending where a star stands for it."""
   word = word.strip()
   text = re.escape(word.rstrip("*")).replace(r"\ ", r"\s+")

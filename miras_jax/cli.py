@@ -23,6 +23,11 @@ COMMANDS = {
     "miras eval --checkpoint=runs/first --data=data/synth --split=val"
     " --out=runs/first/report",
   ),
+  "compare": (
+    "compare",
+    "tell whether runs differ, and where",
+    "miras compare runs/first/report runs/second/report --out=compared",
+  ),
   "judge": (
     "judge",
     "rate answers by language models and people",
@@ -54,6 +59,11 @@ COMMANDS = {
     "measure examples/s, tokens/s, compile time",
     "miras bench quickstart",
   ),
+  "experiment": (
+    "experiment",
+    "an ablation of the paper at quickstart size",
+    "miras experiment encoders --out=experiments",
+  ),
   "convert": (
     "convert",
     "published weights in, ours out",
@@ -63,6 +73,12 @@ COMMANDS = {
     "scale",
     "weigh a program for TPUs that are not there",
     "miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --out=scale",
+  ),
+  "launch": (
+    "launch",
+    "write what starts a run on a cluster",
+    "miras launch gke --print --topology=v5e:4x4 --config=configs/miras_7b_stage2.py"
+    " --workdir=gs://BUCKET/run --image=IMAGE",
   ),
   "parity": (
     "parity",

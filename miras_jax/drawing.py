@@ -11,9 +11,13 @@ import textwrap
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Distinct for colour-blind eyes (Okabe and Ito), readable over dark and bright pixels.
-COLORS = ((230, 70, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (240, 200, 0))
-ALPHA = 0.5
+# Distinct for colour-blind eyes (Okabe and Ito). The first is the one that photographs
+# hold least: skin, wood, bricks and leaves are of other hues.
+COLORS = ((86, 180, 233), (230, 159, 0), (204, 121, 167), (240, 228, 66), (0, 158, 115))
+ALPHA = 0.45
+# The two tones of every outline: one of them stands out from any pixel beneath.
+DARK, LIGHT = (0, 0, 0), (255, 255, 255)
+_MOST_TURNS = 16  # of a row of the grid
 
 
 def mask_color(i) -> tuple[int, int, int]:
@@ -55,7 +59,8 @@ def outline(mask_HW, width=1) -> np.ndarray:
 def draw_masks(image_HWC, masks, *, alpha=ALPHA, line=None) -> np.ndarray:
   """A copy of the image with each mask tinted in its colour and outlined.
 
-  Overlapping masks are drawn in order. Raises ValueError when a mask has another size.
+  The outline lies inside the mask: `line` pixels dark, then as many light. Overlapping
+  masks are drawn in order. Raises ValueError when a mask has another size.
   """
   out = np.array(image_HWC, np.float32)
   line = line or max(1, round(max(out.shape[:2]) / 250))
@@ -65,7 +70,8 @@ def draw_masks(image_HWC, masks, *, alpha=ALPHA, line=None) -> np.ndarray:
       raise ValueError(f"mask {mask.shape} does not fit the image {out.shape[:2]}")
     tint = np.array(mask_color(i), np.float32)
     out[mask] = (1 - alpha) * out[mask] + alpha * tint
-    out[outline(mask, line)] = tint
+    out[outline(mask, 2 * line)] = LIGHT
+    out[outline(mask, line)] = DARK
   return np.round(out).astype(np.uint8)
 
 
@@ -93,10 +99,10 @@ def draw_panel(panel, side) -> np.ndarray:
   return draw_masks(*fit(panel.image_HWC, panel.masks, side))
 
 
-def encode(image_HWC, fmt="PNG") -> bytes:
-  """Image file bytes; PNG or JPEG."""
+def encode(image_HWC, fmt="PNG", quality=88) -> bytes:
+  """Image file bytes; PNG, or JPEG of a quality from 1 to 95."""
   buffer = io.BytesIO()
-  options = {"quality": 88} if fmt == "JPEG" else {"optimize": True}
+  options = {"quality": quality} if fmt == "JPEG" else {"optimize": True}
   Image.fromarray(image_HWC).save(buffer, fmt, **options)
   return buffer.getvalue()
 
@@ -112,17 +118,33 @@ def save_overlay(path, image_HWC, masks) -> None:
   Image.fromarray(draw_masks(image_HWC, masks)).save(path)
 
 
-def save_grid(path, examples, *, side=220, text_width=330, gap=10) -> None:
+def save_grid(path, examples, **sizes) -> None:
   """PNG with a row an example: its conversation, then its panels."""
-  rows = [_row(e, side, text_width, gap) for e in examples]
-  width = max((r.width for r in rows), default=text_width)
-  height = sum(r.height + gap for r in rows) + gap
-  sheet = Image.new("RGB", (width + 2 * gap, height), "white")
-  top = gap
-  for row in rows:
-    sheet.paste(row, (gap, top))
-    top += row.height + gap
-  sheet.save(path)
+  grid = Grid(**sizes)
+  for example in examples:
+    grid.add(example)
+  grid.save(path)
+
+
+class Grid:
+  """Rows of examples that become one PNG; of each it keeps its small row alone."""
+
+  def __init__(self, *, side=220, text_width=330, gap=10):
+    self._sizes, self._rows = (side, text_width, gap), []
+
+  def add(self, example) -> None:
+    self._rows.append(_row(example, *self._sizes))
+
+  def save(self, path) -> None:
+    _, text_width, gap = self._sizes
+    width = max((r.width for r in self._rows), default=text_width)
+    height = sum(r.height + gap for r in self._rows) + gap
+    sheet = Image.new("RGB", (width + 2 * gap, height), "white")
+    top = gap
+    for row in self._rows:
+      sheet.paste(row, (gap, top))
+      top += row.height + gap
+    sheet.save(path)
 
 
 def _row(example, side, text_width, gap):
@@ -145,12 +167,13 @@ def _row(example, side, text_width, gap):
 
 
 def _lines(example, columns):
-  """(text, colour) lines of the conversation, wrapped at `columns` characters."""
+  """(text, colour) lines of the last turns, wrapped at `columns` characters."""
   wrap = textwrap.TextWrapper(width=columns, subsequent_indent="   ", max_lines=4)
+  seen = 8 * columns  # letters; more do not reach the fourth line
   out = []
-  for user, answer, _ in example.turns:
-    out += [(t, (20, 70, 140)) for t in wrap.wrap(f"U: {_plain(user)}")]
-    out += [(t, (30, 30, 30)) for t in wrap.wrap(f"A: {_plain(answer)}")]
+  for user, answer, _ in example.turns[-_MOST_TURNS:]:
+    out += [(t, (20, 70, 140)) for t in wrap.wrap(f"U: {_plain(user[:seen])}")]
+    out += [(t, (30, 30, 30)) for t in wrap.wrap(f"A: {_plain(answer[:seen])}")]
   if example.caption:
     out.append((example.caption, (120, 120, 120)))
   return out

@@ -138,7 +138,16 @@ class FakeSession:
       )
     return out
 
-  def buckets(self):
+  def begin(self, prompts):
+    self.ask(prompts)
+
+  def read_on(self, limit):
+    pass
+
+  def is_reading(self, row):
+    return False
+
+  def buckets(self, limit=None):
     return [32]
 
   def put(self, row, one):

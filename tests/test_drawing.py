@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -34,7 +36,25 @@ def test_two_masks_have_two_colours():
   first, second = np.zeros((2, 20, 30), np.uint8)
   first[:5], second[10:] = 1, 1
   drawn = drawing.draw_masks(IMAGE, [first, second])
-  assert (drawn[0, 0] != drawn[19, 0]).any()
+  assert (drawn[2, 15] != drawn[15, 15]).any()  # inside the outlines
+
+
+def luminance(rgb):
+  """Relative luminance as WCAG defines it."""
+  linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+  return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def contrast(a, b):
+  low, high = sorted(luminance(np.asarray(c) / 255) for c in (a, b))
+  return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("level", [*itertools.product((0, 128, 255), repeat=3)])
+def test_outline_stands_out_from_a_picture_of_any_colour(level):
+  drawn = drawing.draw_masks(np.full((20, 30, 3), level, np.uint8), [square()])
+  rim = drawn[drawing.outline(square(), 2)]
+  assert max(contrast(pixel, level) for pixel in rim) > 4.5
 
 
 def test_mask_of_another_size_is_refused():

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miras_jax.config import model as config
 from miras_jax.config import variants
+from miras_jax.config.overrides import with_overrides
 from miras_jax.inference.load import Loaded
 from miras_jax.models import miras
 from tests import talker
@@ -25,7 +25,7 @@ CHANGES = {
 def loaded() -> Loaded:
   """Without ConvNeXt, with LoRA of random values; stacked layers."""
   tokenizer = talker.tokenizer()
-  cfg = config.with_overrides(
+  cfg = with_overrides(
     variants.VARIANTS["tiny"], CHANGES | {"llama.vocab_size": tokenizer.vocab_size}
   )
   cfg = dataclasses.replace(cfg, convnext=None)

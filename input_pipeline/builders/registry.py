@@ -12,6 +12,7 @@ _REFER = f"{_HERE}.refer"
 # name: (module, class, arguments)
 BUILDERS: dict[str, tuple[str, str, dict]] = {
   "prist": (f"{_HERE}.prist", "Prist", {}),
+  "prist_x": (f"{_HERE}.prist_x", "PristX", {}),
   "refcoco": (_REFER, "Refer", {"dataset": "refcoco", "split_by": "unc"}),
   "refcoco_google": (_REFER, "Refer", {"dataset": "refcoco", "split_by": "google"}),
   "refcoco+": (_REFER, "Refer", {"dataset": "refcoco+", "split_by": "unc"}),

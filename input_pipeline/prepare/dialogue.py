@@ -101,7 +101,7 @@ def order_facts(items):
   return facts
 
 
-def _chain(objects, item, rng):
+def chain(objects, item, rng):
   """Facts that narrow `objects` to `item` alone, or None.
 
   A fact that by itself would name the target is never used: then one turn would give
@@ -133,7 +133,7 @@ def _chain(objects, item, rng):
 
 def _one(objects, rng):
   item = objects[rng.integers(len(objects))]
-  facts = _chain(objects, item, rng)
+  facts = chain(objects, item, rng)
   if not facts:
     return None
   return _Plan("one", facts, (_target(facts, item),))
@@ -146,7 +146,7 @@ def _part(objects, rng):
   item = owners[rng.integers(len(owners))]
   if sum(o.shape == item.shape for o in owners) < 2:
     return None
-  facts = _chain(objects, item, rng)
+  facts = chain(objects, item, rng)
   if not facts:
     return None
   part = str(rng.choice(PARTS[item.shape]))

@@ -17,6 +17,7 @@ BENCHMARKS = {
   "faults": "kills, flipped bits, full disks: what is survived",
   "campaign": "mutated files, signals, clashes: none may fail",
   "input": "images from files to batches against a torch DataLoader",
+  "metrics": "masks scored in every convention against a plain loop",
   "serve": "a server under load: equal answers, flat memory",
   "saves": "how long a save blocks, what a kill costs",
   "convert": "converting a large checkpoint against copying it",

@@ -7,7 +7,8 @@ loop over tokens, the states that [SEG] reads), its layers apart and the adapter
 were trained. Image encodings are given, as in every turn after the first. PyTorch eager
 is `LlamaForCausalLM.generate` of equal shape, type and device on embeddings of the same
 length, with its KV cache and without LoRA. All take turns, medians are compared.
-Prefill is timed with one new token; what the others add is the time of a token.
+Prefill is timed with one new token; what the others add is the time of a token. On a
+machine that others use, `taskset -c 0 miras bench decode --clock=cpu` is steadier.
 
   miras bench decode
   miras bench decode --rows=8 --new=128 --sides=ours,scanned,torch
@@ -29,7 +30,7 @@ from input_pipeline.tokenizer import TokenIds
 from miras_jax.benchmarks import prist
 from miras_jax.benchmarks.packing import PREFIX
 from miras_jax.benchmarks.step import import_torch_side
-from miras_jax.benchmarks.turns import split_sides, take_turns
+from miras_jax.benchmarks.turns import CLOCKS, split_sides, take_turns
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
 from miras_jax.inference.generator import Generator
@@ -90,6 +91,7 @@ def parse(argv):
   add("--new", type=int, default=64, help="tokens of an answer")
   add("--rounds", type=int, default=3, help="timed answers of each side")
   add("--sides", default="ours,torch", help="which are timed")
+  add("--clock", choices=CLOCKS, default="wall", help="cpu: seconds of the process")
   args = parser.parse_args(argv)
   for name, least in {"rows": 1, "talk": 1, "new": 2, "rounds": 1}.items():
     if getattr(args, name) < least:
@@ -106,7 +108,7 @@ def our_params(config, *, apart=True):
   def init(key):
     return merge(*initial_state.split_params(init_params(cfg, key), config))
 
-  params = jax.jit(init)(jax.random.key(0))
+  params = initial_state.run_once(init, None, jax.random.key(0))
   return prepare(cfg, params) if apart else (cfg, params)
 
 
@@ -181,7 +183,7 @@ def _time(answers, args):
     for name, answer in answers.items()
     for new in (1, args.new)
   }
-  median = take_turns(sides, args.rounds)
+  median = take_turns(sides, args.rounds, args.clock)
   times = {}
   for name in answers:
     first_s, all_s = median[name, 1], median[name, args.new]

@@ -188,7 +188,12 @@ def _config(args, *, packed):
 
 def _torch_step(args, config, torch_side):
   """One step of "published"."""
-  cfg, batch = config.model.build(), torch_batch(args, config)
+  cfg = config.model.build()
+  if cfg.encoder != "dual":
+    raise UserError(
+      f"--sides=published is of encoder='dual', not {cfg.encoder!r}; leave it out"
+    )
+  batch = torch_batch(args, config)
   return torch_side.make_step(cfg, config.loss, config.optim, batch, config.model.dtype)
 
 

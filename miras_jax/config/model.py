@@ -6,7 +6,6 @@ never sees an ml_collections.ConfigDict.
 
 import dataclasses
 import math
-import typing
 
 from miras_jax.config.fields import setting
 
@@ -284,13 +283,17 @@ class SegPromptConfig:
 
 
 PROJECTORS = ("mlp2x_gelu", "linear")
+ENCODERS = ("dual", "shared", "sam_only")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MirasConfig:
-  """The whole model. `convnext=None` leaves out the second encoder and patch mining
-  (as LISA). `projector`: image tokens to the decoder's width, published as `mlp2x_gelu`
-  or, in LISA and the first LLaVA, as one `linear` layer.
+  """The whole model. `encoder`, what image tokens are made of: "dual", CLIP's tokens
+  that mine ConvNeXt's features (published); "shared", CLIP's that mine SAM's; or
+  "sam_only", SAM's on a grid of `token_grid` a side (0: as CLIP's). The latter have no
+  ConvNeXt, whatever the size says; `convnext=None` leaves it and the mining out of the
+  first, as LISA. `projector`: image tokens to the decoder's width, published as
+  `mlp2x_gelu` or, in LISA and the first LLaVA, as one `linear` layer.
   """
 
   clip: ClipConfig
@@ -300,9 +303,15 @@ class MirasConfig:
   sam_decoder: SamDecoderConfig
   seg_prompt: SegPromptConfig
   projector: str = "mlp2x_gelu"
+  encoder: str = "dual"
+  token_grid: int = 0
 
   def __post_init__(self):
     _check(self.projector in PROJECTORS, f"{self.projector=} is not in {PROJECTORS}")
+    _check(self.encoder in ENCODERS, f"{self.encoder=} is not in {ENCODERS}")
+    if self.encoder != "dual":
+      object.__setattr__(self, "convnext", None)
+    self._check_token_grid()
     widths = (
       self.sam_encoder.out_width,
       self.sam_decoder.width,
@@ -315,71 +324,42 @@ class MirasConfig:
         f"{self.convnext.target_grid=} is not a multiple of {self.clip.grid=}",
       )
 
+  def _check_token_grid(self):
+    only, most = self.encoder == "sam_only", self.sam_encoder.grid
+    _check(only or not self.token_grid, f"{self.token_grid=} is of encoder='sam_only'")
+    _check(
+      not only or 0 <= self.token_grid and self.image_grid <= most,
+      f"{self.image_grid} image tokens a side (token_grid), SAM has {most}",
+    )
+
+  @property
+  def image_grid(self):
+    """Image tokens a side."""
+    return self.token_grid or self.clip.grid
+
   @property
   def num_image_tokens(self):
-    return self.clip.num_tokens
+    return self.image_grid**2
 
+  @property
+  def mined_grid(self):
+    """Cells a side of what each image token mines its own of; 0: nothing is mined."""
+    if self.encoder == "shared":  # at least as fine as SAM's own
+      return self.clip.grid * -(-self.sam_encoder.grid // self.clip.grid)
+    return self.convnext.target_grid if self.convnext else 0
 
-def with_overrides(cfg, overrides):
-  """Returns `cfg` with dotted fields replaced, e.g. {"llama.vocab_size": 600}.
+  @property
+  def mined_channels(self):
+    """Channels of what is mined."""
+    shared = self.encoder == "shared"
+    return self.sam_encoder.out_width if shared else self.convnext.out_channels
 
-  Fields of one part change together, so that the order does not matter. Raises
-  ValueError naming the field when it does not exist.
-  """
-  tree = {}
-  for path, value in overrides.items():
-    *parents, last = path.split(".")
-    node = tree
-    for name in parents:
-      node = node.setdefault(name, {})
-      if not isinstance(node, dict):
-        raise ValueError(f"{name!r} has a value and, in {path!r}, fields")
-    node[last] = tuple(value) if isinstance(value, list) else value
-  return _replace(cfg, tree)
-
-
-def _check_kind(path, field, before, value):
-  """ValueError unless `value` is of the type of `before` and of its items."""
-  if dataclasses.is_dataclass(before) and value is not None:
-    names = ", ".join(f.name for f in dataclasses.fields(before))
-    raise ValueError(f"{path}={value!r}: it is a part with the fields {names}")
-  if before is None or value is None:
-    # `X | None` has both in its arguments; no other field may be empty.
-    kinds = typing.get_args(field.type)
-    if type(None) not in kinds or not isinstance(value, kinds):
-      raise ValueError(f"{path}={value!r}: want a value of type {field.type}")
-    return
-  _check_type(path, value, before)
-  if isinstance(before, tuple) and before:
-    for item in value:
-      _check_type(path, item, before[0])
-
-
-def _check_type(path, value, like):
-  kind = type(like)
-  kinds = (int, float) if kind is float else (kind,)
-  if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
-    raise ValueError(f"{path}={value!r}: want a value of type {kind.__name__}")
-
-
-def _replace(cfg, tree, prefix=""):
-  fields = {f.name: f for f in dataclasses.fields(cfg)}
-  changes = {}
-  for name, value in tree.items():
-    if name not in fields:
-      raise ValueError(f"no field {prefix + name!r} in the model config")
-    before, nested = getattr(cfg, name), isinstance(value, dict)
-    if nested and name == "rope_scaling" and before is None:
-      value = RopeScaling(**value)
-    elif nested and not dataclasses.is_dataclass(before):
-      path = ".".join([prefix + name, *map(str, list(value)[:1])])
-      raise ValueError(f"no field {path!r} in the model config")
-    elif nested:
-      value = _replace(before, value, f"{prefix}{name}.")
-    else:
-      _check_kind(prefix + name, fields[name], before, value)
-    changes[name] = value
-  return dataclasses.replace(cfg, **changes)
+  @property
+  def aux_size(self):
+    """Pixels a side of the view beside SAM's; 0: nothing looks at one."""
+    if self.encoder == "sam_only":
+      return 0
+    return self.convnext.image_size if self.convnext else self.clip.image_size
 
 
 def extra_width(head_dim: int) -> int:

@@ -16,6 +16,7 @@ from input_pipeline import mixtures
 from miras_jax.config import model as model_config
 from miras_jax.config import variants
 from miras_jax.config.fields import check, setting, with_local_paths
+from miras_jax.config.overrides import with_overrides
 from miras_jax.config.settings import (
   LOSS_PRESETS,
   AugmentChoice,
@@ -34,7 +35,8 @@ SEEDS = 2**31  # what every random number generator of a run takes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-  """A row of VARIANTS, the fields that differ ({"llama.vocab_size": 600}), a dtype."""
+  """A row of VARIANTS, the fields that differ ({"llama.vocab_size": 600}), its encoders
+  and a dtype."""
 
   variant: str = setting(
     "tiny", "size of the model: a row of config/variants.py", choices=variants.VARIANTS
@@ -42,18 +44,27 @@ class ModelChoice:
   overrides: dict = setting(
     {}, 'sizes that differ from the row: {"llama": {"lora_rank": 8}}'
   )
+  encoder: str = setting(
+    "dual",
+    "what image tokens are made of: dual, CLIP and ConvNeXt; shared, CLIP and SAM;"
+    " sam_only, SAM",
+    choices=model_config.ENCODERS,
+  )
   dtype: str = setting(
     "float32", "number type of the arithmetic and of frozen parameters", choices=DTYPES
   )
 
   def __post_init__(self):
     check(self, "model.")
+    if "encoder" in self.overrides:
+      raise UserError("model.overrides.encoder: it is --config.model.encoder=NAME")
     self.build()
 
   def build(self) -> model_config.MirasConfig:
     variant = variants.VARIANTS[self.variant]
     try:
-      return model_config.with_overrides(variant, self.overrides)
+      encoder = {"encoder": self.encoder}
+      return with_overrides(variant, self.overrides | encoder)
     except (ValueError, TypeError) as error:
       text = str(error).replace("self.", "")
       raise UserError(f"model.overrides of {self.variant!r}: {text}") from error
@@ -129,6 +140,14 @@ class RunConfig:
     least=1,
     may_change=True,
   )
+  stopped_exit_code: int = setting(
+    0,
+    "exit status of a run that a signal stopped before its last step; clusters that"
+    " take 0 for finished want another, as `miras launch` sets it",
+    least=0,
+    below=126,
+    may_change=True,
+  )
   compile_cache: str = setting(
     "",
     "folder that keeps compiled programs between runs",
@@ -138,6 +157,10 @@ class RunConfig:
 
   def __post_init__(self):
     check(self)
+    if self.stopped_exit_code == 1:
+      raise UserError(
+        "stopped_exit_code=1 is what a mistake ends with; take 0, or 42 as on clusters"
+      )
     self._check_pack()
     self._check_augment()
     self._check_mixture()

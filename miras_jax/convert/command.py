@@ -2,6 +2,8 @@
 
   miras convert --src=vicuna-7b,clip-vit-l,convnext-l,sam_vit_h.pth --dst=start \\
       --new=projector,mining,seg_prompt         published parts: a start for stage 1
+  miras convert --src=vicuna-7b,clip-vit-l,sam_vit_h.pth --dst=start \\
+      --set=encoder=shared --new=mining,projector,seg_prompt         no ConvNeXt
   miras convert --from=miras --src=published --dst=ours
   miras convert --src=ours --dst=out --to=miras              and back
   miras convert --src=runs/7b --dst=out --to=hf              a Llama for transformers
@@ -20,7 +22,7 @@ import pathlib
 import numpy as np
 
 from miras_jax.config.families import FAMILIES
-from miras_jax.config.model import with_overrides
+from miras_jax.config.overrides import with_overrides
 from miras_jax.config.variants import VARIANTS
 from miras_jax.convert import infer, stand_in
 from miras_jax.convert.files import stream

@@ -12,7 +12,6 @@ import re
 
 import numpy as np
 
-from miras_jax.config import model as model_config
 from miras_jax.config.model import (
   ClipConfig,
   ConvNextConfig,
@@ -20,6 +19,7 @@ from miras_jax.config.model import (
   SamEncoderConfig,
   SegPromptConfig,
 )
+from miras_jax.config.overrides import with_overrides
 from miras_jax.config.variants import CONVNEXT_L_768, VARIANTS
 from miras_jax.convert import clip_settings, decoder
 from miras_jax.errors import UserError
@@ -87,7 +87,7 @@ def miras_config(sources, shapes, overrides):
       )
     if "seg_prompt" in parts:
       cfg = dataclasses.replace(cfg, seg_prompt=_seg_prompt(shapes, cfg.sam_decoder))
-    return model_config.with_overrides(cfg, overrides)
+    return with_overrides(cfg, overrides)
   except KeyError as error:
     raise UserError(
       f"no source has our {error}, which its other tensors need"
@@ -110,7 +110,7 @@ def _field(cfg, path):
 def _stored(source, overrides):
   try:
     stored = source.miras["overrides"] | overrides
-    return model_config.with_overrides(VARIANTS[source.miras["variant"]], stored)
+    return with_overrides(VARIANTS[source.miras["variant"]], stored)
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(
       f"{source.folder / 'miras_config.json'}: cannot be used: {error}"

@@ -10,15 +10,18 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from miras_jax.config.model import with_overrides
+from miras_jax.config.overrides import with_overrides
 from miras_jax.convert import infer, overlay, vocabulary
 from miras_jax.convert.outputs import OUTPUTS, is_converted
 from miras_jax.convert.sources import Source
 from miras_jax.convert.tree import NEW_PARTS, CastTree, MergedTree, SourceTree
 from miras_jax.errors import UserError
+from miras_jax.logs import log
 
 # Of the new parts, what is added to features that a source was trained with.
 ADDED = re.compile(r"mining/value_proj/")
+# What reads SAM's features as no published model does.
+OF_SAM = {"shared": "mining", "sam_only": "projector"}
 
 
 @dataclasses.dataclass
@@ -153,6 +156,8 @@ def _plan(sources, *, tokenizer, needs_tokenizer, overrides, new, seed):
   if tokens:
     cfg = with_overrides(cfg, {"llama.vocab_size": tokens.size})
   shapes = expected_shapes(cfg)
+  if cfg.encoder != "dual":
+    _leave_out(sources, {path.split("/")[0] for path in shapes} - set(new), cfg.encoder)
   random = Random(cfg, _new_paths(shapes, new), seed)
   tree = SourceTree(sources, shapes, vocabulary=tokens, random=random)
   found = [s.settings for s in speakers if "num_hidden_layers" in s.settings]
@@ -165,6 +170,32 @@ def _plan(sources, *, tokenizer, needs_tokenizer, overrides, new, seed):
     settings=found[0] if found else {},
     new=sorted(random.paths),
   )
+
+
+def _leave_out(sources, parts, encoder):
+  """Drops the tensors of all but `parts` of the model; says how many.
+
+  UserError where what reads SAM's features would be taken from a model without them.
+  """
+  for source in sources:
+    dropped = {}
+    for key in list(source.infos):
+      places = source.table.places(key)
+      part = places[0].path.split("/")[0] if places else ""
+      if part == OF_SAM[encoder] and part in parts:
+        raise UserError(
+          f"{source.file_of(key)}: {key!r} is of a model that reads no features of SAM"
+          f" there; encoder={encoder!r} starts {part} from random values: --new={part}"
+        )
+      if part and part not in parts:
+        dropped.setdefault(part, []).append(key)
+    for part, keys in sorted(dropped.items()):
+      for key in keys:
+        source.drop(key)
+      log.info(
+        "%s: %d tensors of %s are left out, encoder=%r does not use them",
+        source.path, len(keys), part, encoder,
+      )  # fmt: skip
 
 
 def _speaks(source):

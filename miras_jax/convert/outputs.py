@@ -65,6 +65,11 @@ def _ours(job, shard_bytes):
 
 
 def _miras(job, shard_bytes):
+  if job.cfg.encoder != "dual":
+    raise UserError(
+      f"--to=miras: the published code has no model of encoder={job.cfg.encoder!r};"
+      " --to=hf writes its language model, --to=ours all of it"
+    )
   adapted = any(LORA.search(path) for path in job.tree.infos)
   table = KINDS["miras-training" if adapted else "miras"]
   targets = published_targets(job.tree, table, sorted(job.tree.infos))
@@ -130,9 +135,12 @@ def _copy_tokenizer(path, folder):
 def run_config(job):
   """RunConfig of the result: the run it came from, or the defaults around its model."""
   variant, overrides = infer.overrides_of(job.cfg)
+  encoder = overrides.pop("encoder", "dual")
   run = job.run or RunConfig.from_config_dict(base_config())
   dtype = run.model.dtype if job.run else _compute_dtype(job)
-  model = ModelChoice(variant=variant, overrides=overrides, dtype=dtype)
+  model = ModelChoice(
+    variant=variant, overrides=overrides, encoder=encoder, dtype=dtype
+  )
   if job.run is None:
     # Published weights have seen the centre of the picture only, and plain answers.
     seen = any(s.kind in ("miras", "miras-training", "lisa") for s in job.sources)

@@ -6,9 +6,10 @@
 Takes the --config.a.b=VALUE of the run that will read it, data.dir above all.
 
 Cached is what no trained parameter can change: `sam_features` when SAM's image encoder
-is frozen, `image_tokens` when CLIP, ConvNeXt, patch mining and projector all are. The
-weights are those the config starts from (its seed, or init_from). Every process writes
-parts of its own; run the same command again after a kill, and it goes on.
+is frozen, `image_tokens` when CLIP, ConvNeXt, patch mining and projector all are; and
+SAM's too, where `model.encoder` makes tokens of its features. The weights are those the
+config starts from (its seed, or init_from). Every process writes parts of its own; run
+the same command again after a kill, and it goes on.
 """
 
 import functools

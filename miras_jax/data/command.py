@@ -31,7 +31,7 @@ record equal to an earlier one is kept, with a warning."""
 _CACHE = """Takes the --config.a.b=VALUE of the run that will read it. Run again after a
 kill, it goes on; with several processes each writes files of its own. What is cached:
 sam_features when SAM's image encoder is frozen, image_tokens when CLIP, ConvNeXt, patch
-mining and projector all are."""
+mining and projector all are (and SAM's, where `model.encoder` makes tokens of it)."""
 
 
 def main(argv=None):
@@ -45,6 +45,14 @@ def main(argv=None):
     from miras_jax.data import audit
 
     return audit.main(argv[1:])
+  if argv[:1] == ["construct"]:
+    from miras_jax.data.construct import command
+
+    return command.main(argv[1:])
+  if argv[:1] == ["agreement"]:
+    from miras_jax.data import agreement
+
+    return agreement.main(argv[1:])
   argv, fields = config_file.split_fields(argv)
   args = _parser().parse_args(argv)
   if fields and not getattr(args, "config", None):
@@ -65,6 +73,8 @@ def _parser():
   _add_cache(commands)
   commands.add_parser("build", help="turn a published or own data set into ArrayRecord")
   commands.add_parser("audit", help="leaks, contradictions, small and doubtful targets")
+  commands.add_parser("construct", help="conversations from photographs, by a model")
+  commands.add_parser("agreement", help="how well two annotators agree")
   check = _add(commands, "check", run_check, "print every defect, exit 1 if any")
   stats = _add(commands, "stats", run_stats, "count what is there")
   show = _add(commands, "show", run_show, "draw one record with masks and dialogue")

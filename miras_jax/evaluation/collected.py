@@ -15,7 +15,8 @@ class Collected:
   """See the module.
 
   failed: {record: why it cannot be scored, its name first}. sound: the other records.
-  tables: {pass: `metrics.Targets.table`}. answers: for each sound record [(text, number
+  tables: {pass: `metrics.Targets.table`}. beside: those of the free-running pass, of
+  the targets that the pass was scored on. answers: for each sound record [(text, number
   of [SEG]) of each turn]. lines: of predictions.jsonl, of the sound records.
   """
 
@@ -36,7 +37,8 @@ class Collected:
       raise UserError(f"no record could be scored: {next(iter(self.failed.values()))}")
     self.answers = [self._answers[i] for i in self.sound]
     self.lines = Lines(parts, self.sound)
-    self.tables = {name: self._table(name) for name in self._rows}
+    self.tables = {name: self._table(name, name) for name in self._rows}
+    self.beside = {name: self._table(kept.FREE, name) for name in self._rows}
     del self._rows, self._answers
 
   def masks_of(self, i) -> dict[str, list]:
@@ -66,11 +68,12 @@ class Collected:
     places = result.get("places", range(len(result["rows"])))
     self._rows[name][i].update(zip(places, result["rows"], strict=True))
 
-  def _table(self, name):
+  def _table(self, name, like):
+    """The rows of pass `name` for the targets that pass `like` was scored on."""
     targets = metrics.Targets(canny=name == kept.FREE)
     for i in self.sound:
       rows = self._rows[name][i]
-      targets.rows += [rows[k] for k in sorted(rows)]
+      targets.rows += [rows[k] for k in sorted(self._rows[like][i])]
     return targets.table()
 
 

@@ -31,17 +31,14 @@ a folder that all of them see. Neither changes the result.
 import json
 import os
 import pathlib
-import sys
 import time
-
-import numpy as np
 
 from input_pipeline.open_source import open_source, resolve
 from miras_jax.checkpoint import lock, workdir
 from miras_jax.config.settings import DistributedConfig
 from miras_jax.errors import UserError
+from miras_jax.evaluation import altered, meteor, provenance, report, shares, suite
 from miras_jax.evaluation import parts as parts_lib
-from miras_jax.evaluation import report, shares, suite
 from miras_jax.evaluation.evaluate import Options, Work
 from miras_jax.evaluation.records import read_records
 from miras_jax.inference import devices
@@ -71,6 +68,8 @@ def _run(args):
     batch_size=size,
     max_new_tokens=args.max_new_tokens,
     controls=not args.no_controls,
+    control_sample=args.control_sample,
+    meteor=args.meteor,
     seed=args.seed,
   )
   work = Work(loaded, found.records, options, found.image_of)
@@ -108,6 +107,7 @@ def _settings(args, split, source, batch_size):
     "batch_size": batch_size,
     "max_new_tokens": args.max_new_tokens,
     "no_controls": args.no_controls,
+    "control_sample": args.control_sample,
   }
 
 
@@ -146,6 +146,13 @@ def _parse(argv):
   add("--batch_size", type=int, default=64, help="conversations at a time (64)")
   add("--max_new_tokens", type=int, default=64, help="longest answer (64)")
   add("--no_controls", action="store_true", help="leave the controls out")
+  add(
+    "--control_sample",
+    type=int,
+    default=altered.SAMPLE,
+    help=f"most conversations of each changed pass, 0 for all ({altered.SAMPLE})",
+  )
+  add("--meteor", action="store_true", help="METEOR too: needs Java and pycocoevalcap")
   add("--examples", type=int, default=16, help="conversations to draw (16)")
   add("--seed", type=int, default=0, help="of intervals and drawn examples (0)")
   add("--suite", choices=suite.names(), help="published benchmarks, built below --data")
@@ -162,8 +169,11 @@ def _check(args):
   for name in ("batch_size", "max_new_tokens", "limit"):
     if (value := getattr(args, name)) is not None and value < 1:
       raise UserError(f"--{name}={value} must be at least 1")
-  if args.seed < 0:
-    raise UserError(f"--seed={args.seed} must be at least 0")
+  for name in ("seed", "control_sample"):
+    if (value := getattr(args, name)) < 0:
+      raise UserError(f"--{name}={value} must be at least 0")
+  if args.meteor and (why := meteor.missing()):
+    raise UserError(f"--meteor: {why}")
   of_one = ("split", "images_dir", "masks_dir")
   of_suite = ("templates", "allow_missing")
   for name in of_one if args.suite else of_suite:
@@ -208,22 +218,19 @@ def _make_folder(path):
 
 def write(out, evaluation, num_examples, seed, log):
   """Writes every file of the report into folder `out`."""
-  rng, result = np.random.default_rng(seed), evaluation.result
-  count = min(num_examples, len(evaluation.predictions))
-  drawn = sorted(rng.choice(len(evaluation.predictions), count, replace=False).tolist())
+  result = evaluation.result | {"provenance": provenance.collect(seed)}
   shares.write_lines(out / shares.PREDICTIONS, evaluation.predictions)
   text = json.dumps(result, indent=1, allow_nan=False) + "\n"
   workdir.write_atomically(out / "metrics.json", text)
-  report.write_report(out, result, list(_examples(evaluation, drawn)), log)
-
-
-def _examples(evaluation, drawn):
-  """What is drawn of the report; the numbers are written, so nothing may end here."""
-  for i in drawn:
-    try:
-      yield evaluation.example(i)
-    except Exception as error:
-      print(f"{evaluation.predictions[i]['id']}: not drawn: {error}", file=sys.stderr)
+  report.write_report(
+    out,
+    result,
+    evaluation.predictions,
+    evaluation.example,
+    log,
+    count=num_examples,
+    seed=seed,
+  )
 
 
 def _print_summary(result, out, seconds):

@@ -1,6 +1,7 @@
-"""The free-running pass and its three controls as jobs, and masks from their answers.
+"""The free-running pass and its controls as jobs, and masks from their answers.
 
-Each control takes one thing away and is scored against the original targets:
+Each control takes one thing away and is scored against the original targets; more of
+them are in `altered`:
 
   swapped_conversation  the user turns of another conversation about the same image with
                         another target; where there is none, of one about another image.
@@ -10,12 +11,15 @@ Each control takes one thing away and is scored against the original targets:
                         stretched to the original image.
 """
 
+import collections
 import dataclasses
+import itertools
 
 import numpy as np
 
 from input_pipeline.conversation import count_segs
 from input_pipeline.records import EMPTY_NAME, OBJ_TOKEN, SEG_TOKEN
+from miras_jax.evaluation import altered
 from miras_jax.inference.conversation import full_size
 from miras_jax.inference.rollout import Job
 
@@ -46,82 +50,92 @@ class Plan:
   """Jobs to run; the first ones are the free-running pass, one a record.
 
   `swapped_conversation`: job of each record. `last_turn`: {(record, turn): job}.
-  `swapped_image`: (job, record whose image it is) of each record. A control that does
-  not run is None. `counts` goes into the report.
+  `swapped_image`: (job, record whose image it is) of each record. `altered`: (job,
+  `altered.Altered`) of those that one applies to. A control that does not run is None.
+  `counts` goes into the report.
   """
 
   jobs: list
   swapped_conversation: list | None = None
   last_turn: dict | None = None
   swapped_image: list | None = None
+  altered: tuple = ()
   counts: dict = dataclasses.field(default_factory=dict)
 
 
-def plan(records, *, gold=False, enabled=True):
+def plan(records, *, gold=False, enabled=True, sample=altered.SAMPLE):
   """Plan for `records`. `gold` takes the gold answers as history.
 
-  The controls that swap need a second image; without one they do not run.
+  sample: most conversations of each pass of `altered`, 0 for all. The controls that
+  swap need a second image; without one they do not run.
   """
-  questions = [tuple(t for role, t in r.turns if role == "user") for r in records]
-  answers = [tuple(t for role, t in r.turns if role == "assistant") for r in records]
-  names = [tuple(name for name, _ in r.targets) for r in records]
+  talks = [altered.talk_of(record) for record in records]
+  every = range(len(records))
 
   def job(image, conversation):
-    history = (answers[conversation], names[conversation]) if gold else ((), ())
-    return Job(image, questions[conversation], *history)
+    talk = talks[conversation]
+    return Job(image, talk.questions, *((talk.answers, talk.names) if gold else ()))
 
   def add(new):
     jobs.append(new)
     return len(jobs) - 1
 
-  every = range(len(records))
   jobs = [job(i, i) for i in every]
   if not enabled:
     return Plan(jobs)
   last_turn = {
-    (i, turn): add(Job(i, questions[i][turn : turn + 1]))
+    (i, turn): add(Job(i, talks[i].questions[turn : turn + 1]))
     for i in every
-    for turn in sorted({turn for turn, _ in seg_slots(records[i])})
+    for turn in sorted({turn for turn, _ in talks[i].places})
   }
-  others = [another_image(records, i) for i in every]
+  changed, counts = altered.plan(talks, gold=gold, sample=sample)
+  found = {
+    "last_turn": last_turn,
+    "altered": tuple((add(use.job), use) for use in changed),
+    "counts": {"altered": counts},
+  }
+  others, mates = other_images(records), partners(records)
   if None in others:
-    return Plan(jobs, last_turn=last_turn)
-  partners = [another_conversation(records, i) for i in every]
+    return Plan(jobs, **found)
+  found["counts"] |= {
+    "swapped_same_image": len(records) - mates.count(None),
+    "swapped_other_image": mates.count(None),
+  }
   return Plan(
     jobs=jobs,
     # A partner is about this very image: its own free-running job says it all.
     swapped_conversation=[
-      add(job(i, others[i])) if partners[i] is None else partners[i] for i in every
+      add(job(i, others[i])) if mates[i] is None else mates[i] for i in every
     ],
-    last_turn=last_turn,
     swapped_image=[(add(job(others[i], i)), others[i]) for i in every],
-    counts={
-      "swapped_same_image": len(records) - partners.count(None),
-      "swapped_other_image": partners.count(None),
-    },
+    **found,
   )
 
 
-def another_conversation(records, i):
-  """The next record about the same image with other targets, or None."""
-  mine = [rle["counts"] for _, rle in records[i].targets]
-  for k in _cycle(i, len(records)):
-    theirs = [rle["counts"] for _, rle in records[k].targets]
-    if image_key(records[k]) == image_key(records[i]) and theirs and theirs != mine:
-      return k
-  return None
+def other_images(records) -> list:
+  """For each record the next one about another image, None where all share one."""
+  keys = [image_key(record) for record in records]
+  if len(set(keys)) < 2:
+    return [None] * len(keys)
+  found = []
+  for i, key in enumerate(keys):
+    around = itertools.chain(range(i + 1, len(keys)), range(i))
+    found.append(next(k for k in around if keys[k] != key))
+  return found
 
 
-def another_image(records, i):
-  """The next record about another image, or None where all share one."""
-  for k in _cycle(i, len(records)):
-    if image_key(records[k]) != image_key(records[i]):
-      return k
-  return None
-
-
-def _cycle(i, count):
-  return ((i + step) % count for step in range(1, count))
+def partners(records) -> list:
+  """For each record the next one about the same image with other targets, or None."""
+  mates, found = collections.defaultdict(list), []
+  for i, record in enumerate(records):
+    mates[image_key(record)].append(i)
+  targets = [[rle["counts"] for _, rle in record.targets] for record in records]
+  for i, record in enumerate(records):
+    same = mates[image_key(record)]
+    later = (k for k in same if k > i)
+    fits = (k for k in (*later, *same) if targets[k] and targets[k] != targets[i])
+    found.append(next(fits, None))
+  return found
 
 
 def pick(answers, slots):

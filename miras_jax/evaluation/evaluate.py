@@ -17,7 +17,16 @@ from input_pipeline import examples, image_ops
 from input_pipeline.conversation import count_segs
 from miras_jax import drawing
 from miras_jax.errors import UserError
-from miras_jax.evaluation import controls, kept, metrics, scoring, text_metrics
+from miras_jax.evaluation import (
+  altered,
+  controls,
+  dependence,
+  kept,
+  line_metrics,
+  metrics,
+  scoring,
+  text_metrics,
+)
 from miras_jax.evaluation.collected import FORCED, Collected, line_of
 from miras_jax.evaluation.parts import Parts
 from miras_jax.inference import rollout
@@ -35,6 +44,8 @@ class Options:
   batch_size: int = 64
   max_new_tokens: int = 64
   controls: bool = True
+  control_sample: int = altered.SAMPLE
+  meteor: bool = False
   masks_only: bool = False
   resamples: int = 1000
   seed: int = 0
@@ -75,7 +86,10 @@ class Work:
     self._views = ImageViews(records, loaded.data, image_of)
     with_controls = options.controls and not options.masks_only
     self._plan = controls.plan(
-      records, gold=options.history == "gold", enabled=with_controls
+      records,
+      gold=options.history == "gold",
+      enabled=with_controls,
+      sample=options.control_sample,
     )
     size = options.batch_size
     self._talks = rollout.batches(self._plan.jobs, size)
@@ -148,26 +162,29 @@ class Work:
     found, options = self.collect(parts), self._options
     tables = dict(found.tables)
     main, forced = tables.pop(kept.FREE), tables.pop(FORCED)
+    gold_history = tables.pop(altered.GOLD, {"image": []})
     good = [self._records[i] for i in found.sound]
     sampling = {"resamples": options.resamples, "seed": options.seed}
+    told = line_metrics.LineMetrics(named=self._loaded.data.name_targets, **sampling)
+    for line in found.lines:
+      told.add(line)
     result = {
       "metrics": metrics.mask_metrics(main, **sampling)
-      | _answer_metrics(good, found.answers, self._loaded, sampling),
+      | _answer_metrics(good, found.answers, self._loaded, options.meteor, sampling)
+      | told.metrics(),
       "controls": {
-        name: metrics.mask_metrics(table, **sampling) for name, table in tables.items()
+        name: metrics.mask_metrics(dependence.as_due(name, table), **sampling)
+        for name, table in tables.items()
       },
+      "dependence": dependence.dependence(tables, found.beside, **sampling),
       "teacher_forced": metrics.mask_metrics(forced, **sampling),
       "per_turn": metrics.per_turn(main, **sampling),
-      "data": {
-        "conversations": len(good),
-        "images": len({controls.image_key(r) for r in good}),
-        "targets": len(main["image"]),
-        "history": options.history,
-        "questions_too_long": found.refused,
-        "questions_shortened": found.shortened,
-        "failed": [found.failed[i] for i in sorted(found.failed)],
-      }
-      | self._plan.counts,
+      "history_gap": dependence.history_gap(
+        gold_history, found.beside.get(altered.GOLD), **sampling
+      ),
+      "intent_drift": told.intent_drift(),
+      "calibration": told.calibration(),
+      "data": self._counts(found),
     }
 
     def example(i):
@@ -176,6 +193,20 @@ class Work:
       return _example(good[i], found.lines[i], found.masks_of(place), image)
 
     return Evaluation(result, found.lines, example)
+
+  def _counts(self, found):
+    """What was scored, and what was not."""
+    good = [self._records[i] for i in found.sound]
+    return {
+      "conversations": len(good),
+      "images": len({controls.image_key(record) for record in good}),
+      "targets": len(found.tables[kept.FREE]["image"]),
+      "history": self._options.history,
+      "questions_too_long": found.refused,
+      "questions_shortened": found.shortened,
+      "failed": [found.failed[i] for i in sorted(found.failed)],
+      "metrics_left_out": text_metrics.left_out(self._options.meteor),
+    } | self._plan.counts
 
 
 def _missing(parts, kind, groups):
@@ -240,7 +271,7 @@ class ImageViews:
     }
 
 
-def _answer_metrics(records, answers, loaded, sampling):
+def _answer_metrics(records, answers, loaded, with_meteor, sampling):
   """[SEG] rates over answers, and the text metrics. answers: (text, number of [SEG]) of
   each turn of each record."""
   image, due, produced, said, gold = [], [], [], [], []
@@ -253,7 +284,9 @@ def _answer_metrics(records, answers, loaded, sampling):
       gold.append(text)
   columns = metrics.seg_columns(np.array(due), np.array(produced))
   rates = metrics.summarise(columns, image, **sampling)
-  return rates | text_metrics.text_metrics(said, gold, image, **sampling)
+  return rates | text_metrics.text_metrics(
+    said, gold, image, with_meteor=with_meteor, **sampling
+  )
 
 
 def spoken(record, data):
@@ -274,6 +307,7 @@ def _example(record, line, masks_of, image):
       kept.pair(rle, true) for rle, (_, true) in zip(masks, record.targets, strict=True)
     ]
     for name, masks in masks_of.items()
+    if len(masks) == len(record.targets)  # a control may be of some of them
   }
   true = tuple(target for _, target in pairs[kept.FREE])
   panels = [_panel("image", image_HWC), _panel("target", image_HWC, true)]

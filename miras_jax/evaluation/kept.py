@@ -13,12 +13,13 @@ FREE = "free_running"
 
 class Use(NamedTuple):
   """The pass `name` scores a job for `record`. image: the record whose image it was
-  about; turn: the one that was asked alone."""
+  about; turn: the one that was asked alone; chosen: the targets, where not all."""
 
   name: str
   record: int
   image: int
   turn: int = 0
+  chosen: tuple | None = None
 
 
 def uses(plan, count) -> dict[int, list[Use]]:
@@ -32,6 +33,8 @@ def uses(plan, count) -> dict[int, list[Use]]:
     found[job].append(Use("last_turn_only", i, i, turn))
   for i, (job, other) in enumerate(plan.swapped_image or ()):
     found[job].append(Use("swapped_image", i, other))
+  for job, use in plan.altered:
+    found[job].append(Use(use.name, use.record, use.record, chosen=use.places))
   return dict(found)
 
 
@@ -39,7 +42,7 @@ def places(use, slots) -> list[int]:
   """Which targets of its record a use is scored on; slots: `controls.seg_slots`."""
   if use.name == "last_turn_only":
     return [k for k, (turn, _) in enumerate(slots) if turn == use.turn]
-  return list(range(len(slots)))
+  return list(range(len(slots)) if use.chosen is None else use.chosen)
 
 
 def logits_of(use, slots, answers) -> list:
@@ -48,7 +51,7 @@ def logits_of(use, slots, answers) -> list:
     return controls.pick(answers, [(0, slots[k][1]) for k in places(use, slots)])
   if use.name == "swapped_conversation":
     return controls.pick_last(answers, len(slots))
-  return controls.pick(answers, slots)
+  return controls.pick(answers, [slots[k] for k in places(use, slots)])
 
 
 def pair(rle, true_rle):

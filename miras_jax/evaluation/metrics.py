@@ -15,6 +15,8 @@ images is one matrix product.
 | `biou_canny` | mean published form: overlap of Canny edges, no band |
 | `roi_accuracy` | mean recall of the true pixels, 0 for an empty target (published) |
 | `no_target_accuracy` | share of the empty targets that are answered by an empty mask |
+| `n_acc`, `t_acc` | gRefCOCO: that share; of the others, the share with some mask |
+| `n_acc@50px`, `t_acc@50px` | the same, a mask of under 50 pixels counted as empty |
 
 N targets, G images, R resamples, K metrics.
 """
@@ -24,8 +26,11 @@ import dataclasses
 import cv2
 import numpy as np
 
+from miras_jax.evaluation import pair_scores
+from miras_jax.evaluation.pair_scores import BAND
+
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-BAND = 0.02  # width of the boundary band over the image diagonal, as published
+SPECK = 50  # pixels: a smaller mask says that there is no target (GRES, CVPR 2023)
 
 
 # -- one pair of masks --------------------------------------------------------------
@@ -37,7 +42,7 @@ def boundary_band(mask_HW, band=BAND):
   The image border counts as outline (arXiv 2103.16562, their `mask_to_boundary`).
   """
   mask_HW = np.asarray(mask_HW, np.uint8)
-  steps = max(1, round(band * float(np.hypot(*mask_HW.shape))))
+  steps = pair_scores.band_steps(mask_HW.shape, band)
   padded = np.pad(mask_HW, 1)
   inner = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=steps)
   return (mask_HW - inner[1:-1, 1:-1]).astype(bool)
@@ -123,7 +128,7 @@ def published_validate(groups) -> dict:
 class Targets:
   """Accumulates one row a target. Masks may be of any, equal, size.
 
-  `canny=True` also computes the published edge overlap (needs scikit-image; slow).
+  `canny=True` also computes the published edge overlap, which takes longest.
   """
 
   canny: bool = False
@@ -131,21 +136,21 @@ class Targets:
 
   def add(self, pred_HW, true_HW, *, image, conversation="", turn=0, index=0):
     """Scores one predicted mask; returns the row. Empty masks are all zeros."""
-    pred, true = np.asarray(pred_HW, bool), np.asarray(true_HW, bool)
-    if pred.shape != true.shape:
-      raise ValueError(f"prediction {pred.shape}, target {true.shape}: sizes differ")
+    pair = pair_scores.of_array(pred_HW), pair_scores.of_array(true_HW)
+    return self._add(pair, image, conversation, turn, index)
+
+  def add_rle(self, rle, true_rle, *, image, conversation="", turn=0, index=0):
+    """As `add`, of COCO RLEs; None is an empty prediction. ValueError: broken ones."""
+    pair = pair_scores.of_rle(rle, true_rle), pair_scores.of_rle(true_rle)
+    return self._add(pair, image, conversation, turn, index)
+
+  def _add(self, pair, image, conversation, turn, index):
     row = {
       "image": str(image),
       "conversation": str(conversation),
       "turn": int(turn),
       "index": int(index),
-      "inter": np.count_nonzero(pred & true),
-      "pred": np.count_nonzero(pred),
-      "true": np.count_nonzero(true),
-      "biou": boundary_iou(pred, true),
-    }
-    if self.canny:
-      row["biou_canny"] = published_biou(pred, true)
+    } | pair_scores.scores(*pair, edges=self.canny)
     self.rows.append(row)
     return row
 
@@ -172,6 +177,7 @@ def metric_columns(table):
   union, one = pred + true - inter, np.ones_like(inter)
   iou_N, empty = iou(table), true == 0
   blank = (empty & (pred == 0)).astype(float)  # the value where both are empty
+  speck = pred < SPECK
   columns = {
     "ciou": (inter, union),
     "giou": (iou_N, one),
@@ -186,6 +192,10 @@ def metric_columns(table):
     "biou": (table["biou"], one),
     "roi_accuracy": (_ratio_or(inter, true, 0.0), one),
     "no_target_accuracy": (blank, empty),
+    "n_acc": (blank, empty),
+    "t_acc": (~empty & (pred > 0), ~empty),
+    f"n_acc@{SPECK}px": (empty & speck, empty),
+    f"t_acc@{SPECK}px": (~(empty | speck), ~empty),
   }
   if "biou_canny" in table:
     columns["biou_canny"] = (table["biou_canny"], one)
@@ -223,7 +233,7 @@ def summarise(columns, image_N, *, resamples=1000, seed=0):
   if not columns:
     return {}
   num_GK, den_GK = _image_sums(columns, image_N)
-  draws_RG = _draws(len(num_GK), resamples, seed)
+  draws_RG = draws(len(num_GK), resamples, seed)
   value_K = _divide(num_GK.sum(0), den_GK.sum(0))
   low_K, high_K = _interval(_divide(draws_RG @ num_GK, draws_RG @ den_GK))
   return {
@@ -257,40 +267,6 @@ def per_turn(table, *, resamples=1000, seed=0):
   return out
 
 
-def paired(table_a, table_b, *, resamples=10_000, seed=0):
-  """Paired bootstrap over the images of two runs on the same data.
-
-  Returns {metric: {"a", "b", "difference" (b - a), "low", "high", "p"}}; `p` is the
-  two-sided bootstrap p value. Raises ValueError when the runs saw different images.
-  """
-  ids_a, ids_b = (np.unique(t["image"]) for t in (table_a, table_b))
-  if not np.array_equal(ids_a, ids_b):
-    odd = sorted(set(ids_a) ^ set(ids_b))[:3]
-    raise ValueError(f"the runs differ in their images, e.g. {odd}: not paired")
-  columns_a, columns_b = metric_columns(table_a), metric_columns(table_b)
-  names = [k for k in columns_a if k in columns_b]
-  draws_RG = _draws(len(ids_a), resamples, seed)
-  values, samples = [], []
-  for table, columns in ((table_a, columns_a), (table_b, columns_b)):
-    num, den = _image_sums({k: columns[k] for k in names}, table["image"])
-    values.append(_divide(num.sum(0), den.sum(0)))
-    samples.append(_divide(draws_RG @ num, draws_RG @ den))
-  delta_RK = samples[1] - samples[0]
-  low_K, high_K = _interval(delta_RK)
-  tail_K = np.minimum((delta_RK <= 0).mean(0), (delta_RK >= 0).mean(0))
-  return {
-    name: {
-      "a": _number(values[0][k]),
-      "b": _number(values[1][k]),
-      "difference": _number(values[1][k] - values[0][k]),
-      "low": _number(low_K[k]),
-      "high": _number(high_K[k]),
-      "p": _number(np.minimum(1.0, 2 * tail_K[k])),
-    }
-    for k, name in enumerate(names)
-  }
-
-
 def _image_sums(columns, image_N):
   """Sums of num and den by image: two float arrays (G, K)."""
   ids, inverse_N = np.unique(np.asarray(image_N), return_inverse=True)
@@ -302,7 +278,7 @@ def _image_sums(columns, image_N):
   return sums
 
 
-def _draws(groups, resamples, seed):
+def draws(groups, resamples=1000, seed=0):
   """How often each group is drawn in each resample: float (R, G), rows sum to G."""
   if not groups:
     return np.zeros((resamples, 0))

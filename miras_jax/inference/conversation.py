@@ -14,9 +14,10 @@ import numpy as np
 
 from input_pipeline import examples
 from input_pipeline.conversation import encode_prompt
+from miras_jax.errors import UserError
 from miras_jax.inference import hints as hints_lib
 from miras_jax.inference.masks import Mask, seg_spans
-from miras_jax.inference.sampling import Sampling
+from miras_jax.inference.sampling import Sampling, checked
 from miras_jax.models.sam_decoder import postprocess
 
 THRESHOLD = 0.0  # a mask logit above it is inside, as SAM's mask_threshold
@@ -42,6 +43,20 @@ def prompt_of(turns, tokenizer, data, *, names=None) -> Prompt:
   """
   row = encode_prompt(turns, tokenizer, names=names, **data.text_options())
   return Prompt(row.tokens_L, row.image_slot_L, row.dropped_rounds)
+
+
+def check_text(text) -> str:
+  """What a user says, without outer white space. Raises UserError."""
+  if not isinstance(text, str):
+    raise UserError(f"text: a {type(text).__name__}, want a str")
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    raise UserError("text: not valid Unicode (half of a surrogate pair)") from None
+  text = text.strip()
+  if not text:
+    raise UserError("text: empty; say what you want to know or see")
+  return text
 
 
 class Answer(NamedTuple):
@@ -143,7 +158,9 @@ class Conversation:
     self.turns, self.replies = [], []
 
   def undo(self):
-    """Forgets the last question and its answer. IndexError where there is none."""
+    """Forgets the last question and its answer. UserError where there is none."""
+    if not self.replies:
+      raise UserError("nothing has been said yet: there is nothing to undo")
     self.replies.pop()
     del self.turns[-2:]
 
@@ -179,7 +196,8 @@ class Conversation:
 
     Raises:
       ConversationError: the text alone does not fit; nothing is remembered.
-      UserError: a point, box, mask or number that is none of this image.
+      UserError: a point, box, mask or number that is none of this image, a text that is
+        none, a temperature, top_p or seed that there cannot be.
     """
     for _ in self.stream(
       text, points=points, box=box, mask=mask, refers_to=refers_to,
@@ -209,9 +227,9 @@ class Conversation:
     hints = hints_lib.make(
       points, box, hints_lib.chosen(mask, refers_to, earlier), self._views, loaded.data
     )
-    asked = [*self.turns, ("user", text)]
+    asked = [*self.turns, ("user", check_text(text))]
     prompt = prompt_of(asked, loaded.tokenizer, loaded.data)
-    sampling = Sampling.of([(temperature, top_p, seed)])
+    sampling = Sampling.of([checked(temperature, top_p, seed)])
     session.ask([prompt])
     count, most = 0, session.max_new_tokens
     while count < most:

@@ -1,9 +1,11 @@
 """Answers with masks: prompt tokens in, new tokens and mask logits out.
 
 What a conversation has said stays in a static KV cache on the device. A turn is three
-compiled programs: `prefill` reads the tokens that the cache has not seen, `decode` adds
-one token to every row until all have ended, `read` makes the masks of the [SEG] among
-them. Images are encoded by a program of their own, once a conversation.
+compiled programs: `prefill` reads the tokens that the cache has not seen, whole or in
+parts, `decode` adds one token to every row until all have ended, `read` makes the masks
+of the [SEG] among them. Images are encoded by a program of their own, once a
+conversation. A token is read when the next one is wanted: the last of an answer by the
+next turn, with its question.
 
 The state of each step is kept, and [SEG] reads it by the rule of training: think of the
 row (last prompt token, first new token, second, ...) as a sequence; `SegPrompt` sees
@@ -32,7 +34,7 @@ class State(NamedTuple):
 
   length_B: tokens of the prompts in the cache. Of the turn under way: step_B, how many
   tokens are new, tokens_BG, states_BGD [B, G + 1, D], the state that produced each of
-  them and one more; done_B: nothing is to be added.
+  them and perhaps one more; done_B: nothing is to be added.
   """
 
   cache: llama.attention.KvCache
@@ -45,12 +47,14 @@ class State(NamedTuple):
 
 class Rows(NamedTuple):
   """What a turn reads: tokens_BP and image_slot_BP, right-padded, count_B of them; they
-  follow the first start_B tokens in the cache. A row of count 0 says nothing."""
+  follow the first start_B tokens in the cache. A row of count 0 says nothing. whole_B:
+  the answer begins after these, and not after more that are still to be read."""
 
   tokens_BP: jax.Array
   image_slot_BP: jax.Array
   start_B: jax.Array
   count_B: jax.Array
+  whole_B: jax.Array
 
 
 def encode_images(model, params, batch) -> dict:
@@ -61,10 +65,14 @@ def encode_images(model, params, batch) -> dict:
   call = _call(model, params)
   tokens = functools.partial(call, method="image_tokens")
   features = functools.partial(call, method="sam_features")
-  return {
-    "image_tokens": _in_parts(tokens, batch["image_aux"]),
-    "sam": _in_parts(features, batch["image_sam"], batch["valid_hw"]),
-  }
+  if model.cfg.encoder == "dual":
+    return {
+      "image_tokens": _in_parts(tokens, batch["image_aux"]),
+      "sam": _in_parts(features, batch["image_sam"], batch["valid_hw"]),
+    }
+  sam_BHWC = _in_parts(features, batch["image_sam"], batch["valid_hw"])
+  views = batch["image_aux"], sam_BHWC, batch["valid_hw"]
+  return {"image_tokens": _in_parts(tokens, *views), "sam": sam_BHWC}
 
 
 def _in_parts(encode, image_BHWC, *more):
@@ -73,7 +81,7 @@ def _in_parts(encode, image_BHWC, *more):
   Each part has as many rows of every shard of the batch, which stay where they are.
   """
   (B, H, W, _), shards = image_BHWC.shape, sharding.batch_shards(len(image_BHWC))
-  most = max(1, MOST_PIXELS // (H * W))
+  most = max(1, MOST_PIXELS // max(1, H * W))  # "sam_only" has no such view
   rows = max(n for n in range(1, B // shards + 1) if B // shards % n == 0 and n <= most)
   parts = B // (shards * rows)
   if parts == 1:
@@ -125,56 +133,112 @@ def prefill(
     rows.tokens_BP, rows.image_slot_BP, encoded["image_tokens"], method="embed"
   )
   positions_BP = index_B[:, None] + jnp.arange(rows.tokens_BP.shape[1])
-  hidden_BPD, cache = _extend(
-    model, params, x_BPD, positions_BP, state.cache, index_B, fresh
+  last_B = jnp.maximum(rows.count_B - 1, 0)
+  hidden_B1D, cache = _extend(
+    model, params, x_BPD, positions_BP, state.cache, index_B, last_B, fresh=fresh
   )
-  last_B11 = jnp.maximum(rows.count_B - 1, 0)[:, None, None]
-  state_BD = jnp.take_along_axis(hidden_BPD, last_B11, axis=1)[:, 0]
   first_B = jnp.where(speaks_B, 0, state.states_BGD.shape[1])
   state = state._replace(
     cache=cache,
     length_B=jnp.where(speaks_B, rows.start_B + rows.count_B, state.length_B),
     step_B=jnp.where(speaks_B, 0, state.step_B),
-    done_B=jnp.where(speaks_B, False, state.done_B),
+    done_B=jnp.where(speaks_B, ~rows.whole_B, state.done_B),
     tokens_BG=jnp.where(speaks_B[:, None], ids.pad, state.tokens_BG),
-    states_BGD=_set(state.states_BGD, first_B, state_BD),
+    states_BGD=_set(state.states_BGD, first_B, hidden_B1D[:, 0]),
   )
   return laid_out(state)
+
+
+def prefill_row(
+  model, params, state: State, encoded, rows: Rows, ids, row, *, fresh=False
+) -> State:
+  """`prefill` of one row (data, not shape), with Rows of a B of 1: what others say
+  costs nothing here."""
+
+  def one(x, axis=0):
+    return jax.lax.dynamic_slice_in_dim(x, row, 1, axis)
+
+  def put(x, new, axis=0):
+    return jax.lax.dynamic_update_slice_in_dim(x, new, row, axis)
+
+  cache = jax.tree.map(lambda x: one(x, 1), state.cache)
+  part = State(cache, *map(one, state[1:]))
+  part = prefill(
+    model, params, part, jax.tree.map(one, encoded), rows, ids, fresh=fresh
+  )
+  cache = jax.tree.map(lambda x, new: put(x, new, 1), state.cache, part.cache)
+  return laid_out(State(cache, *map(put, state[1:], part[1:])))
 
 
 def decode(
   model, params, state: State, encoded, ids, sampling: Sampling, limit
 ) -> State:
   """Adds up to `limit` tokens (data, not shape) to each row that is not done."""
-  max_new_tokens = state.tokens_BG.shape[1]
-  stop_B = jnp.minimum(state.step_B + limit, max_new_tokens)
-  slots, call = _slots(state.cache), _call(model, params)
-  no_image_B1 = jnp.full((len(stop_B), 1), -1, jnp.int32)
+  stop_B = jnp.minimum(state.step_B + limit, state.tokens_BG.shape[1])
+  call = _call(model, params)
 
   def active(state):
     return ~state.done_B & (state.step_B < stop_B)
 
-  def add_token(state):
-    active_B, step_B = active(state), state.step_B
+  def add_token(state, active_B):
+    step_B = state.step_B
     state_B1D = jnp.take_along_axis(state.states_BGD, step_B[:, None, None], axis=1)
     logits_BV = call(state_B1D, method="logits")[:, 0]
     token_B = jnp.where(active_B, pick(logits_BV, sampling, step_B), ids.pad)
-    index_B = jnp.where(active_B, state.length_B + step_B, slots)
-    x_B1D = call(token_B[:, None], no_image_B1, encoded["image_tokens"], method="embed")
-    hidden_B1D, cache = _extend(
-      model, params, x_B1D, index_B[:, None], state.cache, index_B
-    )
-    at_B = jnp.where(active_B, step_B, max_new_tokens + 1)
+    at_B = jnp.where(active_B, step_B, state.tokens_BG.shape[1])
     return state._replace(
-      cache=cache,
       step_B=step_B + active_B,
       done_B=state.done_B | (active_B & (token_B == ids.eos)),
       tokens_BG=_set(state.tokens_BG, at_B, token_B),
-      states_BGD=_set(state.states_BGD, at_B + 1, hidden_B1D[:, 0]),
     )
 
-  state = jax.lax.while_loop(lambda state: active(state).any(), add_token, state)
+  def read_and_add(state):
+    active_B = active(state)
+    state = _read_last(model, params, state, encoded, active_B)
+    return add_token(state, active_B)
+
+  def loop(state):
+    return jax.lax.while_loop(lambda x: active(x).any(), read_and_add, state)
+
+  cache = state.cache  # not through the branches of `cond`, which would copy it
+  state = state._replace(cache=None)
+  first_B = active(state) & (state.step_B == 0)
+  state = jax.lax.cond(
+    first_B.any(), lambda state: add_token(state, first_B), lambda state: state, state
+  )
+  state = loop(state._replace(cache=cache))
+  if model.cfg.seg_prompt.seg_state == "at":
+    state = _read_last_seg(model, params, state, encoded, ids)
   return laid_out(state)
+
+
+def _read_last(model, params, state, encoded, active_B) -> State:
+  """Reads the last new token of the rows that are active."""
+  last_B = jnp.maximum(state.step_B - 1, 0)
+  token_B1 = jnp.take_along_axis(state.tokens_BG, last_B[:, None], axis=1)
+  no_image_B1 = jnp.full_like(token_B1, -1)
+  x_B1D = _call(model, params)(
+    token_B1, no_image_B1, encoded["image_tokens"], method="embed"
+  )
+  index_B = jnp.where(active_B, state.length_B + last_B, _slots(state.cache))
+  hidden_B1D, cache = _extend(
+    model, params, x_B1D, index_B[:, None], state.cache, index_B
+  )
+  at_B = jnp.where(active_B, last_B + 1, state.states_BGD.shape[1])
+  states_BGD = _set(state.states_BGD, at_B, hidden_B1D[:, 0])
+  return state._replace(cache=cache, states_BGD=states_BGD)
+
+
+def _read_last_seg(model, params, state, encoded, ids) -> State:
+  """The state *at* a [SEG] that took an answer's last place, which nothing has read."""
+  full_B = ~state.done_B & (state.step_B == state.tokens_BG.shape[1])
+  ends_B = full_B & (state.tokens_BG[:, -1] == ids.seg)
+
+  def at_last():
+    return _read_last(model, params, state, encoded, ends_B).states_BGD
+
+  states_BGD = jax.lax.cond(ends_B.any(), at_last, lambda: state.states_BGD)
+  return state._replace(states_BGD=states_BGD)
 
 
 def read(
@@ -185,7 +249,7 @@ def read(
   tokens [B, G]          new tokens, `</s>` included where there was one, then pad
   num_tokens [B]         how many they are
   ended [B]              whether the last of them is `</s>`
-  states [B, G + 1, D]   state that produced each token; one more after the last
+  states [B, G + 1, D]   state that produced each token; what follows is of no use
   num_seg [B]            how many [SEG] were generated; M of them get a mask
   seg_valid [B, M]       1 where a slot has a [SEG]
   seg_at [B, M]          index of that [SEG] among the new tokens
@@ -264,6 +328,7 @@ def generate(model, params, batch, encoded, ids, *, max_new_tokens, max_masks) -
     batch["image_slot"],
     jnp.zeros(B, jnp.int32),
     (batch["segments"] > 0).sum(1),
+    jnp.ones(B, bool),
   )
   state = prefill(model, params, state, encoded, rows, ids, fresh=True)
   greedy = Sampling.greedy(B)
@@ -276,16 +341,18 @@ def _call(model, params):
 
 
 def _slots(cache):
-  return jax.tree.leaves(cache)[0].shape[2]
+  return jax.tree.leaves(cache)[0].shape[3]
 
 
-def _extend(model, params, x_BTD, positions_BT, cache, index_B, fresh=False):
+def _extend(
+  model, params, x_BTD, positions_BT, cache, index_B, only_B=None, *, fresh=False
+):
   if fresh:
     mask_BTS = segment_mask(jnp.ones_like(positions_BT))
   else:
     mask_BTS = cache_mask(index_B, x_BTD.shape[1], _slots(cache))
   return _call(model, params)(
-    x_BTD, positions_BT, cache, index_B, mask_BTS, method="extend"
+    x_BTD, positions_BT, cache, index_B, mask_BTS, only_B, method="extend"
   )
 
 

@@ -15,10 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import batch_table
+from miras_jax.errors import UserError
 from miras_jax.inference import generate as stages
 from miras_jax.inference.sampling import Sampling
 
-LEAST_BUCKET = 32  # tokens; a turn is padded to the next bucket, each twice the last
+# Tokens that a turn is padded to: buckets double up to 256, then grow by a quarter of a
+# power of two.
+LEAST_BUCKET, DOUBLED = 32, 256
+
+
+DOES_NOT_FIT = (
+  "the model with what is asked of it does not fit the device's memory: fewer"
+  " conversations at a time, shorter answers (max_new_tokens), --weights=int8, or more"
+  " devices, --mesh=fsdp:-1"
+)
+
+
+class DoesNotFit(UserError):
+  """A device had no memory for it; the session that it happened to is lost."""
 
 
 class Generator:
@@ -41,6 +55,10 @@ class Generator:
     self._encode = self._jit(stages.encode_images)
     self._prefill = {
       fresh: self._jit(stages.prefill, donate_argnums=1, fresh=fresh)
+      for fresh in (False, True)
+    }
+    self._prefill_row = {
+      fresh: self._jit(stages.prefill_row, donate_argnums=1, fresh=fresh)
       for fresh in (False, True)
     }
     self._decode = self._jit(stages.decode, donate_argnums=1)
@@ -70,6 +88,17 @@ class Generator:
     blank = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype), one)
     return self.session(blank, max_len)
 
+  def jitted(self, stage):
+    """The program of encode, prefill (of whole prompts), decode or read, to compile it
+    for devices that are not there."""
+    programs = {
+      "encode": self._encode,
+      "prefill": self._prefill[True],
+      "decode": self._decode,
+      "read": self._read,
+    }
+    return programs[stage].jitted
+
   def _jit(self, function, donate_argnums=(), **static):
     @functools.wraps(function)
     def traced(*args):
@@ -80,8 +109,13 @@ class Generator:
 
     @functools.wraps(function)
     def run(*args):
-      with self._active():
-        return jitted(*args)
+      try:
+        with self._active():
+          return jitted(*args)
+      except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+          raise
+        raise DoesNotFit(DOES_NOT_FIT) from error
 
     run.jitted = jitted
     return run
@@ -97,6 +131,7 @@ class Session:
     with generator._active():
       self._state = _new_state(generator.model, rows, max_len + new, new)
     self._said = [np.zeros(0, np.int32)] * rows  # tokens whose keys the cache holds
+    self._unread = {}  # row: its prompt and how much of that the cache holds
     self.max_new_tokens = generator.max_new_tokens
     self.read_tokens = 0  # by all rows in all turns, without padding
 
@@ -111,23 +146,63 @@ class Session:
     return self.answers(hints)
 
   def ask(self, prompts):
-    """Reads the prompts; see `turn`."""
-    rows = [self._unread(b, prompt) for b, prompt in enumerate(prompts)]
-    width = self._bucket(max(len(tokens) for tokens, _, _ in rows))
+    """Reads the prompts, all at once; see `turn`."""
+    self.begin(prompts)
+    parts = [self._next_part(b, self._max_len) for b in list(self._unread)]
+    generator, fresh = self._generator, not any(start for _, _, start in parts)
+    rows = self._rows_of(parts, range(len(self._said)))
+    inputs = self._state, self._encoded, rows, generator.ids
+    self._state = generator._prefill[fresh](generator.params, *inputs)
+
+  def begin(self, prompts):
+    """Takes prompts that `read_on` reads; see `turn`."""
+    for b, prompt in enumerate(prompts):
+      if prompt is not None:
+        self._unread[b] = prompt, self._held(b, prompt)
+
+  def read_on(self, limit):
+    """Reads up to `limit` tokens of the prompts that were taken, first come first
+    served. What is read to its end is answered by `go_on`."""
     generator = self._generator
-    fresh = not any(start for _, _, start in rows)
-    self._state = generator._prefill[fresh](
-      generator.params,
-      self._state,
-      self._encoded,
-      stages.Rows(
-        jnp.asarray(_padded([tokens for tokens, _, _ in rows], width, 0)),
-        jnp.asarray(_padded([slots for _, slots, _ in rows], width, -1)),
-        jnp.asarray([start for _, _, start in rows], jnp.int32),
-        jnp.asarray([len(tokens) for tokens, _, _ in rows], jnp.int32),
-      ),
-      generator.ids,
+    while self._unread and limit > 0:
+      b = next(iter(self._unread))
+      part = self._next_part(b, limit)
+      rows = self._rows_of([part], [b])
+      inputs = self._state, self._encoded, rows, generator.ids, b
+      program = generator._prefill_row[not part[2]]
+      self._state = program(generator.params, *inputs)
+      limit -= len(part[1].tokens)
+
+  def is_reading(self, row) -> bool:
+    """Whether some of the row's prompt is still to be read."""
+    return row in self._unread
+
+  def _next_part(self, b, limit):
+    """(b, up to `limit` more tokens of its prompt as a Prompt, where they begin),
+    taken for read from now on."""
+    prompt, start = self._unread.pop(b)
+    stop = min(start + limit, len(prompt.tokens))
+    if stop < len(prompt.tokens):
+      self._unread = {b: (prompt, stop)} | self._unread
+    self._said[b] = np.asarray(prompt.tokens[:stop], np.int32)
+    self.read_tokens += stop - start
+    part = prompt._replace(
+      tokens=prompt.tokens[start:stop], image_slot=prompt.image_slot[start:stop]
     )
+    return b, part, start
+
+  def _rows_of(self, parts, rows) -> stages.Rows:
+    """What a program reads of these parts; `rows` are those that it knows."""
+    width = self._bucket(max(len(part.tokens) for _, part, _ in parts))
+    shape, at = (len(rows), width), {b: i for i, b in enumerate(rows)}
+    tokens, slots = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
+    starts, counts = np.zeros(shape[0], np.int32), np.zeros(shape[0], np.int32)
+    whole = np.zeros(shape[0], bool)
+    for b, part, start in parts:
+      i, count = at[b], len(part.tokens)
+      tokens[i, :count], slots[i, :count] = part.tokens, part.image_slot
+      starts[i], counts[i], whole[i] = start, count, b not in self._unread
+    return stages.Rows(*map(jnp.asarray, (tokens, slots, starts, counts, whole)))
 
   def go_on(self, limit, sampling=None):
     """Adds up to `limit` tokens to each answer that has not ended."""
@@ -144,8 +219,7 @@ class Session:
       (out["tokens"], out["num_tokens"], self._state.length_B)
     )
     for b, count in enumerate(counts):
-      said = self._said[b][: lengths[b]]
-      self._said[b] = np.concatenate([said, tokens[b, :count]])
+      self._remember(b, lengths[b], tokens[b], count)
     return out
 
   def masks_from(self, first, hints=None) -> dict:
@@ -159,10 +233,12 @@ class Session:
     generator = self._generator
     self._encoded = generator._put_row(generator.params, self._encoded, one, row)
     self._said[row] = np.zeros(0, np.int32)
+    self._unread.pop(row, None)
 
   def stop(self, row):
-    """Adds nothing more to the answer of a row."""
+    """Adds nothing more to the answer of a row, and reads no more of its prompt."""
     generator = self._generator
+    self._unread.pop(row, None)
     self._state = generator._stop_row(generator.params, self._state, row)
 
   def answer(self, row, hints=None) -> dict:
@@ -173,15 +249,20 @@ class Session:
     tokens, count, length = jax.device_get(
       (out["tokens"][0], out["num_tokens"][0], self._state.length_B[row])
     )
-    said = self._said[row][:length]
-    self._said[row] = np.concatenate([said, tokens[:count]])
+    self._remember(row, length, tokens, count)
     return out
+
+  def _remember(self, b, length, tokens, count):
+    """The last token of an answer has not been read."""
+    if b not in self._unread:
+      read = tokens[: max(count - 1, 0)]
+      self._said[b] = np.concatenate([self._said[b][:length], read])
 
   def copy(self) -> "Session":
     """Another session that has said the same."""
     other = copy.copy(self)
     other._state = jax.tree.map(jnp.copy, self._state)
-    other._said = list(self._said)
+    other._said, other._unread = list(self._said), dict(self._unread)
     return other
 
   def progress(self):
@@ -192,11 +273,9 @@ class Session:
     )
     return [(t[:n], bool(e)) for t, n, e in zip(tokens, counts, ended, strict=True)]
 
-  def _unread(self, b, prompt):
-    """(tokens, slots) of a prompt that the cache lacks, and where they begin."""
-    if prompt is None:
-      return np.zeros(0, np.int32), np.zeros(0, np.int32), 0
-    tokens, slots = prompt.tokens, prompt.image_slot
+  def _held(self, b, prompt):
+    """How many tokens of a prompt the cache holds. ValueError past its room."""
+    tokens = prompt.tokens
     if len(tokens) > self._max_len:
       raise ValueError(
         f"a prompt of {len(tokens)} tokens, the limit is {self._max_len}"
@@ -204,27 +283,20 @@ class Session:
     held = self._said[b]
     common = min(len(held), len(tokens) - 1)  # the last one gives the first state
     differs = np.flatnonzero(held[:common] != tokens[:common])
-    start = int(differs[0]) if len(differs) else common
-    self._said[b] = np.asarray(tokens, np.int32)
-    self.read_tokens += len(tokens) - start
-    return tokens[start:], slots[start:], start
+    return int(differs[0]) if len(differs) else common
 
-  def buckets(self) -> list[int]:
-    """The lengths that what is read may be padded to, each a program of its own."""
-    widths = [min(LEAST_BUCKET, self._max_len)]
-    while widths[-1] < self._max_len:
-      widths.append(min(2 * widths[-1], self._max_len))
-    return widths
+  def buckets(self, limit=None) -> list[int]:
+    """The lengths that what is read may be padded to, each a program of its own; those
+    that parts of up to `limit` tokens need."""
+    most, widths = min(limit or self._max_len, self._max_len), [LEAST_BUCKET]
+    while widths[-1] < most:
+      last = widths[-1]
+      quarter = 1 << (last.bit_length() - 3)
+      widths.append(2 * last if last < DOUBLED else last + quarter)
+    return [min(width, self._max_len) for width in widths]
 
   def _bucket(self, count):
     return next(width for width in self.buckets() if width >= count)
 
 
 _new_state = jax.jit(stages.new_state, static_argnums=(0, 1, 2, 3))
-
-
-def _padded(rows, width, fill):
-  out = np.full((len(rows), width), fill, np.int32)
-  for b, row in enumerate(rows):
-    out[b, : len(row)] = row
-  return out

@@ -3,6 +3,8 @@
 P points of a prompt, H W image rows and columns, S the sides of the canvas.
 """
 
+import reprlib
+
 import numpy as np
 
 from input_pipeline import image_ops
@@ -19,9 +21,10 @@ def chosen(mask, refers_to, earlier):
     return mask
   if mask is not None:
     raise UserError("mask= and refers_to= are both given; want one")
-  if not isinstance(refers_to, int) or not 0 <= refers_to < len(earlier):
+  number = isinstance(refers_to, int | np.integer) and not isinstance(refers_to, bool)
+  if not number or not 0 <= refers_to < len(earlier):
     there = f"0 to {len(earlier) - 1}" if earlier else "none yet"
-    raise UserError(f"refers_to={refers_to}: the masks so far are {there}")
+    raise UserError(f"refers_to={_short(refers_to)}: the masks so far are {there}")
   return earlier[refers_to]
 
 
@@ -32,7 +35,12 @@ def make(points, box, mask, views, data) -> dict | None:
   """
   size = tuple(map(int, views["original_hw"]))
   hints = {}
-  if len(points):
+  points = () if points is None else points
+  try:
+    count = len(points)
+  except TypeError:
+    raise UserError(f"points={_short(points)}: want [(x, y, inside), ...]") from None
+  if count:
     hints["points"] = _points(points, size, data.sam_size)
   if box is not None:
     hints["boxes"] = _box(box, size, data.sam_size)
@@ -47,20 +55,38 @@ def _points(points, size, canvas):
   at_P2 = np.zeros((MAX_POINTS, 2), np.float32)
   label_P = np.full(MAX_POINTS, PADDING, np.int32)
   for k, point in enumerate(points):
-    if len(point) != 3:
-      raise UserError(f"points={point}: want (x, y, inside)")
-    at_P2[k] = _inside(point[:2], size, f"points={point}")
-    label_P[k] = FOREGROUND if point[2] else BACKGROUND
+    name = f"points={_short(point)}"
+    x, y, inside = _numbers(point, 3, name, "(x, y, inside)")
+    at_P2[k] = _inside((x, y), size, name)
+    label_P[k] = FOREGROUND if inside else BACKGROUND
   at_P2 = image_ops.points_to_canvas(at_P2, size, canvas).astype(np.float32)
   return at_P2[None, None], label_P[None, None]
 
 
 def _box(box, size, canvas):
-  if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
-    raise UserError(f"box={tuple(box)}: want (x0, y0, x1, y1) with x0 < x1 and y0 < y1")
+  want = "(x0, y0, x1, y1) with x0 < x1 and y0 < y1"
+  name = f"box={_short(box)}"
+  x0, y0, x1, y1 = box = _numbers(box, 4, name, want)
+  if not (x0 < x1 and y0 < y1):
+    raise UserError(f"{name}: want {want}")
   for corner in (box[:2], box[2:]):
-    _inside(corner, size, f"box={tuple(box)}")
+    _inside(corner, size, name)
   return image_ops.boxes_to_canvas([box], size, canvas).astype(np.float32)[None]
+
+
+def _numbers(value, count, name, want):
+  """So many numbers; UserError for anything else."""
+  try:
+    numbers = np.asarray(value, np.float64)
+  except (TypeError, ValueError, OverflowError):
+    numbers = np.zeros(0)
+  if numbers.shape != (count,):
+    raise UserError(f"{name}: want {want}")
+  return numbers
+
+
+def _short(value):
+  return reprlib.repr(value)
 
 
 def _inside(point, size, name):
@@ -73,7 +99,12 @@ def _inside(point, size, name):
 
 
 def _mask(mask, size, canvas):
-  mask = np.asarray(mask)
+  try:
+    mask = np.asarray(mask)
+  except ValueError:
+    raise UserError("mask= has rows of several lengths: want bool (H, W)") from None
+  if mask.dtype.kind not in "bui":  # what of a probability is inside, who asks knows
+    raise UserError(f"mask= is {mask.dtype}, want bool: of scores, `scores > 0.5`")
   if mask.shape != size:
     raise UserError(f"mask= is {mask.shape}, the image {size} (height, width)")
   if not mask.any():

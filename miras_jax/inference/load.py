@@ -73,7 +73,7 @@ def open_checkpoint(checkpoint, *, weights="trained", mesh=None) -> Loaded:
     reading.check_tokenizer(folder, meta, tokenizer.fingerprint())
   cfg, params = prepare(_for_here(config.model.build()), params, weights)
   return Loaded(
-    model=Miras(cfg, jnp.dtype(config.model.dtype)),
+    model=Miras(cfg, jnp.dtype(config.model.dtype), config.data.view),
     params=params,
     tokenizer=tokenizer,
     data=talk_config(config),

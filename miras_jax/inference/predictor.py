@@ -11,6 +11,7 @@ import io
 import os
 import pathlib
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -19,14 +20,15 @@ from miras_jax.errors import UserError
 from miras_jax.inference import devices
 from miras_jax.inference.conversation import Conversation
 from miras_jax.inference.load import open_checkpoint
+from miras_jax.inference.prepare import WEIGHTS
 
 
 class Predictor:
   """A loaded model. Compiles when it is used first; later images compile nothing."""
 
   def __init__(self, loaded, *, max_new_tokens=128):
-    if max_new_tokens < 1:
-      raise UserError(f"max_new_tokens={max_new_tokens} must be at least 1")
+    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+      raise UserError(f"max_new_tokens={max_new_tokens!r} must be 1 or more")
     self.loaded = loaded
     self.generator = loaded.generator(max_new_tokens)
 
@@ -39,7 +41,14 @@ class Predictor:
     mesh: a text as "data:4,fsdp:2" (see `devices.py`), or a jax Mesh; by default one
     device. weights: "trained", or "int8" (see `prepare.py`).
     """
-    mesh = devices.make(devices.parse(mesh)) if isinstance(mesh, str) else mesh
+    if not isinstance(path, str | os.PathLike):
+      raise UserError(f"a checkpoint of type {type(path).__name__}: want a path")
+    if isinstance(mesh, str):
+      mesh = devices.make(devices.parse(mesh))
+    if weights not in WEIGHTS:
+      raise UserError(f"weights={weights!r}: there are {', '.join(WEIGHTS)}")
+    if not (mesh is None or isinstance(mesh, jax.sharding.Mesh)):
+      raise UserError(f"mesh={mesh!r}: want a text such as 'data:4' or a jax Mesh")
     loaded = open_checkpoint(path, weights=weights, mesh=mesh)
     return cls(loaded, max_new_tokens=max_new_tokens)
 
@@ -62,9 +71,11 @@ def encoded(image) -> tuple[bytes, str]:
   if isinstance(image, np.ndarray):
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
       raise UserError(f"an image of {image.dtype} {image.shape}: want uint8 (H, W, 3)")
-    image = Image.fromarray(image)
+    image = Image.fromarray(image) if image.size else Image.new("RGB", (0, 0))
   if not isinstance(image, Image.Image):
     raise UserError(f"an image of type {type(image).__name__}: want a path or pixels")
+  if 0 in image.size:
+    raise UserError("an image without pixels")
   stream = io.BytesIO()
   image.convert("RGB").save(stream, "PNG")
   return stream.getvalue(), "image"

@@ -40,17 +40,23 @@ def prepare(cfg, params, weights="trained") -> tuple:
   `params` is used up: a stack of layers is deleted as soon as it is taken apart, the
   small ones first, so at no time is there more than all weights and one stack. Each
   layer lies on the devices as its stack did. weights: one of WEIGHTS.
+
+  Of ShapeDtypeStructs with shardings the result is such structs.
   """
   flat = flatten_dict(params)
   params.clear()
   out = {}
-  for path in sorted(flat, key=lambda path: flat[path].nbytes):
+  for path in sorted(flat, key=lambda path: _size(flat[path])):
     if path[-1] in ADAPTER:  # goes with its kernel
       continue
     adapter = [flat[(*path[:-1], name)] for name in ADAPTER if _has(flat, path, name)]
     out |= _apart(cfg.llama, path, flat.pop(path), adapter, weights)
   changed = dataclasses.replace(cfg.llama, stacked=False, lora_rank=0)
   return dataclasses.replace(cfg, llama=changed), unflatten_dict(out)
+
+
+def _size(leaf):
+  return leaf.size * leaf.dtype.itemsize
 
 
 def _has(flat, path, name):
@@ -63,19 +69,29 @@ def _apart(cfg, path, leaf, adapter, weights):
   in_layers = path[: len(LAYERS)] == LAYERS
   if not in_layers and not (int8 and path == HEAD):
     return {path: leaf}
-  change = functools.partial(
-    _change, int8=int8, scale=cfg.lora_alpha / max(cfg.lora_rank, 1)
-  )
+  scale = cfg.lora_alpha / max(cfg.lora_rank, 1)
+  change = functools.partial(_change, int8=int8, scale=scale)
+  real = isinstance(leaf, jax.Array)
+  make, put = (change, jax.device_put) if real else (_shapes_of(change), _struct)
   out, where = {}, _where(leaf, in_layers)
   for i in range(cfg.depth) if in_layers else (None,):
     name = path if i is None else ("llm", f"layer_{i}", *path[len(LAYERS) :])
-    found = change(leaf, adapter, i)
-    out[name] = jax.device_put(found[0], where)
+    found = make(leaf, adapter, i)
+    out[name] = put(found[0], where)
     if int8:
-      out[(*name[:-1], KERNEL_SCALE)] = jax.device_put(found[1], _last_axis(where))
+      out[(*name[:-1], KERNEL_SCALE)] = put(found[1], _last_axis(where))
     jax.block_until_ready(found)  # else the results of all leaves wait at once
-  leaf.delete()
+  if real:
+    leaf.delete()
   return out
+
+
+def _shapes_of(function):
+  return functools.partial(jax.eval_shape, function)
+
+
+def _struct(shape, where):
+  return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where)
 
 
 @functools.partial(jax.jit, static_argnames=("int8", "scale"))

@@ -3,10 +3,15 @@
 B rows, V vocabulary.
 """
 
+import numbers
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from miras_jax.errors import UserError
+
+HOTTEST, SEEDS = 10, 2**32
 
 
 class Sampling(NamedTuple):
@@ -31,6 +36,17 @@ class Sampling(NamedTuple):
       jnp.array(top_p, jnp.float32),
       jnp.array(seed, jnp.uint32),
     )
+
+
+def checked(temperature, top_p, seed) -> tuple:
+  """The choice of a row as it is; UserError for numbers that make no sense."""
+  if not (isinstance(temperature, numbers.Real) and 0 <= temperature <= HOTTEST):
+    raise UserError(f"temperature={temperature!r} is not within 0 to {HOTTEST}")
+  if not (isinstance(top_p, numbers.Real) and 0 < top_p <= 1):
+    raise UserError(f"top_p={top_p!r} must be more than 0 and at most 1")
+  if not (isinstance(seed, numbers.Integral) and 0 <= seed < SEEDS):
+    raise UserError(f"seed={seed!r} is no whole number within 0 to {SEEDS - 1}")
+  return temperature, top_p, int(seed)
 
 
 def pick(logits_BV, sampling: Sampling, step_B) -> jax.Array:

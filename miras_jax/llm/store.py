@@ -18,9 +18,12 @@ _TABLE = """create table if not exists replies (
 
 
 class Store:
-  """Replies by the key of their request. Any number of threads may use it."""
+  """Replies by the key of their request. Any number of threads may use it.
 
-  def __init__(self, path):
+  durable: a reply also survives a power cut; False where it costs nothing to make anew.
+  """
+
+  def __init__(self, path, *, durable: bool = True):
     self.path = path
     self._lock = threading.Lock()
     with self._errors():
@@ -30,6 +33,8 @@ class Store:
         raise UserError(
           f"{path}: is of version {version}, want {VERSION}; take another file"
         )
+      if not durable:
+        self._db.execute("pragma synchronous = off")
       with self._db:
         self._db.execute(_TABLE)
         self._db.execute(f"pragma user_version = {VERSION}")

@@ -4,6 +4,7 @@ B batch, T queries, S keys, N query heads, K key heads, G = N / K query heads th
 a key head, H head width, L layers.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -61,12 +62,17 @@ def attend(
 
 
 def _attend_xla(q_BTNH, k_BSKH, v_BSKH, mask):
-  B, T, N, H = q_BTNH.shape
-  S, K = k_BSKH.shape[1:3]
-  # Heads before time, and the group folded into time: two plain batched matrix
-  # products, which XLA:CPU runs nearly twice as fast as the same in (B, T, N, H).
-  q_BKGTH = (q_BTNH * H**-0.5).transpose(0, 2, 1, 3).reshape(B, K, -1, H)
   k_BKSH, v_BKSH = k_BSKH.transpose(0, 2, 1, 3), v_BSKH.transpose(0, 2, 1, 3)
+  return attend_heads_first(q_BTNH, k_BKSH, v_BKSH, mask)
+
+
+def attend_heads_first(q_BTNH, k_BKSH, v_BKSH, mask=None) -> jax.Array:
+  """ "xla" of `attend` on keys and values as a cache holds them, heads before time."""
+  B, T, N, H = q_BTNH.shape
+  K, S = k_BKSH.shape[1:3]
+  # The group folded into time: two plain batched matrix products, which XLA:CPU runs
+  # nearly twice as fast as the same in (B, T, N, H).
+  q_BKGTH = (q_BTNH * H**-0.5).transpose(0, 2, 1, 3).reshape(B, K, -1, H)
   logits = jnp.einsum(
     "BKQH,BKSH->BKQS", q_BKGTH, k_BKSH, preferred_element_type=jnp.float32
   )
@@ -74,9 +80,17 @@ def _attend_xla(q_BTNH, k_BSKH, v_BSKH, mask):
     logits_BKGTS = logits.reshape(B, K, N // K, T, S)
     lowest = jnp.finfo(jnp.float32).min
     logits = jnp.where(mask[:, :, None], logits_BKGTS, lowest).reshape(logits.shape)
-  weights = jax.nn.softmax(logits).astype(v_BSKH.dtype)
-  out_BNTH = jnp.einsum("BKQS,BKSH->BKQH", weights, v_BKSH).reshape(B, N, T, H)
-  return out_BNTH.transpose(0, 2, 1, 3)
+  # The softmax divides what comes out: fewer numbers than its T x S weights.
+  highest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+  weights = jnp.exp(logits - highest)
+  out = jnp.einsum(
+    "BKQS,BKSH->BKQH",
+    weights.astype(v_BKSH.dtype),
+    v_BKSH,
+    preferred_element_type=jnp.float32,
+  )
+  out = (out / weights.sum(-1, keepdims=True)).astype(v_BKSH.dtype)
+  return out.reshape(B, N, T, H).transpose(0, 2, 1, 3)
 
 
 def _attend_blocked(q_BTNH, k_BSKH, v_BSKH, mask):
@@ -140,10 +154,13 @@ def rope(x_BTNH, cos_BTF, sin_BTF):
 
 
 class KvCache(NamedTuple):
-  """Keys (after rotation) and values of every layer, `S` slots per row."""
+  """Keys (after rotation) and values of every layer, `S` slots per row.
 
-  k_LBSKH: jax.Array
-  v_LBSKH: jax.Array
+  Heads come before slots: attention over the cache then copies none of it.
+  """
+
+  k_LBKSH: jax.Array
+  v_LBKSH: jax.Array
 
 
 def init_cache(cfg, batch, length, dtype=jnp.float32):
@@ -151,25 +168,37 @@ def init_cache(cfg, batch, length, dtype=jnp.float32):
   a tuple of one a layer where these are not stacked."""
 
   def empty(depth):
-    shape = (depth, batch, length, cfg.num_kv_heads, cfg.head_dim)
+    shape = (depth, batch, cfg.num_kv_heads, length, cfg.head_dim)
     return KvCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
   return empty(cfg.depth) if cfg.stacked else tuple(empty(1) for _ in range(cfg.depth))
 
 
-def write_cache(cache, layer, k_BTKH, v_BTKH, write_index_B):
+def write_cache(cache, layer, k_BTKH, v_BTKH, write_index_B, *, fresh=False):
   """Writes T new keys and values of one layer at `write_index_B[b]...` of each row.
 
   Slots past the end of the cache are dropped: the caller keeps the length in check.
+  fresh: every row begins at slot 0 or past the end; one copy in place of a scatter.
   """
-  B, T = k_BTKH.shape[:2]
+  write = _write_first if fresh else _write_anywhere
+  write = functools.partial(write, layer=layer, write_index_B=write_index_B)
+  return KvCache(write(cache.k_LBKSH, k_BTKH), write(cache.v_LBKSH, v_BTKH))
+
+
+def _write_anywhere(old_LBKSH, new_BTKH, layer, write_index_B):
+  B, T = new_BTKH.shape[:2]
   row_B1 = jnp.arange(B)[:, None]
   slot_BT = write_index_B[:, None] + jnp.arange(T)
+  new_BTKH = new_BTKH.astype(old_LBKSH.dtype)
+  return old_LBKSH.at[layer, row_B1, :, slot_BT].set(new_BTKH, mode="drop")
 
-  def write(old, new):
-    return old.at[layer, row_B1, slot_BT].set(new.astype(old.dtype), mode="drop")
 
-  return KvCache(write(cache.k_LBSKH, k_BTKH), write(cache.v_LBSKH, v_BTKH))
+def _write_first(old_LBKSH, new_BTKH, layer, write_index_B):
+  count = min(new_BTKH.shape[1], old_LBKSH.shape[3])
+  old_BKTH = old_LBKSH[layer, :, :, :count]
+  new_BKTH = new_BTKH[:, :count].transpose(0, 2, 1, 3).astype(old_LBKSH.dtype)
+  kept_BKTH = jnp.where((write_index_B == 0)[:, None, None, None], new_BKTH, old_BKTH)
+  return old_LBKSH.at[layer, :, :, :count].set(kept_BKTH)
 
 
 def cache_mask(write_index_B, num_new, length) -> jax.Array:

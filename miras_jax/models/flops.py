@@ -14,6 +14,7 @@ Element-wise work (norms, softmax, activations, the optimizer) is not counted.
 T tokens, N patches, D width, F mlp width, G side of a grid, M masks, R LoRA rank.
 """
 
+import dataclasses
 import re
 from typing import NamedTuple
 
@@ -40,9 +41,24 @@ FEATURES = {
   "image_tokens": ("clip", "convnext", "mining", "projector"),
   "sam_features": ("sam/encoder",),
 }
-# The parts that make masks and nothing else.
-OF_MASKS = ("seg_prompt", "sam/encoder", "sam/prompt_encoder", "sam/decoder")
 ENCODERS = sum(FEATURES.values(), ())
+PARTS = {"prefill": ("llm/layers",), "read": ("seg_prompt", "sam/decoder")}
+
+
+def of_masks(encoder) -> tuple[str, ...]:
+  """The parts that make masks and nothing else."""
+  shared = () if encoder == "dual" else ("sam/encoder",)
+  parts = ("seg_prompt", "sam/encoder", "sam/prompt_encoder", "sam/decoder")
+  return tuple(part for part in parts if part not in shared)
+
+
+# Where an encoder begins, and what reads the results of several.
+STARTS = (
+  "clip/patch_embed/kernel",
+  "convnext/stem/conv/kernel",
+  "sam/encoder/patch_embed/kernel",
+)
+MEETINGS = ("mining/", "projector/", "sam/decoder")
 
 
 class Flops(NamedTuple):
@@ -67,23 +83,26 @@ def example(config, *, program="train", context=None, cached=False, features=FEA
 
   cached: image tokens and SAM features come from a feature cache.
 
-  program: train, eval (no backward), prefill (encoders and decoder of a whole row, no
-  head), decode (one token against `context` cached ones), cache (`features` of an
-  image).
+  program: train, eval (no backward), cache and encode (`features` of an image),
+  prefill (the decoder on a whole row, no head), decode (one token against `context`
+  cached ones), read (masks, without the states that an alignment looks at). What
+  answers has its adapters merged.
   """
   cfg, data = config.model.build(), config.data
+  if program in ("prefill", "decode"):
+    cfg = dataclasses.replace(cfg, llama=dataclasses.replace(cfg.llama, lora_rank=0))
   if program == "decode":
     units = decode_units(cfg, context or data.max_len)
   else:
-    units = forward_units(cfg, data.max_len, data.max_masks)
+    length = 1 if program == "read" else data.max_len
+    units = forward_units(cfg, length, data.max_masks)
     if cached:
       units = [u for u in units if u.group not in ENCODERS]
-    if program == "cache":
+    if program in ("cache", "encode"):
       made = sum((FEATURES[name] for name in features), ())
       units = [u for u in units if u.group in made]
-    if program == "prefill":
-      skipped = ("llm/lm_head", "seg_prompt", "sam/decoder")
-      units = [u for u in units if not u.path.startswith(skipped)]
+    if program in PARTS:
+      units = [u for u in units if u.path.startswith(PARTS[program])]
   if program == "train":
     return _train(units, config.trainable)
   return _total([(u, u.flops, 0.0, 0.0) for u in units])
@@ -91,9 +110,7 @@ def example(config, *, program="train", context=None, cached=False, features=FEA
 
 def forward_units(cfg, length, masks):
   """Units of the whole model in the order in which gradients pass them."""
-  units = _clip(cfg.clip)
-  if cfg.convnext:
-    units += _convnext(cfg.convnext) + _mining(cfg)
+  units = _image_units(cfg)
   width = cfg.llama.width
   units.append(_projector(cfg))
   units.append(Unit("llm/embed/embedding", 0.0))
@@ -102,9 +119,20 @@ def forward_units(cfg, length, masks):
   # The loss computes its logits again in the backward pass instead of keeping them.
   units.append(Unit("llm/lm_head/kernel", head, again=head))
   units += _seg_prompt(cfg.seg_prompt, width, length, masks)
-  units += _sam_encoder(cfg.sam_encoder)
+  if cfg.encoder == "dual":
+    units += _sam_encoder(cfg.sam_encoder)
   units += _sam_decoder(cfg.sam_decoder, cfg.sam_encoder.grid, masks)
   return units
+
+
+def _image_units(cfg):
+  """What image tokens are made of, before the projector."""
+  if cfg.encoder == "sam_only":
+    return _sam_encoder(cfg.sam_encoder)
+  units = [] if cfg.encoder == "dual" else _sam_encoder(cfg.sam_encoder)
+  units += _clip(cfg.clip)
+  units += _convnext(cfg.convnext) if cfg.convnext else []
+  return units + (_mining(cfg) if cfg.mined_grid else [])
 
 
 def decode_units(cfg, context):
@@ -126,12 +154,12 @@ def _train(units, trainable):
     return named and not re.search(trees.NEVER, unit.path)
 
   rows, above = [], False  # above: something before this unit trains
-  sam_input = False  # the mask decoder's other input, the encoder, has its own past
+  beside = False  # the same, on the other ways to where they meet
   for unit in units:
-    if unit.path == "sam/encoder/patch_embed/kernel":
-      above, sam_input = False, above
-    if unit.path.startswith("sam/decoder") and sam_input:
-      above = True
+    if unit.path in STARTS:
+      above, beside = False, beside or above
+    if unit.path.startswith(MEETINGS):
+      above = above or beside
     backward = (2 if unit.pairs else 1) * unit.flops * above
     backward += unit.flops * trains(unit)
     above = above or trains(unit)
@@ -241,8 +269,8 @@ def _convnext(cfg):
 
 def _mining(cfg):
   """Folded form (`fusion.PatchMining`): the projections act on one cell a patch."""
-  N, D, C = cfg.clip.num_tokens, cfg.clip.width, cfg.convnext.out_channels
-  cells = (cfg.convnext.target_grid // cfg.clip.grid) ** 2
+  N, D, C = cfg.clip.num_tokens, cfg.clip.width, cfg.mined_channels
+  cells = (cfg.mined_grid // cfg.clip.grid) ** 2
   return [
     Unit("mining/query_proj/kernel", 2 * N * D * (D + C)),
     Unit("mining", 4 * N * cells * C, pairs=True),
@@ -253,9 +281,11 @@ def _mining(cfg):
 def _projector(cfg):
   """Both layers as one unit, or the only one."""
   N, width = cfg.num_image_tokens, cfg.llama.width
+  sam_only = cfg.encoder == "sam_only"
+  before = cfg.sam_encoder.out_width if sam_only else cfg.clip.width
   if cfg.projector == "linear":
-    return Unit("projector/linear/kernel", 2 * N * width * cfg.clip.width)
-  return Unit("projector/fc1/kernel", 2 * N * width * (cfg.clip.width + width))
+    return Unit("projector/linear/kernel", 2 * N * width * before)
+  return Unit("projector/fc1/kernel", 2 * N * width * (before + width))
 
 
 def _seg_prompt(cfg, width, length, masks):

@@ -36,7 +36,8 @@ PROJECTIONS = (
 class Context(NamedTuple):
   """What every layer reads: rotary table, mask, first cache slot to write or None.
 
-  `segments_BT` says the same as the mask, for attention without a T x T array.
+  `segments_BT` says the same as the mask, for attention without a T x T array. only_B:
+  the one token of each row whose output is wanted, where it is not that of all.
   """
 
   cos_BTF: jax.Array
@@ -44,6 +45,14 @@ class Context(NamedTuple):
   mask_BTS: jax.Array
   write_index_B: jax.Array | None = None
   segments_BT: jax.Array | None = None
+  only_B: jax.Array | None = None
+
+  def wanted(self, x_BT):
+    """An array of all T tokens -> of those whose output is wanted."""
+    if self.only_B is None:
+      return x_BT
+    at = self.only_B.reshape(-1, *[1] * (x_BT.ndim - 1))
+    return jnp.take_along_axis(x_BT, at, axis=1)
 
 
 def _projection(cfg, dtype, name, features, *, use_bias=False):
@@ -78,42 +87,56 @@ class Attention(nn.Module):
   def __call__(self, x_BTD, cache, layer, context, deterministic):
     cfg = self.cfg
 
-    def heads(name, num_heads):
+    def heads(name, x_BTD, num_heads):
       linear = _projection(
         cfg, self.dtype, name, num_heads * cfg.head_dim, use_bias=cfg.qkv_bias
       )
       y = linear(x_BTD, deterministic=deterministic)
       return y.reshape(*x_BTD.shape[:2], num_heads, cfg.head_dim)
 
-    def rotated(letter, num_heads):
-      x_BTNH = heads(f"{letter}_proj", num_heads)
+    def rotated(letter, x_BTD, num_heads, *table):
+      x_BTNH = heads(f"{letter}_proj", x_BTD, num_heads)
       if cfg.qk_norm:
         x_BTNH = _norm(cfg, self.dtype, f"{letter}_norm")(x_BTNH)
-      return attention.rope(x_BTNH, context.cos_BTF, context.sin_BTF)
+      return attention.rope(x_BTNH, *table)
 
-    q_BTNH = rotated("q", cfg.num_heads)
-    k_BTKH = rotated("k", cfg.num_kv_heads)
-    v_BTKH = heads("v_proj", cfg.num_kv_heads)
-    # Shapes and parameters are the same in init, whose one row no mesh divides.
-    implementation = "xla" if self.is_initializing() else cfg.attention
+    table = context.cos_BTF, context.sin_BTF
+    wanted = [context.wanted(x) for x in (x_BTD, *table)]
+    q_BTNH = rotated("q", wanted[0], cfg.num_heads, *wanted[1:])
+    k_BTKH = rotated("k", x_BTD, cfg.num_kv_heads, *table)
+    v_BTKH = heads("v_proj", x_BTD, cfg.num_kv_heads)
+    out_BTNH, cache = self._attend(q_BTNH, k_BTKH, v_BTKH, cache, layer, context)
+    out_BTD = _projection(cfg, self.dtype, "o_proj", cfg.width)(
+      out_BTNH.reshape(*out_BTNH.shape[:2], -1), deterministic=deterministic
+    )
+    return out_BTD, cache
+
+  def _attend(self, q_BTNH, k_BTKH, v_BTKH, cache, layer, context):
+    """(what the queries find, the cache with the new keys)."""
+    mask_BTS, T = context.wanted(context.mask_BTS), k_BTKH.shape[1]
+    fresh = mask_BTS.shape[-1] == T  # nobody looks into the cache
     if cache is not None:
-      cache = attention.write_cache(cache, layer, k_BTKH, v_BTKH, context.write_index_B)
-    if cache is not None and context.mask_BTS.shape[-1] != x_BTD.shape[1]:
-      k_BTKH = cache.k_LBSKH[layer].astype(self.dtype)
-      v_BTKH = cache.v_LBSKH[layer].astype(self.dtype)
-      implementation = "xla"  # the others want as many queries as keys
+      cache = attention.write_cache(
+        cache, layer, k_BTKH, v_BTKH, context.write_index_B, fresh=fresh
+      )
+    if cache is not None and not fresh:
+      k_BKSH, v_BKSH = cache.k_LBKSH[layer], cache.v_LBKSH[layer]
+      out_BTNH = attention.attend_heads_first(
+        q_BTNH, k_BKSH.astype(self.dtype), v_BKSH.astype(self.dtype), mask_BTS[:, None]
+      )
+      return out_BTNH, cache
+    # Shapes and parameters are the same in init, whose one row no mesh divides; the
+    # other implementations want as many queries as keys.
+    plain = self.is_initializing() or q_BTNH.shape[1] != T
     out_BTNH = attention.attend(
       q_BTNH,
       k_BTKH,
       v_BTKH,
-      mask=context.mask_BTS[:, None],
+      mask=mask_BTS[:, None],
       segments_BT=context.segments_BT,
-      implementation=implementation,
+      implementation="xla" if plain else self.cfg.attention,
     )
-    out_BTD = _projection(cfg, self.dtype, "o_proj", cfg.width)(
-      out_BTNH.reshape(*x_BTD.shape[:2], -1), deterministic=deterministic
-    )
-    return out_BTD, cache
+    return out_BTNH, cache
 
 
 class Mlp(nn.Module):
@@ -147,7 +170,7 @@ class Block(nn.Module):
     h_BTD, cache = Attention(self.cfg, self.dtype, name="attn")(
       h_BTD, cache, layer, context, deterministic
     )
-    x_BTD = x_BTD + h_BTD
+    x_BTD = context.wanted(x_BTD) + h_BTD
     h_BTD = _norm(self.cfg, self.dtype, "post_attn_norm")(x_BTD)
     x_BTD = x_BTD + Mlp(self.cfg, self.dtype, name="mlp")(h_BTD, deterministic)
     return (x_BTD, cache), None
@@ -282,8 +305,11 @@ class Llama(nn.Module):
       return self.embedder.attend(hidden_BTD)
     return self.lm_head(hidden_BTD)
 
-  def extend(self, x_BTD, positions_BT, cache, write_index_B, mask_BTS):
+  def extend(self, x_BTD, positions_BT, cache, write_index_B, mask_BTS, only_B=None):
     """Runs T new tokens against the cache; returns (hidden_BTD, cache).
+
+    only_B: of the hidden states only those of one token a row, [B, 1, D]: the last
+    layer then computes the keys of all and the rest of that one.
 
     Row b writes its keys at slots `write_index_B[b]...`; `mask_BTS` is over the S slots
     of the cache, the new ones included (`attention.cache_mask`), or over the T new
@@ -292,7 +318,7 @@ class Llama(nn.Module):
     decoding; shapes are static.
     """
     context = self._context(positions_BT, mask_BTS, write_index_B)
-    context = context._replace(segments_BT=jnp.ones_like(positions_BT))
+    context = context._replace(segments_BT=jnp.ones_like(positions_BT), only_B=only_B)
     return self._run(x_BTD, cache, context, True)
 
   def _context(self, positions_BT, mask_BTS, write_index_B=None):
@@ -307,17 +333,18 @@ class Llama(nn.Module):
       return self._run_apart(x_BTD, cache, context, deterministic)
     # The cache is carried, not scanned over, so that a token updates it in place.
     carry = x_BTD.astype(self.dtype), cache
-    layers_L = jnp.arange(self.cfg.depth)
-    (x_BTD, cache), _ = self.layers(carry, layers_L, context, deterministic)
-    return self.final_norm(x_BTD), cache
+    layers_L, every = jnp.arange(self.cfg.depth), context._replace(only_B=None)
+    (x_BTD, cache), _ = self.layers(carry, layers_L, every, deterministic)
+    return self.final_norm(context.wanted(x_BTD)), cache
 
   def _run_apart(self, x_BTD, caches, context, deterministic):
     """The layers one after the other, each with a cache of one layer."""
-    x_BTD, new = x_BTD.astype(self.dtype), []
-    for block, cache in zip(
-      self.layer, caches or [None] * len(self.layer), strict=True
+    x_BTD, new, last = x_BTD.astype(self.dtype), [], len(self.layer) - 1
+    for i, (block, cache) in enumerate(
+      zip(self.layer, caches or [None] * len(self.layer), strict=True)
     ):
-      (x_BTD, cache), _ = block((x_BTD, cache), 0, context, deterministic)
+      found = context if i == last else context._replace(only_B=None)
+      (x_BTD, cache), _ = block((x_BTD, cache), 0, found, deterministic)
       new.append(cache)
     return self.final_norm(x_BTD), tuple(new) if caches else None
 

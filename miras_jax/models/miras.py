@@ -1,4 +1,4 @@
-"""The wiring: two encoders -> image tokens -> decoder -> [SEG] prompts -> masks.
+"""The wiring: encoders -> image tokens -> decoder -> [SEG] prompts -> masks.
 
 B batch, T tokens, N image tokens, D decoder width, M masks, H W image rows and columns,
 C SAM width. The batch contract is `input_pipeline.batch_table`.
@@ -20,6 +20,7 @@ from miras_jax.models.fusion import PatchMining, Projector
 from miras_jax.models.layers import resize_bilinear
 from miras_jax.models.llama import Llama
 from miras_jax.models.sam import Sam
+from miras_jax.models.sam_grid import on_grid
 from miras_jax.models.seg_prompt import SegPrompt
 from miras_jax.parallel import sharding
 
@@ -48,17 +49,22 @@ class Miras(nn.Module):
   """The whole model over a Batch.
 
   Parameters: `clip`, `convnext`, `mining`, `projector`, `llm`, `seg_prompt`, `sam`.
-  Without `cfg.convnext` the image tokens are the projected CLIP tokens (as LISA).
+  `cfg.encoder` says which of the first three there are. A "dual" one without
+  `cfg.convnext` has the projected CLIP tokens as image tokens (as LISA).
+  `view`: of the data, how the picture lies in `image_aux`.
   """
 
   cfg: MirasConfig
   dtype: Any = jnp.float32
+  view: str = "letterbox"
 
   def setup(self):
     cfg, dtype = self.cfg, self.dtype
-    self.clip = ClipVit(cfg.clip, dtype)
+    if cfg.encoder != "sam_only":
+      self.clip = ClipVit(cfg.clip, dtype)
     if cfg.convnext:
       self.convnext = ConvNext(cfg.convnext, dtype)
+    if cfg.mined_grid:
       self.mining = PatchMining(cfg.clip.width, cfg.clip.grid, dtype)
     self.projector = Projector(cfg.llama.width, dtype, cfg.projector)
     self.llm = Llama(cfg.llama, dtype)
@@ -74,16 +80,30 @@ class Miras(nn.Module):
     Returns a dict: `hidden [B, T, D]`, `mask_logits [B, M, h, w]` at a quarter of the
     SAM canvas, `iou [B, M]`.
     """
+    batch = batch | self.ahead(batch)
     hidden_BTD = self.hidden(batch, deterministic=deterministic)
     mask_logits_BMHW, iou_BM = self.masks_of(batch, hidden_BTD)
     return {"hidden": hidden_BTD, "mask_logits": mask_logits_BMHW, "iou": iou_BM}
 
+  def ahead(self, batch):
+    """What both `hidden` and `masks_of` need, to be added to the batch and made once:
+    `sam_features`, where the image tokens are made of them, else nothing."""
+    known = "image_tokens" in batch or "sam_features" in batch
+    if self.cfg.encoder == "dual" or known:
+      return {}
+    return {"sam_features": self.sam_features(batch["image_sam"], batch["valid_hw"])}
+
   def hidden(self, batch, *, deterministic=True):
-    """Final-normed hidden states [B, T, D] of every token of a batch."""
+    """Final-normed hidden states [B, T, D] of every token of a batch that has what
+    `ahead` adds."""
     if "image_tokens" in batch:
       image_tokens_BND = batch["image_tokens"].astype(self.dtype)
-    else:
+    elif self.cfg.encoder == "dual":
       image_tokens_BND = self.image_tokens(batch["image_aux"])
+    else:
+      image_tokens_BND = self.image_tokens(
+        batch["image_aux"], batch["sam_features"], batch["valid_hw"]
+      )
     x_BTD = self.embed(batch["tokens"], batch["image_slot"], image_tokens_BND)
     hidden_BTD = self.llm(
       sharding.constrain(x_BTD, "decoder"),
@@ -105,8 +125,29 @@ class Miras(nn.Module):
       sam_BHWC = self.sam_features(batch["image_sam"], batch["valid_hw"])
     return self.masks(sam_BHWC, prompt_BMC)
 
-  def image_tokens(self, image_aux_BHWC):
-    """uint8 aux view -> image tokens in decoder width, [B, N, D]."""
+  def image_tokens(self, image_aux_BHWC, sam_BHWC=None, valid_hw_B2=None):
+    """uint8 aux view -> image tokens in decoder width, [B, N, D].
+
+    sam_BHWC, valid_hw_B2: what `sam_features` gives and takes, unless "dual".
+    """
+    cfg = self.cfg
+    if cfg.encoder == "dual":
+      return self._dual_tokens(image_aux_BHWC)
+    cells = cfg.mined_grid or cfg.image_grid
+    features_BKKC = on_grid(
+      sam_BHWC.astype(self.dtype),
+      cells,
+      view=self.view,
+      valid_hw_B2=valid_hw_B2,
+      canvas=cfg.sam_encoder.image_size,
+    )
+    if cfg.encoder == "sam_only":
+      tokens_BNC = features_BKKC.reshape(len(sam_BHWC), cells * cells, -1)
+      return self.projector(tokens_BNC)
+    aux_BHWC = normalise(image_aux_BHWC, CLIP_MEAN, CLIP_STD)
+    return self.projector(self.mining(self.clip(aux_BHWC), features_BKKC))
+
+  def _dual_tokens(self, image_aux_BHWC):
     aux_BHWC = normalise(image_aux_BHWC, CLIP_MEAN, CLIP_STD)
     size = self.cfg.clip.image_size
     # As published: the CLIP view is the normalised aux view, resized without antialias.
@@ -127,9 +168,9 @@ class Miras(nn.Module):
     image_BTD = jnp.take_along_axis(image_tokens_BND, slot_BT1, axis=1)
     return jnp.where(image_slot_BT[..., None] >= 0, image_BTD, x_BTD)
 
-  def extend(self, x_BTD, positions_BT, cache, write_index_B, mask_BTS):
+  def extend(self, x_BTD, positions_BT, cache, write_index_B, mask_BTS, only_B=None):
     """`Llama.extend`: new tokens against the KV cache."""
-    return self.llm.extend(x_BTD, positions_BT, cache, write_index_B, mask_BTS)
+    return self.llm.extend(x_BTD, positions_BT, cache, write_index_B, mask_BTS, only_B)
 
   def logits(self, hidden_BTD):
     """Float32 logits [B, T, V] of final-normed hidden states."""
@@ -154,7 +195,7 @@ def batch_sizes(cfg, *, batch_size=1, length=8, max_masks=1) -> dict[str, int]:
     "T": max(length, cfg.num_image_tokens),
     "M": max_masks,
     "S": cfg.sam_encoder.image_size,
-    "A": cfg.convnext.image_size if cfg.convnext else cfg.clip.image_size,
+    "A": cfg.aux_size,
     "N": cfg.num_image_tokens,
     "D": cfg.llama.width,
     "G": cfg.sam_encoder.grid,

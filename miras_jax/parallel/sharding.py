@@ -60,7 +60,7 @@ ACTIVATION_RULES = {
   "decoder": P(BATCH_AXES, "sequence"),  # [B, T, D] into the decoder and out of it
   "tower": P(BATCH_AXES),  # [B, ...] between the blocks of an image encoder
   "rows": P(BATCH_AXES),  # [B, ...] of conversations that are answered
-  "cache": P(None, BATCH_AXES, None, "tensor"),  # [L, B, S, K, H] their keys and values
+  "cache": P(None, BATCH_AXES, "tensor"),  # [L, B, K, S, H] their keys and values
   "head_copies": P(BATCH_AXES, None, "tensor"),  # [G, D, V], one for each batch shard
 }
 
@@ -145,6 +145,11 @@ def constrain(x, name):
     return x
   spec = fit(ACTIVATION_RULES[name], x.shape, mesh)
   return jax.lax.with_sharding_constraint(x, spec)
+
+
+def activation_sharding(mesh, name, shape) -> NamedSharding:
+  """Where `constrain` puts an array of this shape."""
+  return NamedSharding(mesh, fit(ACTIVATION_RULES[name], shape, mesh))
 
 
 def batch_shards(rows):

@@ -23,6 +23,7 @@ from miras_jax.errors import UserError
 
 # What our model computes; a folder made with anything else is refused.
 FIXED = {
+  "encoder": "dual",
   "clip_vision.hidden_act": "quick_gelu",
   "clip_vision.select_feature": "patch",
   "convnext.act": "gelu (erf)",

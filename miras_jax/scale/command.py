@@ -12,17 +12,19 @@
 
 --topology   slices that XLA's TPU compiler knows, e.g. v5e:4x4, v5p:4x4x4, v6e:16x16;
              a number more is a count of slices: v5e:16x16x4. Needs libtpu, no TPU.
---program    train (default), eval, prefill, decode, cache; several by comma
+--program    train (default), eval, cache, and those of an answer: encode, prefill,
+             decode, read; several by comma
+--weights    trained (default) or int8, of the programs of an answer
 --mesh       sizes of mesh axes, one may be -1; default: the config's
 --cached     the encoders' features come from `miras data cache`
 --per_chip   examples of a micro-batch on each batch shard; default: the config's batch
 --search     the best meshes, remat policies, accumulations and packings (up to the
              config's data.pack) by a memory model, in conversations a second; the
              first --compile=N of them compiled
---study      chips, size, resolution, length or masks: one plot and table of its own;
-             ladder with --measure: trains --rungs=5 small models of growing width,
-             depth and data, the last to --budget=8e12 FLOPs, and fits loss and cIoU
-             against FLOPs (with --estimate: lists them). Run again, it goes on
+--study      chips, size, resolution, encoder, length or masks: one plot and table of
+             its own; ladder with --measure: trains --rungs=5 small models of growing
+             width, depth and data, the last to --budget=8e12 FLOPs, and fits loss and
+             cIoU against FLOPs (with --estimate: lists them). Run again, it goes on
 --estimate   by the model's formulas alone: nothing is compiled, no libtpu is needed
 --measure    times the step on this machine's devices beside the bound
 --effort     O1 compiles in a third of the time, for a first look: at 7B the same bytes
@@ -39,6 +41,7 @@ from miras_jax import logs
 from miras_jax.config import file as config_file
 from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
+from miras_jax.inference.prepare import WEIGHTS
 from miras_jax.options import Parser
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.scale import report, roofline, topology
@@ -142,6 +145,7 @@ def _one_by(options):
       changes |= {"per_chip": options.per_chip, "cached": options.cached}
       return model.estimate(config, name, **changes)
     changes |= {"per_chip": options.per_chip, "cached": options.cached}
+    changes["weights"] = options.weights
     return compile_one(config, name, program, effort=options.effort, **changes)
 
   return one
@@ -167,6 +171,7 @@ def _parser():
   parser.add_argument("--config", default="")
   parser.add_argument("--topology", default="")
   parser.add_argument("--program", default="train")
+  parser.add_argument("--weights", default=WEIGHTS[0], choices=WEIGHTS)
   parser.add_argument("--mesh", default="")
   parser.add_argument("--out", default="")
   parser.add_argument("--per_chip", type=int, default=0)

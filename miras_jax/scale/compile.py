@@ -8,23 +8,29 @@ import jax
 from miras_jax import logs
 from miras_jax.errors import UserError
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.scale import programs, topology, weigh
+from miras_jax.scale import answers, programs, topology, weigh
 
 EFFORTS = ("", "O1", "O2", "O3")
 
 
+FITS = {"cache": programs.fit_cache} | dict.fromkeys(
+  answers.PROGRAMS, programs.fit_answers
+)
+
+
 def compile_one(
-  config, name, program="train", *, per_chip=0, mesh=None, cached=False, effort=""
-):
+  config, name, program="train", *, per_chip=0, mesh=None, cached=False, effort="",
+  weights="trained",
+):  # fmt: skip
   """The entry of one program of `config` on the topology `name`, compiled.
 
-  effort: XLA's optimisation level, one of EFFORTS.
+  effort: XLA's optimisation level, one of EFFORTS. weights: see `programs.build`.
   """
   if program not in programs.PROGRAMS:
     raise UserError(f"--program={program}: there are {', '.join(programs.PROGRAMS)}")
   found = topology.describe(name)
   config = with_mesh(config, mesh)
-  fit = programs.fit_cache if program == "cache" else programs.fit
+  fit = FITS.get(program, programs.fit)
   config, notes = fit(
     config, len(found.devices), num_slices=found.num_slices, per_chip=per_chip
   )
@@ -37,8 +43,8 @@ def compile_one(
     ) from error
   logs.log.info("compiling %s for %s, some minutes at full size", program, name)
   with jax.set_mesh(grid), compiler(effort):
-    build = programs.build(program, config, grid, cached=cached)._replace(notes=notes)
-    return weigh.weigh(build, found)
+    build = programs.build(program, config, grid, cached=cached, weights=weights)
+    return weigh.weigh(build._replace(notes=notes), found) | {"weights": weights}
 
 
 def with_mesh(config, mesh):

@@ -25,8 +25,8 @@ import numpy as np
 from miras_jax.config.settings import MeshConfig
 from miras_jax.models import flops, trees
 from miras_jax.models.sam_encoder import MAX_LOGITS
-from miras_jax.parallel import chips, sharding
 from miras_jax.parallel import mesh as mesh_lib
+from miras_jax.parallel import sharding
 from miras_jax.scale import programs, roofline, topology
 from miras_jax.training import initial_state
 
@@ -44,7 +44,7 @@ class _Mesh:
 def estimate(config, name, *, per_chip=0, mesh=None, cached=False):
   """Entry of a train step of `config` on the topology `name`; `source` is "model"."""
   generation, shape, slices = topology.parse(name)
-  chip = next(c for c in chips.CHIPS if c.name == generation)
+  chip = topology.chip_of(generation)
   devices = math.prod(shape) * slices * chip.devices
   config = dataclasses.replace(config, mesh=mesh) if mesh else config
   config, notes = programs.fit(config, devices, num_slices=slices, per_chip=per_chip)
@@ -127,7 +127,8 @@ def _parts(key, dtype, sizes):
 def _key(config):
   """What decides the parameters: how layers are computed does not."""
   overrides = {k: v for k, v in config.model.overrides.items() if k != "llama.remat"}
-  return config.model.variant, json.dumps(overrides), config.trainable
+  model = config.model
+  return model.variant, model.encoder, json.dumps(overrides), config.trainable
 
 
 @functools.lru_cache(maxsize=16)
@@ -136,8 +137,9 @@ def _leaves(key):
   from miras_jax.config.run import ModelChoice
   from miras_jax.models.miras import init_params
 
-  variant, overrides, trainable = key
-  cfg = ModelChoice(variant=variant, overrides=json.loads(overrides)).build()
+  variant, encoder, overrides, trainable = key
+  overrides = json.loads(overrides)
+  cfg = ModelChoice(variant=variant, encoder=encoder, overrides=overrides).build()
   shapes = jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
   picked, frozen = trees.split_by_name(shapes, trainable)
   out = []

@@ -1,11 +1,8 @@
 """The programs that are weighed: jitted functions and their abstract arguments.
 
-`train` and `eval` are the trainer's own (`training/plan.py`): the
-same sharding tables, the same donation. `prefill` reads a prompt into a KV cache,
-`decode` adds one token to every row, both with the generator's own pieces. `cache` is
-what `miras data cache` runs: the frozen encoders, whole on every device.
-
-B rows, T prompt slots, S cache slots.
+`train` and `eval` are the trainer's own (`training/plan.py`): the same sharding tables,
+the same donation. Those of an answer are the generator's own, see answers.py. `cache`
+is what `miras data cache` runs: the frozen encoders, whole on every device.
 """
 
 import dataclasses
@@ -16,20 +13,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import unflatten_dict
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from input_pipeline import batch_table
 from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
-from miras_jax.inference import generate
-from miras_jax.models import attention, llama
 from miras_jax.models.miras import batch_sizes
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
+from miras_jax.scale import answers
 from miras_jax.training import features, plan, task
 
-PROGRAMS = ("train", "eval", "prefill", "decode", "cache")
+PROGRAMS = ("train", "eval", "cache", *answers.PROGRAMS)
 CONTROL_TOKENS = 8  # rows for them behind the vocabulary, at least
 TALK = 256  # tokens of a conversation beside its image, where nothing else is known
 IMAGES = 2  # of a device at a time: the default of `miras data cache`, 4 chips a host
@@ -97,10 +91,27 @@ def fit_cache(config, num_devices, *, num_slices=1, per_chip=0):
   return config, notes
 
 
-def build(program, config, mesh, *, new_tokens=128, cached=False):
+def fit_answers(config, num_devices, *, num_slices=1, per_chip=0):
+  """`fit` for the programs of an answer: a row is a conversation, one a batch shard
+  where `per_chip` does not say more, as long as the config's `data.talk_len`."""
+  optim = dataclasses.replace(config.optim, accumulation=1)
+  config = dataclasses.replace(config, optim=optim)
+  config, notes = fit(
+    config, num_devices, num_slices=num_slices, per_chip=per_chip or 1
+  )
+  data = config.data
+  masks = max(1, data.max_masks // data.pack)
+  data = dataclasses.replace(data, max_len=data.talk_len, pack=1, max_masks=masks)
+  notes = [note for note in notes if note.startswith("batch")]
+  notes.append(f"conversations of {data.max_len} tokens and an answer")
+  return dataclasses.replace(config, data=data), tuple(notes)
+
+
+def build(program, config, mesh, *, cached=False, weights="trained"):
   """The Build of a fitted config; `jax.set_mesh(mesh)` must be active.
 
-  cached: the batch carries the encoders' features in place of pixels.
+  cached: the batch carries the encoders' features in place of pixels. weights: of what
+  answers, see `inference.prepare`.
   """
   if program not in PROGRAMS:
     raise UserError(f"--program={program}: there are {', '.join(PROGRAMS)}")
@@ -115,7 +126,8 @@ def build(program, config, mesh, *, new_tokens=128, cached=False):
     names, jitted, shapes = _cache(run_task, config, mesh)
     return Build(program, config, mesh, jitted, shapes, features=tuple(names))
   else:
-    jitted, shapes = _inference(program, run_task, config, mesh, new_tokens)
+    views = batch_shapes(config, mesh)
+    jitted, shapes = answers.make(program, run_task, config, mesh, views, weights)
   return Build(program, config, mesh, jitted, shapes)
 
 
@@ -148,60 +160,6 @@ def _cache(run_task, config, mesh):
   batch = {k: batch[k] for k in batch_table.ENCODER_INPUTS}
   encode = functools.partial(features.encode, run_task.objective.model, tuple(names))
   return names, jax.jit(encode), (params, batch)
-
-
-def _inference(program, run_task, config, mesh, new_tokens):
-  """(jitted, shapes) of prefill or one decoding step: one micro-batch of rows."""
-  cfg, model = config.model.build(), run_task.objective.model
-  dtype = jnp.dtype(config.model.dtype)
-  rows = config.batch_size // config.optim.accumulation
-  batch = batch_shapes(config, mesh, rows)
-  params = jax.eval_shape(lambda: run_task.init(jax.random.key(0)))  # nothing runs here
-  params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), params)
-  placed = sharding.param_shardings(params, mesh, run_task.rules)
-  params = jax.tree.map(_with_sharding, params, placed)
-  slots = config.data.max_len + new_tokens
-  cache = jax.eval_shape(lambda: llama.init_cache(cfg.llama, rows, slots, dtype))
-  heads = "tensor" if cfg.llama.num_kv_heads % mesh.shape["tensor"] == 0 else None
-  spec = P(None, mesh_lib.BATCH_AXES, None, heads)
-  cache = _placed(cache, NamedSharding(mesh, spec))
-  out = (None, jax.tree.map(lambda x: x.sharding, cache))
-
-  def prefill(params, batch, cache):
-    encoded = generate.encode_images(model, params, batch)
-    x_BTD = model.apply(
-      {"params": params}, batch["tokens"], batch["image_slot"],
-      encoded["image_tokens"], method="embed",
-    )  # fmt: skip
-    index_B = jnp.zeros(rows, jnp.int32)
-    mask_BTS = attention.cache_mask(index_B, x_BTD.shape[1], slots)
-    return model.apply(
-      {"params": params}, x_BTD, batch["positions"], cache, index_B, mask_BTS,
-      method="extend",
-    )  # fmt: skip
-
-  def decode_token(params, batch, cache):
-    def call(*args, method):
-      return model.apply({"params": params}, *args, method=method)
-
-    index_B, token_B1 = batch["index"], batch["token"]
-    no_image_B1 = jnp.full((rows, 1), -1, jnp.int32)
-    nothing_BND = jnp.zeros((rows, 1, cfg.llama.width), dtype)
-    x_B1D = call(token_B1, no_image_B1, nothing_BND, method="embed")
-    mask_B1S = attention.cache_mask(index_B, 1, slots)
-    hidden_B1D, cache = call(
-      x_B1D, index_B[:, None], cache, index_B, mask_B1S, method="extend"
-    )
-    return call(hidden_B1D, method="logits").argmax(-1), cache
-
-  if program == "decode":
-    ints = {
-      "index": jax.ShapeDtypeStruct((rows,), jnp.int32),
-      "token": jax.ShapeDtypeStruct((rows, 1), jnp.int32),
-    }
-    batch = _placed(ints, sharding.batch_sharding(mesh))
-  function = {"prefill": prefill, "decode": decode_token}[program]
-  return jax.jit(function, out_shardings=out, donate_argnums=2), (params, batch, cache)
 
 
 def _placed(shapes, where):

@@ -111,8 +111,6 @@ def with_override(config, path, value):
 
 
 def num_devices(name):
-  from miras_jax.parallel import chips
-
   generation, shape, slices = topology.parse(name)
-  chip = next(c for c in chips.CHIPS if c.name == generation)
-  return topology.num_chips(shape, slices) * chip.devices, slices
+  devices = topology.chip_of(generation).devices
+  return topology.num_chips(shape, slices) * devices, slices

@@ -5,14 +5,21 @@ chips       the topology's generation from its size up to 1,024 chips and more: 
             largest, the same rows in more micro-batches at the others)
 size        1b, 7b, 13b, 34b, 70b on the same chips
 resolution  of both encoders
+encoder     what image tokens are made of: dual, shared, sam_only
 length      tokens of a row
 masks       [SEG]s of a row
 """
 
 import dataclasses
+import functools
 import math
 
+import jax
+
+from miras_jax.config.model import ENCODERS
 from miras_jax.errors import UserError
+from miras_jax.models import trees
+from miras_jax.models.miras import init_params
 from miras_jax.scale import topology
 from miras_jax.scale.search import with_override
 
@@ -34,7 +41,7 @@ def run(name, config, names, one):
 
 def chips(config, start, one):
   generation, shape, _ = topology.parse(start)
-  shapes = topology.SHAPES[generation][1]
+  shapes = topology.KINDS[generation][1]
   first = shapes.index("x".join(map(str, shape)))
   names = [f"{generation}:{s}" for s in shapes[first:]]
   largest = names[-1]
@@ -76,6 +83,22 @@ def resolution(config, name, one):
     changed = with_override(changed, "convnext.image_size", aux)
     out.append(one(changed, name) | {"label": f"{sam}/{aux} px {name}"})
   return _ceilings(name, out)
+
+
+def encoder(config, name, one):
+  out = []
+  for chosen in ENCODERS:
+    model = dataclasses.replace(config.model, encoder=chosen)
+    entry = one(dataclasses.replace(config, model=model), name)
+    note = f"{_parameters(model) / 1e9:.3f} billion parameters"
+    entry["notes"] = [note, *entry["notes"]]
+    out.append(entry | {"label": f"{chosen} {name}"})
+  return _ceilings(name, out)
+
+
+def _parameters(model):
+  make = functools.partial(init_params, model.build())
+  return trees.count(jax.eval_shape(make, jax.random.key(0)))
 
 
 def length(config, name, one):
@@ -142,6 +165,6 @@ def _per_chip(entry):
 
 
 STUDIES = {
-  "chips": chips, "size": size, "resolution": resolution, "length": length,
-  "masks": masks,
+  "chips": chips, "size": size, "resolution": resolution, "encoder": encoder,
+  "length": length, "masks": masks,
 }  # fmt: skip

@@ -2,7 +2,8 @@
 
 `v5e:4x4`; one more number after the dimensions is a count of slices: `v5e:16x16x4`,
 `v5p:8x8x8x2`. Several names are separated by commas. A name of the cloud, such as
-`v5litepod-16`, is the slice of so many chips, here v5e:4x4.
+`v5litepod-16`, is the slice of so many chips, here v5e:4x4. `h100:8x4` is 4 nodes of 8
+GPUs: known by formulas alone, for nothing compiles for a GPU that is not there.
 """
 
 import contextlib
@@ -25,6 +26,9 @@ SHAPES = {
   "tpu7x": (3, ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "8x8x8")),
 }
 # fmt: on
+# GPUs of a node; a node takes the place of a slice.
+NODES = {gpu: (1, ("1", "2", "4", "8")) for gpu in ("a100", "h100", "h200")}
+KINDS = SHAPES | NODES
 # The cloud's names: generation and what the number behind the hyphen counts a chip.
 CLOUD = {
   "v5litepod": ("v5e", 1),
@@ -75,29 +79,48 @@ def of_cloud(name):
 def parse(name):
   """ "v5e:16x16x4" -> ("v5e", (16, 16), 4). Raises UserError listing what there is."""
   generation, _, text = name.partition(":")
-  if generation not in SHAPES or not re.fullmatch(r"\d+(x\d+)+", text):
+  if generation not in KINDS or not re.fullmatch("[0-9]{1,4}(x[0-9]{1,4})*", text):
     raise UserError(f"unknown topology {name!r}; {accepted()}")
-  rank, shapes = SHAPES[generation]
+  rank, shapes = KINDS[generation]
   numbers = tuple(int(n) for n in text.split("x"))
   shape, slices = numbers[:rank], numbers[rank:] or (1,)
   if "x".join(map(str, shape)) not in shapes or len(slices) > 1 or slices[0] < 1:
-    raise UserError(f"unknown topology {name!r}; {accepted(generation)}")
+    close = min(shapes, key=lambda other: _distance(other, shape))
+    raise UserError(
+      f"unknown topology {name!r}; the nearest is {generation}:{close};"
+      f" {accepted(generation)}"
+    )
   return generation, shape, slices[0]
+
+
+def _distance(text, shape):
+  """How far a shape that exists is from one that was asked for, by chips."""
+  chips_there = math.prod(map(int, text.split("x")))
+  return abs(math.log(chips_there / max(math.prod(shape), 1)))
+
+
+def chip_of(generation) -> chips.Chip:
+  """Row of the table of chips for a name in KINDS."""
+  return next(c for c in chips.CHIPS if c.name.lower() == generation)
 
 
 def accepted(generation=None):
   """One line: every name, or those of one generation."""
   lines = [
     f"{g}:{{{','.join(shapes)}}}"
-    for g, (_, shapes) in SHAPES.items()
+    for g, (_, shapes) in KINDS.items()
     if generation in (None, g)
   ]
-  return f"there are {' '.join(lines)}, and xN behind a shape for N slices"
+  return f"there are {' '.join(lines)}, and xN behind a shape for N slices or nodes"
 
 
 def describe(name):
   """Topology of a name; needs libtpu, no TPU. Raises UserError."""
   generation, shape, slices = parse(name)
+  if generation in NODES:
+    raise UserError(
+      f"{name}: nothing compiles for GPUs that are not there; add --estimate"
+    )
   import importlib.util
 
   if importlib.util.find_spec("libtpu") is None:

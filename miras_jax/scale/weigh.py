@@ -54,11 +54,12 @@ def describe(build, topology):
   """What is known before compiling."""
   config, devices = build.config, len(topology.devices)
   accumulation = config.optim.accumulation
-  rows = next(iter(build.shapes[1].values())).shape[0]
+  rows = config.batch_size
   cached = build.program in ("train", "eval") and "image_tokens" in build.shapes[1]
   extra = {"features": build.features} if build.program == "cache" else {}
   found = flops.example(config, program=build.program, cached=cached, **extra)
-  tokens = {"decode": 1, "cache": config.model.build().num_image_tokens}
+  image = config.model.build().num_image_tokens
+  tokens = {"decode": 1, "read": 0, "cache": image, "encode": image}
   tokens = tokens.get(build.program, config.data.max_len)
   return {
     "topology": topology.name,

@@ -75,6 +75,7 @@ def _parse(argv):
     "slots": "answers at a time; each needs its own cache on the device",
     "max_new_tokens": "longest answer",
     "chunk": "tokens that answers grow by between two looks at the queue",
+    "read": "tokens of new questions that are read meanwhile, so that answers go on",
     "queue": "questions that wait; past it 429",
     "timeout": "seconds until a question that is not answered is given up",
     "conversations": "held; past it the one that was quiet for longest is forgotten",
@@ -109,13 +110,11 @@ def _settings(args):
 
 
 def _warm(engine, settings):
-  import jax
+  from miras_jax.inference.generator import DoesNotFit
 
   try:
     engine.warm()
-  except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
-      raise
+  except DoesNotFit:
     raise UserError(
       f"--slots={settings.slots}: the model with so many caches does not fit the"
       " device's memory; try fewer slots or a device with more memory"

@@ -2,7 +2,8 @@
 
 A conversation keeps its row until another needs it; what was read of it is then read
 again at its next question. New questions enter between two chunks of the answers that
-are under way; questions are taken in the order in which they came.
+are under way, a long one in parts, so that no answer waits for all of it; questions are
+taken in the order in which they came.
 """
 
 import collections
@@ -113,22 +114,25 @@ class Engine:
         row.used = 0
 
   def warm(self):
-    """Compiles what answers need, with a black image and every length of prompt: of a
-    first turn, and of one that follows a token which the row has said."""
+    """Compiles what answers need, with a black image and every length of what is read
+    at a time: at the beginning of a conversation and later."""
     data = self._loaded.data
     one = self.generator.encode(_black(data))
     session = self.session = self._new_session(one)
     greedy = Sampling.of([GREEDY] * len(self._rows))
     ids = self._loaded.tokenizer.ids
-    for width in session.buckets():
-      session.put(0, one)
-      first = np.full(width, ids.pad, np.int32)
-      later = np.full(1 + min(width, data.max_len - 1), ids.eos, np.int32)
-      later[0] = ids.pad
-      for tokens in (first, later):
-        prompt = Prompt(tokens, np.full(len(tokens), -1, np.int32))
-        session.ask([prompt, *[None] * (len(self._rows) - 1)])
-        session.go_on(1, greedy)
+    widths = session.buckets(self._settings.read)
+    for width in widths:
+      for start in (0, 1):
+        length = min(start + width, data.max_len)
+        tokens = np.full(length, ids.pad, np.int32)
+        prompt = Prompt(tokens, np.full(length, -1, np.int32))
+        session.put(0, one)
+        session.begin([prompt, *[None] * (len(self._rows) - 1)])
+        if start:
+          session.read_on(1)
+        session.read_on(length)
+    session.go_on(1, greedy)
     session.stop(0)
     for hints in _every_hint(data):
       session.answer(0, hints)
@@ -143,8 +147,9 @@ class Engine:
       try:
         self._drop_late()
         if admitted := self._admit():
-          self._read(admitted)
+          self._begin(admitted)
         if self.answering:
+          self.session.read_on(self._settings.read)
           self._go_on()
         else:
           self._wait()
@@ -201,7 +206,7 @@ class Engine:
 
     return min(idle, key=missed, default=None)
 
-  def _read(self, admitted):
+  def _begin(self, admitted):
     prompts = [None] * len(self._rows)
     for b in admitted:
       row = self._rows[b]
@@ -209,7 +214,7 @@ class Engine:
       if row.talk is not question.talk:
         self._encode(b, question.talk)
       prompts[b] = question.prompt
-    self.session.ask(prompts)
+    self.session.begin(prompts)
 
   def _encode(self, b, talk):
     """Puts the image of `talk` where another conversation was."""
@@ -228,7 +233,7 @@ class Engine:
     most = self.session.max_new_tokens
     for b, (tokens, ended) in enumerate(self.session.progress()):
       question = self._rows[b].question
-      if question is None:
+      if question is None or self.session.is_reading(b):
         continue
       if not question.shown:
         self._metrics.first_token.observe(time.monotonic() - question.asked_at)

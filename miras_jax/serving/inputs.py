@@ -11,6 +11,7 @@ import numpy as np
 
 from input_pipeline import image_ops, mask_ops
 from miras_jax.errors import UserError
+from miras_jax.inference import conversation
 from miras_jax.serving.refusals import TooLarge
 
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*;base64,")
@@ -60,14 +61,7 @@ def check_text(text: str, most: int) -> str:
   """A message without outer white space. Raises UserError."""
   if len(text) > most:
     raise UserError(f"text: {len(text):,} characters, the limit is {most:,}")
-  try:
-    text.encode()
-  except UnicodeEncodeError:
-    raise UserError("text: not valid Unicode (half of a surrogate pair)") from None
-  text = text.strip()
-  if not text:
-    raise UserError("text: empty; say what you want to know or see")
-  return text
+  return conversation.check_text(text)
 
 
 def name_of(name: str | None) -> str:

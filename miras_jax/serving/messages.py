@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from miras_jax.inference.sampling import HOTTEST, SEEDS
+
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Point = tuple[Number, Number, bool]
 
@@ -38,7 +40,7 @@ class Say(Strict):
   refers_to: int | None = Field(
     None, description="number of an earlier mask of this conversation, in its place"
   )
-  temperature: Number = Field(0.0, ge=0, le=10, description="0: greedy")
+  temperature: Number = Field(0.0, ge=0, le=HOTTEST, description="0: greedy")
   top_p: Number = Field(1.0, gt=0, le=1)
-  seed: int = Field(0, ge=0, lt=2**32)
+  seed: int = Field(0, ge=0, lt=SEEDS)
   stream: bool = Field(False, description="answer by server-sent events")

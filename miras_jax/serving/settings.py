@@ -12,6 +12,7 @@ class Settings:
   slots: int = 8
   max_new_tokens: int = 128
   chunk: int = 8  # tokens that answers grow by between two looks at the queue
+  read: int = 256  # tokens of new questions that are read between these looks
   queue: int = 64
   timeout: float = 120.0
   conversations: int = 1000

@@ -13,7 +13,8 @@
 A finished run goes on with more --config.steps, at the rate that --config.optim.extend
 says.
 
-SIGTERM, SIGHUP and Ctrl-C save and end with status 0; a second Ctrl-C ends at once.
+SIGTERM, SIGHUP and Ctrl-C save and end with status 0, or with that of
+--config.stopped_exit_code; a second Ctrl-C ends at once. A mistake ends with status 1.
 With several processes every one runs the same command; how they find each other is in
 miras_jax/parallel/distributed.py.
 """
@@ -46,7 +47,7 @@ def main(argv) -> int:
       return _main(argv)
   except stop_signal.Stopped as stopped:
     print(f"stopped by {stopped}; nothing new to save")
-    return 0
+    return parse(argv)[0].stopped_exit_code
 
 
 def _main(argv):
@@ -59,7 +60,7 @@ def _main(argv):
 
 
 def run(config, folder, *, profile=None) -> int:
-  """Trains a RunConfig in a Workdir, from where that is; returns 0.
+  """Trains a RunConfig in a Workdir, from where that is; returns the exit status.
 
   A run that is refused before it begins leaves no folder behind.
   """

@@ -18,10 +18,19 @@ from miras_jax.models.miras import Miras, batch_sizes
 from miras_jax.parallel import sharding
 from miras_jax.training import initial_state
 
-# Parameters that each feature depends on.
+# Parameters that each feature depends on, of those that a model has.
 PARTS = {
   "sam_features": ("sam/encoder/",),
   "image_tokens": ("clip/", "convnext/", "mining/", "projector/"),
+}
+# The parts of the config that each depends on, in a "dual" model and in others.
+CONFIGS = {
+  "sam_features": ("sam_encoder",),
+  "image_tokens": ("clip", "convnext"),
+}
+SHARED_CONFIGS = {
+  "sam_features": ("sam_encoder",),
+  "image_tokens": ("clip", "sam_encoder", "encoder", "token_grid"),
 }
 
 
@@ -63,12 +72,13 @@ def encoder_shapes(run_task) -> tuple[list[str], dict]:
   trained, frozen = jax.eval_shape(
     lambda: _split(run_task, jax.random.key(config.seed))
   )
-  names = cacheable(trained)
+  encoder = config.model.encoder
+  names = cacheable(trained, encoder)
   if not names:
     raise UserError(
       f"trainable={config.trainable!r} trains every encoder: there is nothing to cache"
     )
-  return names, {p: x for p, x in frozen.items() if needed(p, names)}
+  return names, {p: x for p, x in frozen.items() if needed(p, names, encoder)}
 
 
 def _split(run_task, key):
@@ -78,25 +88,30 @@ def _split(run_task, key):
   return tuple(flatten_dict(part, sep="/") for part in parts)
 
 
-def cacheable(trained) -> list[str]:
+def cacheable(trained, encoder="dual") -> list[str]:
   """Names of the features that no path of `trained` can change."""
   return [
     name
-    for name, parts in PARTS.items()
-    if not any(path.startswith(part) for path in trained for part in parts)
+    for name in PARTS
+    if not any(path.startswith(_parts(name, encoder)) for path in trained)
   ]
 
 
-def needed(path, names) -> bool:
+def needed(path, names, encoder="dual") -> bool:
   """Whether one of the features `names` depends on a parameter."""
-  return any(path.startswith(part) for name in names for part in PARTS[name])
+  return any(path.startswith(_parts(name, encoder)) for name in names)
+
+
+def _parts(name, encoder):
+  """Image tokens that are made of SAM's features depend on what makes those."""
+  return PARTS[name] if encoder == "dual" else PARTS["sam_features"] + PARTS[name]
 
 
 def make_manifest(config, names, params) -> dict:
   """What a run must have alike to use the cache: weights, encoders, views."""
   cfg = config.model.build()
   sizes = batch_sizes(cfg)
-  encoders = {"sam_features": ("sam_encoder",), "image_tokens": ("clip", "convnext")}
+  encoders = CONFIGS if cfg.encoder == "dual" else SHARED_CONFIGS
   built = dataclasses.asdict(cfg)
   settings = {f"data.{k}": getattr(config.data, k) for k in ("view",)}
   settings["model.dtype"] = config.model.dtype
@@ -115,10 +130,11 @@ def check(cache, config, frozen) -> None:
   frozen: the run's frozen parameters, a nested dict.
   """
   names = list(cache.shapes)
-  flat = {p: x for p, x in flatten_dict(frozen, sep="/").items() if needed(p, names)}
+  flat = flatten_dict(frozen, sep="/")
+  flat = {p: x for p, x in flat.items() if needed(p, names, config.model.encoder)}
   expected = make_manifest(config, names, flat)
   ours, theirs = expected["settings"], cache.manifest["settings"]
-  for name in sorted(ours.keys() | theirs.keys()):
+  for name in sorted(ours.keys() | theirs.keys(), key=lambda n: (n != "encoder", n)):
     if ours.get(name) != theirs.get(name):
       raise _other(cache, f"{name} {theirs.get(name)}, this run has {ours.get(name)}")
   wrong = fingerprint.first_mismatch(cache.manifest["weights"], expected["weights"])
@@ -138,10 +154,13 @@ def _other(cache, difference):
 def encode(model, names, params, batch) -> dict:
   """{feature: values in the cache's type} of a batch of views (traced)."""
   apply = functools.partial(model.apply, {"params": params})
-  make = {
-    "sam_features": lambda: apply(
-      batch["image_sam"], batch["valid_hw"], method=Miras.sam_features
-    ),
-    "image_tokens": lambda: apply(batch["image_aux"], method=Miras.image_tokens),
-  }
-  return {name: make[name]().astype(batch_table.TABLE[name].dtype) for name in names}
+  made, views = {}, (batch["image_aux"],)
+  if "sam_features" in names:
+    seen = batch["image_sam"], batch["valid_hw"]
+    made["sam_features"] = apply(*seen, method=Miras.sam_features)
+  if model.cfg.encoder != "dual":
+    # Whatever can be cached of image tokens, SAM's features can be as well.
+    views += made["sam_features"], batch["valid_hw"]
+  if "image_tokens" in names:
+    made["image_tokens"] = apply(*views, method=Miras.image_tokens)
+  return {n: made[n].astype(batch_table.TABLE[n].dtype) for n in names}

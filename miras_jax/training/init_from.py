@@ -15,8 +15,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax import logs
-from miras_jax.config.run import ModelChoice
 from miras_jax.convert.folder import load_params, open_tree
+from miras_jax.convert.job import OF_SAM
 from miras_jax.errors import UserError
 from miras_jax.models import trees
 from miras_jax.training import step as train_step
@@ -83,6 +83,7 @@ def _model(ours, theirs, folder):
       f"model.variant={ours.variant!r}, but init_from={folder} holds"
       f" {theirs.variant!r}; say --config.model.variant={theirs.variant}"
     )
+  _check_encoder(ours.encoder, theirs.encoder, folder)
   built = theirs.build()
   for path, value in ours.overrides.items():
     found = _field(built, path)
@@ -94,7 +95,21 @@ def _model(ours, theirs, folder):
   # Written out, so that a tokenizer's size cannot decide it.
   size = {"llama.vocab_size": built.llama.vocab_size}
   overrides = theirs.overrides | ours.overrides | size
-  return ModelChoice(variant=theirs.variant, overrides=overrides, dtype=ours.dtype)
+  return dataclasses.replace(theirs, overrides=overrides, dtype=ours.dtype)
+
+
+def _check_encoder(ours, theirs, folder):
+  if ours == theirs:
+    return
+  remedy = f"say --config.model.encoder={theirs}"
+  if theirs == "dual":
+    remedy += (
+      ", or make another folder of the published parts with miras convert"
+      f" --set=encoder={ours} --new={OF_SAM[ours]}"
+    )
+  raise UserError(
+    f"model.encoder={ours!r}, but init_from={folder} holds {theirs!r}; {remedy}"
+  )
 
 
 def _field(cfg, path):

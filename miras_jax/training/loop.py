@@ -25,7 +25,10 @@ STARTED = time.perf_counter()
 
 
 def train(task, folder, mesh, *, profile=None) -> int:
-  """Trains `task` in `folder` until its config's last step or SIGTERM; returns 0."""
+  """Trains `task` in `folder` until its config's last step or a signal.
+
+  Returns the exit status: 0 after the last step, else config.stopped_exit_code.
+  """
   config = task.config
   distributed.require_same("data", task.batches.get_state())
   # Listens from here on: a signal in a long restore or compile stops before a step.
@@ -49,9 +52,10 @@ def train(task, folder, mesh, *, profile=None) -> int:
   task.batches.close()
   distributed.barrier("end")
   stopped = f"stopped by {listen.name}; run it again to go on"
-  why = "done" if step >= config.steps else stopped
+  is_done = step >= config.steps
+  why = "done" if is_done else stopped
   say(f"{folder.path}: step {step} of {config.steps}, {why}")
-  return 0
+  return 0 if is_done else config.stopped_exit_code
 
 
 def say(text) -> None:

@@ -24,8 +24,9 @@ class MirasObjective:
   bilinearly, targets by averaging. It divides the SAM canvas.
   `sources`: the entries of the mixture by name; the terms of each are logged as
   "term/name", and "examples/name" counts its conversations.
-  `skip_maskless`: a batch (a micro-batch) without any mask runs neither SAM's image
-  encoder nor the mask decoder. Another program: only where there can be such batches.
+  `skip_maskless`: a batch (a micro-batch) without any mask runs neither the mask
+  decoder nor, where nothing else needs it, SAM's image encoder. Another program: only
+  where there can be such batches.
   """
 
   model: object
@@ -69,6 +70,7 @@ class MirasObjective:
     """Loss sums over valid targets and, as a metric, (intersection, union) of masks."""
     rngs = {} if rng is None else {"dropout": rng}
     apply = functools.partial(self.model.apply, {"params": params})
+    batch = batch | apply(batch, method="ahead")
     hidden_BTD = apply(batch, deterministic=rng is None, rngs=rngs, method="hidden")
     by_row = self._has_sources(batch)
 

@@ -115,7 +115,7 @@ def step_flops(config, features, maskless=0.0):
   names = features.shapes if features else ()
   cached = sum((flops.FEATURES[name] for name in names), ())
   saved = sum(count.parts.get(group, 0.0) for group in cached)
-  of_masks = set(flops.OF_MASKS) - set(cached)
+  of_masks = set(flops.of_masks(config.model.encoder)) - set(cached)
   saved += maskless * sum(count.parts.get(group, 0.0) for group in of_masks)
   return (count.useful - saved) * config.batch_size
 
@@ -124,7 +124,7 @@ def model_task(config):
   """The Task of a fitted config, without data."""
   cfg = config.model.build()
   try:
-    model = Miras(cfg, jnp.dtype(config.model.dtype))
+    model = Miras(cfg, jnp.dtype(config.model.dtype), config.data.view)
     objective = MirasObjective(model, config.loss, config.loss_resolution)
   except ValueError as error:
     raise UserError(f"config.loss: {error}") from error
@@ -235,7 +235,7 @@ def open_batches(
     features=features,
     augment=augmentation(config) if shuffle else None,
     grouping=grouping,
-    lean=shuffle,
+    lean=shuffle and config.model.encoder == "dual",
   )
   batches.needs_sound = shuffle  # training on nothing would end as if it were done
   return batches

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from miras_jax.config import families
 from miras_jax.config.families import FAMILIES, family_of
 from miras_jax.config.family import Family, sizes
-from miras_jax.config.model import with_overrides
+from miras_jax.config.overrides import with_overrides
 from miras_jax.config.variants import VARIANTS
 from miras_jax.convert import command, decoder, folder, hf, infer
 from miras_jax.convert.sources import Source

@@ -6,7 +6,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import save_file
 
-from miras_jax.config.model import with_overrides
+from miras_jax.config.overrides import with_overrides
 from miras_jax.config.variants import TINY
 from miras_jax.convert import hf
 from miras_jax.convert.files import torch_write

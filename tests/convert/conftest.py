@@ -3,7 +3,7 @@
 import ml_dtypes
 import pytest
 
-from miras_jax.config.model import with_overrides
+from miras_jax.config.overrides import with_overrides
 from miras_jax.convert.files import torch_write
 from tests.convert import checkpoints
 from tests.convert.checkpoints import CFG

@@ -8,7 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
-from miras_jax.config.model import with_overrides
+from miras_jax.config.overrides import with_overrides
 from miras_jax.convert import folder as converted
 from miras_jax.errors import UserError
 from tests.convert import checkpoints

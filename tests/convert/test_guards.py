@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from miras_jax.checkpoint import lock
-from miras_jax.config.model import with_overrides
+from miras_jax.config.overrides import with_overrides
 from miras_jax.convert import command
 from miras_jax.convert import folder as converted
 from miras_jax.convert.files import stream, torch_write

@@ -9,7 +9,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miras_jax.config.model import RopeScaling, with_overrides
+from miras_jax.config.model import RopeScaling
+from miras_jax.config.overrides import with_overrides
 from miras_jax.config.variants import LLAMA_VARIANTS, SAM_VARIANTS, VARIANTS
 from miras_jax.convert import hf, infer, overlay
 from miras_jax.convert.files.tensors import TensorInfo

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from miras_jax.config.model import with_overrides
+from miras_jax.config.overrides import with_overrides
 from miras_jax.config.variants import TINY
 from miras_jax.convert import command, stand_in
 from miras_jax.convert.folder import FolderTree

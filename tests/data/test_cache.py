@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
+from input_pipeline import image_ops
 from input_pipeline.feature_cache import FeatureCache
 from miras_jax import cli
 from miras_jax.checkpoint import workdir
@@ -141,6 +142,40 @@ def test_another_view_is_refused(world, tmp_path):
   made = make(path, tmp_path, data__cache=cache, data__view="center_crop")
   with pytest.raises(UserError, match="data.view letterbox, this run has center_crop"):
     check(made.features, made.config, {})
+
+
+def test_tokens_made_of_sam_are_cached_and_are_of_that_encoder_only(world, tmp_path):
+  path, shared = world[0], tmp_path / "shared"
+  assert write(path, shared, "--config.model.encoder=shared") == 0
+  made = make(path, tmp_path / "a", data__cache=shared, model__encoder="shared")
+  cached = next(made.batches)
+  assert {"sam_features", "image_tokens"} <= set(cached)
+  assert cached["image_tokens"].any() and not {"image_sam", "image_aux"} & set(cached)
+  other = make(path, tmp_path / "b", data__cache=shared)
+  with pytest.raises(UserError, match="made with encoder shared, this run has None"):
+    check(other.features, other.config, {})
+
+
+def test_a_view_without_pixels_is_not_read_beside_a_cache(world, tmp_path, monkeypatch):
+  options = (
+    "--config.model.encoder=sam_only",
+    "--config.trainable=lora_heads+projector",
+  )
+  assert write(world[0], tmp_path / "c", *options) == 0
+  made = make(
+    world[0], tmp_path / "a", data__cache=tmp_path / "c", model__encoder="sam_only",
+    trainable="lora_heads+projector",
+  )  # fmt: skip
+  monkeypatch.setattr(image_ops, "decode_image", None)
+  cached = next(made.batches)
+  assert cached["sam_features"].any() and cached["image_aux"].shape[1:] == (0, 0, 3)
+  assert "image_tokens" not in cached
+
+
+def test_what_sam_makes_is_not_cached_when_sam_trains():
+  trained = ["sam/encoder/neck/conv1/kernel"]
+  assert cacheable(trained) == ["image_tokens"]
+  assert cacheable(trained, "shared") == []
 
 
 def test_a_changed_image_is_named(world, tmp_path):

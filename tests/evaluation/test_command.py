@@ -145,7 +145,8 @@ def test_own_answers_become_the_history():
     return ("It is blue.", []) if "Segment" not in prompt else ("[SEG]", ["left"])
 
   loaded = talker.loaded(stubborn)
-  evaluation.evaluate(loaded, RECORDS, OPTIONS)
+  options = dataclasses.replace(OPTIONS, controls=False)  # one has the gold history
+  evaluation.evaluate(loaded, RECORDS, options)
   last = [p for p in loaded.model.prompts if "Segment it." in p and "half" in p]
   assert last and all("It is blue." in p for p in last)
 
@@ -190,7 +191,8 @@ def test_question_that_does_not_fit_is_counted_and_scores_nothing():
 
 def test_without_a_second_image_the_swaps_do_not_run():
   result = evaluate(items=RECORDS[:2]).result
-  assert list(result["controls"]) == ["last_turn_only"]
+  controls = result["controls"]
+  assert list(controls) == ["last_turn_only", "attribute_lie", "absent_target"]
 
 
 def test_controls_can_be_left_out():
@@ -198,10 +200,9 @@ def test_controls_can_be_left_out():
 
 
 def test_partner_of_a_swap_has_another_target_on_the_same_image():
-  assert controls.another_conversation(RECORDS, 0) == 1
-  assert controls.another_conversation(RECORDS, 2) is None
+  assert controls.partners(RECORDS) == [1, 0, None]
   twin = dataclasses.replace(RECORDS[0], id="val/9")
-  assert controls.another_conversation([RECORDS[0], twin], 0) is None
+  assert controls.partners([RECORDS[0], twin]) == [None, None]
 
 
 def test_swapped_masks_pair_from_the_last_backwards():

@@ -190,19 +190,6 @@ def test_per_turn_splits_by_turn_from_one():
   assert {k: v["ciou"]["value"] for k, v in got.items()} == {"1": 1.0, "4": 0.0}
 
 
-def test_paired_bootstrap_sees_a_constant_gain_and_no_gain():
-  worse = table(*[(EMPTY, SQUARE)] * 10)
-  better = table(*[(HALF, SQUARE)] * 10)
-  gain = metrics.paired(worse, better, resamples=200)["giou"]
-  assert (gain["difference"], gain["low"], gain["p"]) == (0.5, 0.5, 0.0)
-  assert metrics.paired(worse, worse, resamples=200)["giou"]["p"] == 1.0
-
-
-def test_paired_refuses_runs_on_other_images():
-  with pytest.raises(ValueError, match="differ in their images"):
-    metrics.paired(table((HALF, SQUARE)), table((HALF, SQUARE), images=["other"]))
-
-
 def test_masks_of_different_size_are_refused():
   with pytest.raises(ValueError, match="sizes differ"):
     metrics.Targets().add(EMPTY, np.zeros((3, 3)), image="a")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from input_pipeline import batch_table
-from miras_jax.config import model as config
 from miras_jax.config import variants
+from miras_jax.config.overrides import with_overrides
 from miras_jax.inference import generate
 from miras_jax.inference.generator import Generator
 from miras_jax.models import miras
@@ -33,9 +33,9 @@ class Ids(NamedTuple):
 IDS = Ids()
 
 
-def tiny(**seg_prompt):
+def tiny(encoder="dual", **seg_prompt):
   """The tiny model, smaller still: compiling is what these tests wait for."""
-  cfg = config.with_overrides(
+  cfg = with_overrides(
     variants.VARIANTS["tiny"],
     {"llama.vocab_size": 64, "llama.width": 32, "llama.head_dim": 8,
      "llama.mlp_width": 48, "llama.depth": 2, "clip.image_size": 16, "clip.depth": 2,
@@ -43,12 +43,12 @@ def tiny(**seg_prompt):
      "sam_encoder.depth": 1},
   )  # fmt: skip
   changed = dataclasses.replace(cfg.seg_prompt, **seg_prompt)
-  return dataclasses.replace(cfg, convnext=None, seg_prompt=changed)
+  return dataclasses.replace(cfg, convnext=None, encoder=encoder, seg_prompt=changed)
 
 
 @functools.cache
-def model_and_params(**seg_prompt):
-  cfg = tiny(**seg_prompt)
+def model_and_params(**kind):
+  cfg = tiny(**kind)
   return miras.Miras(cfg), random_params(cfg)
 
 
@@ -91,28 +91,28 @@ LENGTHS = (9, 14, 11)
 
 
 @functools.cache
-def generator(**seg_prompt):
-  model, params = model_and_params(**seg_prompt)
+def generator(**kind):
+  model, params = model_and_params(**kind)
   return Generator(model, params, None, max_new_tokens=NEW, max_masks=MASKS)
 
 
 @functools.cache
-def fixed(**seg_prompt):
+def fixed(**kind):
   """(prompts, their encoded images): made once."""
-  batch = prompts(tiny(), LENGTHS)
-  return batch, generator(**seg_prompt).encode(batch)
+  batch = prompts(tiny(**kind), LENGTHS)
+  return batch, generator(**kind).encode(batch)
 
 
-def answer(batch, encoded, ids=IDS, **seg_prompt):
-  gen = generator(**seg_prompt)
+def answer(batch, encoded, ids=IDS, **kind):
+  gen = generator(**kind)
   gen.ids = ids  # token ids are data to the program: no new compilation
   return jax.tree.map(np.asarray, gen.generate(batch, encoded))
 
 
-def with_controls(**seg_prompt):
+def with_controls(**kind):
   """Ids chosen among what the model says anyway, so that [OBJ] and [SEG] do occur."""
   nothing = Ids(eos=-1, seg=-1, obj=-1)
-  said = answer(*fixed(**seg_prompt), nothing, **seg_prompt)["tokens"][0].tolist()
+  said = answer(*fixed(**kind), nothing, **kind)["tokens"][0].tolist()
   assert len(set(said)) > 6, "the test needs a model with something to say"
   seg = said[5]
   return Ids(eos=-1, seg=seg, obj=next(t for t in said[:5] if t != seg))
@@ -139,8 +139,13 @@ def forced(model, params, batch, out, ids):
 
 @pytest.mark.parametrize(
   "kind",
-  [{}, {"seg_state": "at", "alignment": "none"}],
-  ids=["predict, aligned", "at, not aligned"],
+  [
+    {},
+    {"seg_state": "at", "alignment": "none"},
+    {"encoder": "shared"},
+    {"encoder": "sam_only"},
+  ],
+  ids=["predict, aligned", "at, not aligned", "shared", "sam_only"],
 )
 def test_cached_decoding_agrees_with_teacher_forcing(kind):
   model, params = model_and_params(**kind)
@@ -151,13 +156,28 @@ def test_cached_decoding_agrees_with_teacher_forcing(kind):
   logits = functools.partial(model.apply, {"params": params}, method="logits")
   for b, n in enumerate(lengths):
     count = out["num_tokens"][b]
-    got = logits(jnp.asarray(out["states"][b : b + 1, : count + 1]))
-    want = logits(known["hidden"][b : b + 1, n - 1 : n + count])
+    got = logits(jnp.asarray(out["states"][b : b + 1, :count]))
+    want = logits(known["hidden"][b : b + 1, n - 1 : n + count - 1])
     np.testing.assert_allclose(got, want, atol=1e-4)
     np.testing.assert_array_equal(
-      want[0, :-1].argmax(-1), out["tokens"][b, :count], err_msg="not greedy"
+      want[0].argmax(-1), out["tokens"][b, :count], err_msg="not greedy"
     )
   assert out["seg_valid"].any(), "the test needs a [SEG]"
+  valid = out["seg_valid"].astype(bool)
+  np.testing.assert_allclose(
+    out["mask_logits"][valid], np.asarray(known["mask_logits"])[valid], atol=1e-4
+  )
+
+
+def test_a_seg_in_the_last_place_is_read_where_its_own_state_is_wanted():
+  kind = {"seg_state": "at", "alignment": "none"}
+  model, params = model_and_params(**kind)
+  batch, encoded = fixed(**kind)
+  said = answer(batch, encoded, Ids(eos=-1, seg=-1, obj=-1), **kind)["tokens"]
+  ids = Ids(eos=-1, seg=int(said[0, -1]), obj=-1)
+  out = answer(batch, encoded, ids, **kind)
+  assert NEW - 1 in out["seg_at"][0]
+  known, _ = forced(model, params, batch, out, ids)
   valid = out["seg_valid"].astype(bool)
   np.testing.assert_allclose(
     out["mask_logits"][valid], np.asarray(known["mask_logits"])[valid], atol=1e-4

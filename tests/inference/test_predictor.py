@@ -9,6 +9,7 @@ from PIL import Image
 from input_pipeline import mask_ops
 from input_pipeline.conversation import ConversationError
 from miras_jax.errors import UserError
+from miras_jax.inference.conversation import prompt_of
 from miras_jax.inference.masks import Mask, seg_spans
 from miras_jax.inference.predictor import Predictor
 from tests import talker
@@ -44,7 +45,10 @@ def test_an_image_may_be_a_path_bytes_pixels_or_a_picture(tmp_path, predictor):
     assert predictor.start(image).size == (8, 12)
 
 
-@pytest.mark.parametrize("image", [b"no image", np.zeros((4, 4)), "/no/such.png", 7])
+@pytest.mark.parametrize("image", [
+  b"no image", np.zeros((4, 4)), "/no/such.png", 7, np.zeros((0, 4, 3), np.uint8),
+  Image.new("RGB", (0, 0)),
+])  # fmt: skip
 def test_what_is_no_image_is_one_line(predictor, image):
   with pytest.raises(UserError, match="image"):
     predictor.start(image)
@@ -130,7 +134,23 @@ def test_an_earlier_mask_can_be_meant(predictor):
     ({"box": (float("nan"), 1, 2, 4)}, "x0 < x1"),
     ({"mask": np.ones((4, 4), bool)}, "is \\(4, 4\\), the image \\(8, 12\\)"),
     ({"mask": np.zeros((8, 12), bool)}, "has no pixel"),
+    ({"mask": np.full((8, 12), 0.3)}, "is float64, want bool"),
+    ({"mask": [[1], [1, 2]]}, "rows of several lengths"),
+    ({"mask": "all of it"}, "want bool"),
     ({"refers_to": 0}, "the masks so far are none yet"),
+    ({"refers_to": True}, "the masks so far are none yet"),
+    ({"points": 5}, "want \\[\\(x, y, inside\\)"),
+    ({"points": [1, 2, True]}, "want \\(x, y, inside\\)"),
+    ({"points": [("a", 1, True)]}, "want \\(x, y, inside\\)"),
+    ({"box": 5}, "want \\(x0, y0, x1, y1\\)"),
+    ({"box": "abcd"}, "want \\(x0, y0, x1, y1\\)"),
+    ({"box": (None, 0, 5, 5)}, "want \\(x0, y0, x1, y1\\)|x0 < x1"),
+    ({"temperature": -1}, "temperature=-1 is not within 0 to 10"),
+    ({"temperature": float("nan")}, "temperature=nan"),
+    ({"temperature": "hot"}, "temperature='hot'"),
+    ({"top_p": 0.0}, "top_p=0.0 must be more than 0"),
+    ({"seed": -1}, "seed=-1 is no whole number"),
+    ({"seed": 2**40}, "seed=1099511627776"),
   ],
 )
 def test_a_wrong_hint_is_one_line_and_the_conversation_goes_on(
@@ -143,11 +163,58 @@ def test_a_wrong_hint_is_one_line_and_the_conversation_goes_on(
   assert chat.say("which one").masks
 
 
+@pytest.mark.parametrize(
+  "text, message",
+  [(None, "a NoneType, want a str"), (b"which one", "a bytes, want"), (" \n", "empty"),
+   ("a\ud800", "not valid Unicode")],
+)  # fmt: skip
+def test_what_is_no_text_is_one_line_and_the_conversation_goes_on(
+  predictor, text, message
+):
+  chat = predictor.start(PIXELS)
+  with pytest.raises(UserError, match=message):
+    chat.say(text)
+  assert chat.turns == [] and chat.say("which one").masks
+
+
+def test_control_tokens_that_a_user_types_are_words(predictor):
+  chat = predictor.start(PIXELS)
+  typed = "which one [SEG]</s> [OBJ] <image>"
+  chat.say(typed)
+  prompt = prompt_of(
+    [("user", typed)], predictor.loaded.tokenizer, predictor.loaded.data
+  )
+  ids = predictor.loaded.tokenizer.ids
+  text_ids = prompt.tokens[prompt.image_slot < 0].tolist()
+  assert ids.seg not in text_ids and ids.obj not in text_ids
+  assert chat.turns[0] == ("user", typed)
+
+
+def test_nothing_to_undo_is_one_line(predictor):
+  with pytest.raises(UserError, match="nothing has been said"):
+    predictor.start(PIXELS).undo()
+
+
 def test_a_text_past_the_row_is_refused_and_forgotten(predictor):
   chat = predictor.start(PIXELS)
   with pytest.raises(ConversationError):
     chat.say("long " * 400)
   assert chat.turns == [] and chat.say("which one").masks
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [({"weights": "int4"}, "weights='int4': there are trained, int8"),
+   ({"mesh": 4}, "want a text such as"), ({"mesh": "data:999"}, "wants 999 devices")],
+)  # fmt: skip
+def test_a_wrong_place_for_a_model_is_one_line(options, message):
+  with pytest.raises(UserError, match=message):
+    Predictor.load("/no/such", **options)
+
+
+def test_a_checkpoint_that_is_no_path_is_one_line():
+  with pytest.raises(UserError, match="checkpoint of type NoneType"):
+    Predictor.load(None)
 
 
 def test_the_package_exports_it():

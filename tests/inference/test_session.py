@@ -2,10 +2,12 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from miras_jax.errors import UserError
 from miras_jax.inference import generator as generator_lib
 from miras_jax.inference.conversation import Prompt
 from miras_jax.inference.sampling import Sampling, pick
@@ -74,7 +76,8 @@ def test_the_third_turn_says_what_a_fresh_session_says():
 
 
 def test_a_turn_reads_only_what_was_not_said_yet():
-  assert three_turns()[3] == 2 + 3  # the new tokens of the two questions
+  # The new tokens of the two questions, and the last of each answer before.
+  assert three_turns()[3] == 2 + 3 + 2
 
 
 def test_rows_of_other_lengths_do_not_disturb_each_other():
@@ -91,7 +94,7 @@ def test_a_row_that_says_nothing_keeps_its_conversation():
   talk.turn([following[0], None])
   before = talk.read_tokens
   late = talk.turn([None, following[1]])
-  assert talk.read_tokens - before == 2
+  assert talk.read_tokens - before == 2 + 1
   np.testing.assert_array_equal(said(late, 1), said(session().turn(following), 1))
 
 
@@ -121,6 +124,65 @@ def test_an_answer_in_parts_is_the_whole_answer():
   for limit in (1, 3, NEW):
     talk.go_on(limit)
   np.testing.assert_array_equal(talk.answers()["tokens"], whole["tokens"])
+
+
+def test_a_prompt_in_parts_is_the_whole_prompt_and_stops_nobody():
+  whole = session().turn([first_prompt(60, 1), first_prompt(14, 2)])
+  talk = session()
+  talk.ask([None, first_prompt(14, 2)])
+  talk.begin([first_prompt(60, 1), None])
+  for _ in range(2):
+    talk.read_on(25)
+    assert talk.is_reading(0)
+    talk.go_on(2)
+  assert [len(tokens) for tokens, _ in talk.progress()] == [0, 4]
+  talk.read_on(25)
+  talk.go_on(NEW)
+  np.testing.assert_array_equal(talk.answers()["tokens"], whole["tokens"])
+
+
+def test_what_is_read_at_a_time_may_be_of_several_prompts():
+  prompts_ = [first_prompt(9, 1), first_prompt(60, 2)]
+  talk = session()
+  talk.begin(prompts_)
+  talk.read_on(25)
+  assert (talk.is_reading(0), talk.is_reading(1)) == (False, True)
+  assert talk.read_tokens == 25
+  talk.read_on(100)
+  talk.go_on(NEW)
+  whole = session().turn(prompts_)
+  np.testing.assert_array_equal(talk.answers()["tokens"], whole["tokens"])
+
+
+def test_a_prompt_that_is_given_up_half_read_is_read_on_later():
+  talk, prompt = session(), first_prompt(60, 1)
+  talk.begin([prompt, None])
+  talk.read_on(25)
+  talk.stop(0)
+  talk.read_on(25)
+  assert talk.read_tokens == 25
+  out = talk.turn([prompt, None])
+  assert talk.read_tokens == 60
+  np.testing.assert_array_equal(said(out), said(session().turn([prompt, None])))
+
+
+@pytest.mark.parametrize("count", [1, 33, 257, 330, 641, 1000, 1900])
+def test_little_of_a_long_prompt_is_padding(count):
+  talk = generator_lib.Session(generator(), encoded(), 2000)
+  width = talk._bucket(count)
+  assert width >= count and (width <= max(32, 2 * count) and count <= 256 or
+                             width < 1.25 * count + 1)  # fmt: skip
+
+
+def test_a_device_without_room_says_what_would_fit(monkeypatch):
+  def full(*_):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+
+  monkeypatch.setattr(jax, "jit", lambda *_, **__: full)
+  model, params = model_and_params()
+  small = generator_lib.Generator(model, params, ALL)
+  with pytest.raises(UserError, match="does not fit.*int8.*--mesh"):
+    small.encode(prompts(tiny(), (9, 14)))
 
 
 def test_a_prompt_past_the_cache_is_an_error():

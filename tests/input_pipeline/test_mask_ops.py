@@ -179,3 +179,16 @@ def test_a_map_of_values_is_the_same_as_a_mask_for_each(kind):
 def test_counts_of_another_type_are_refused(counts):
   with pytest.raises(ValueError, match="RLE counts are a"):
     mask_ops.decode_rle({"size": [2, 3], "counts": counts})
+
+
+def test_overlap_of_runs_is_that_of_the_pixels():
+  rng = np.random.default_rng(0)
+  for share in (0.0, 0.2, 0.9, 1.0):
+    first, second = rng.random((2, 13, 7)) < [[[0.5]], [[share]]]
+    found = mask_ops.rle_overlap(*map(mask_ops.encode_rle, (first, second)))
+    assert found == (first & second).sum()
+
+
+def test_overlap_of_masks_of_two_sizes_is_refused():
+  with pytest.raises(ValueError, match="does not lie on"):
+    mask_ops.rle_overlap(mask_ops.empty_rle(3, 4), mask_ops.empty_rle(4, 3))

@@ -158,24 +158,24 @@ def small_cache():
 
 def test_init_cache_is_empty_with_one_slot_per_position_and_key_head():
   cache = small_cache()
-  assert cache.k_LBSKH.shape == cache.v_LBSKH.shape == (22, 2, 5, 4, 64)
-  assert not cache.k_LBSKH.any() and not cache.v_LBSKH.any()
+  assert cache.k_LBKSH.shape == cache.v_LBKSH.shape == (22, 2, 4, 5, 64)
+  assert not cache.k_LBKSH.any() and not cache.v_LBKSH.any()
 
 
 def test_write_cache_touches_one_layer_at_each_row_s_own_slots():
   new = jnp.ones((2, 2, 4, 64))
   cache = attention.write_cache(small_cache(), 3, new, 2 * new, jnp.array([0, 2]))
   slots_BS = np.array([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0]])
-  np.testing.assert_array_equal(cache.k_LBSKH[3, ..., 0, 0], slots_BS)
-  np.testing.assert_array_equal(cache.v_LBSKH[3, ..., 0, 0], 2 * slots_BS)
-  assert not cache.k_LBSKH[:3].any() and not cache.k_LBSKH[4:].any()
+  np.testing.assert_array_equal(cache.k_LBKSH[3, :, 0, :, 0], slots_BS)
+  np.testing.assert_array_equal(cache.v_LBKSH[3, :, 0, :, 0], 2 * slots_BS)
+  assert not cache.k_LBKSH[:3].any() and not cache.k_LBKSH[4:].any()
 
 
 def test_write_cache_drops_what_lies_past_the_end():
   new = jnp.ones((2, 2, 4, 64))
   cache = attention.write_cache(small_cache(), 0, new, new, jnp.array([4, 5]))
   expected = [[0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]
-  np.testing.assert_array_equal(cache.k_LBSKH[0, ..., 0, 0], expected)
+  np.testing.assert_array_equal(cache.k_LBKSH[0, :, 0, :, 0], expected)
 
 
 def test_cache_mask_shows_each_new_token_the_slots_up_to_its_own():

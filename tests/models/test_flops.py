@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from miras_jax.config import file as config_file
-from miras_jax.config.model import with_overrides
+from miras_jax.config.overrides import with_overrides
 from miras_jax.config.run import RunConfig
 from miras_jax.models import flops, sam_encoder
 from miras_jax.models.miras import dummy_batch

@@ -147,7 +147,7 @@ def test_real_weights_greedy_tokens_equal_the_reference_program():
 
 @functools.partial(jax.jit, static_argnums=0)
 def extend(model, params, x_BTD, positions_BT, cache, index_B):
-  mask_BTS = cache_mask(index_B, x_BTD.shape[1], cache.k_LBSKH.shape[2])
+  mask_BTS = cache_mask(index_B, x_BTD.shape[1], cache.k_LBKSH.shape[3])
   args = x_BTD, positions_BT, cache, index_B, mask_BTS
   return model.apply({"params": params}, *args, method="extend")
 

@@ -7,8 +7,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec as P
 
-from miras_jax.config import model as config
 from miras_jax.config import variants
+from miras_jax.config.overrides import with_overrides
 from miras_jax.config.settings import MeshConfig
 from miras_jax.models import miras, trees
 from miras_jax.parallel import mesh as mesh_lib
@@ -68,7 +68,7 @@ def test_optimizer_slots_and_average_lie_as_their_parameter(mesh):
 @pytest.fixture(scope="module")
 def full_size():
   """Shapes of the 7B model with adapters, nothing allocated."""
-  cfg = config.with_overrides(variants.VARIANTS["7b"], {"llama.lora_rank": 8})
+  cfg = with_overrides(variants.VARIANTS["7b"], {"llama.lora_rank": 8})
   return jax.eval_shape(lambda key: miras.init_params(cfg, key), jax.random.key(0))
 
 

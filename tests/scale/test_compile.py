@@ -6,6 +6,7 @@ import pytest
 
 from miras_jax.config import file as config_file
 from miras_jax.config.run import RunConfig
+from miras_jax.config.settings import MeshConfig
 from miras_jax.config.variants import VARIANTS
 from miras_jax.scale import command, guard
 
@@ -38,6 +39,27 @@ def test_the_cache_program_sends_nothing_between_devices():
   assert entry["fits"] and entry["batch_size"] == 4
   assert entry["collectives"] == []
   assert entry["flops"] == pytest.approx(entry["flops_analytic"], rel=0.25)
+
+
+@needs_libtpu
+def test_the_programs_of_an_answer_are_weighed_with_the_weights_that_answer():
+  config = RunConfig.from_config_dict(config_file.load("miras_7b_stage2:size=tiny"))
+  found = {
+    (program, weights): command.compile_one(
+      config, "v5e:2x2", program, effort="O1", weights=weights, mesh=MeshConfig(data=4)
+    )
+    for program, weights in (
+      ("prefill", "trained"), ("decode", "trained"), ("decode", "int8")
+    )
+  }  # fmt: skip
+  for entry in found.values():
+    assert entry["fits"] and entry["batch_size"] == 4 and entry["collectives"] == []
+  prefill = found["prefill", "trained"]
+  assert prefill["flops"] == pytest.approx(prefill["flops_analytic"], rel=0.25)
+  whole, small = (found["decode", x]["argument_bytes"] for x in ("trained", "int8"))
+  llama = config.model.build().llama
+  layers = llama.depth * llama.width * (4 * llama.width + 3 * llama.mlp_width)
+  assert whole - small > 2.9 * layers  # bytes: float32 to int8, but for the scales
 
 
 @needs_libtpu

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from input_pipeline.examples import DataConfig
-from miras_jax.config import model as config
+from miras_jax.config.overrides import with_overrides
 from miras_jax.inference import load
 from miras_jax.models import miras
 from tests import talker
@@ -20,9 +20,7 @@ NEW = 24  # tokens of an answer: random weights hardly ever end one
 def loaded():
   """A Loaded whose answers vary with the picture and the words, masks included."""
   tokenizer = talker.tokenizer()
-  cfg = config.with_overrides(
-    test_generate.tiny(), {"llama.vocab_size": tokenizer.vocab_size}
-  )
+  cfg = with_overrides(test_generate.tiny(), {"llama.vocab_size": tokenizer.vocab_size})
   batch = miras.dummy_batch(cfg, batch_size=1, length=8)
   data = DataConfig(
     max_len=160,

@@ -4,11 +4,10 @@ import pathlib
 import re
 import socket
 
-import jax
 import pytest
 
 from miras_jax.errors import UserError
-from miras_jax.inference import devices
+from miras_jax.inference import devices, generator
 from miras_jax.options import Parser
 from tests import talker
 from tests.serving import helpers
@@ -62,7 +61,7 @@ def test_numbers_that_make_no_sense_are_one_line(served, option):
 
 def test_a_model_that_does_not_fit_names_what_to_change(served, monkeypatch):
   def full(engine):
-    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    raise generator.DoesNotFit(generator.DOES_NOT_FIT)
 
   monkeypatch.setattr("miras_jax.serving.engine.Engine.warm", full)
   with pytest.raises(UserError, match="--slots=8: .* does not fit"):

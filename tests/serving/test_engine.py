@@ -33,7 +33,9 @@ def alone():
 
 @functools.cache
 def warm_service(slots, chunk=5):
-  settings = Settings(slots=slots, chunk=chunk, max_new_tokens=real.NEW, timeout=60)
+  settings = Settings(
+    slots=slots, chunk=chunk, read=20, max_new_tokens=real.NEW, timeout=60
+  )
   service = asking.Service.of(real.loaded(), settings)
   service.engine.warm()
   service.engine.start()

@@ -1,7 +1,9 @@
 """`miras train`: its options, what a mistake says, a folder that is not new."""
 
+import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -220,3 +222,25 @@ def test_the_module_runs_as_a_program_and_a_mistake_has_no_traceback(config_path
   assert done.returncode == 1
   line = "error: miras train: --workdir=... is missing (see miras train --help)\n"
   assert done.stderr == line
+
+
+@pytest.mark.parametrize("options, status", [([], 0), (["stopped_exit_code=42"], 42)])
+def test_a_signal_before_the_first_step_ends_with_the_status_of_a_stop(
+  config_path, tmp_path, monkeypatch, options, status
+):
+  def stop(*_, **__):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(train, "run", stop)
+  options = [f"--config.{option}" for option in options]
+  workdir_option = f"--workdir={tmp_path / 'run'}"
+  assert train.main([f"--config={config_path}", workdir_option, *options]) == status
+
+
+def test_the_status_of_a_mistake_is_not_for_a_stop(config_path):
+  with pytest.raises(
+    UserError, match="stopped_exit_code=1 is what a mistake ends with"
+  ):
+    train.parse(
+      [f"--config={config_path}", "--workdir=w", "--config.stopped_exit_code=1"]
+    )

@@ -79,6 +79,18 @@ def test_sigterm_saves_where_it_stopped(tmp_path, capsys):
   assert "stopped by SIGTERM" in capsys.readouterr().out
 
 
+def test_a_stopped_run_ends_with_the_status_that_its_config_gives_it(tmp_path):
+  def status(**more):
+    config = toy_config(stopped_exit_code=42)
+    made = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
+    task = toy_task(config, toy.ToyData(**more))
+    return loop.train(task, workdir.Workdir(tmp_path), made)
+
+  assert status(at=3, call=lambda: os.kill(os.getpid(), signal.SIGTERM)) == 42
+  assert status() == 0  # the same command again, to the last step
+  assert status() == 0  # and again: there is nothing left to do
+
+
 def test_sigterm_in_a_restore_stops_before_another_step(tmp_path, monkeypatch, capsys):
   before = run(tmp_path, steps=3)
   make_plan = loop.make_plan

@@ -10,7 +10,7 @@ from input_pipeline.conversation import plain_texts
 from input_pipeline.examples import DataConfig, Examples
 from input_pipeline.mixture import mix
 from input_pipeline.tokenizer import train_bpe
-from miras_jax.config.model import with_overrides
+from miras_jax.config.overrides import with_overrides
 from miras_jax.config.settings import LossConfig, MeshConfig
 from miras_jax.config.variants import TINY
 from miras_jax.models import miras

@@ -6,7 +6,7 @@ import pytest
 
 from configs import common
 from miras_jax.config import file as config_file
-from miras_jax.config.run import RunConfig
+from miras_jax.config.run import ModelChoice, RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import trees
 from miras_jax.training import init_from
@@ -53,6 +53,25 @@ def test_a_run_that_goes_on_trains_what_it_trained():
   assert again.trainable == "lora_heads+mining"
   other = dataclasses.replace(saved, trainable="paper")
   assert init_from.resumed(other, saved).trainable == "paper"
+
+
+@pytest.mark.parametrize(
+  "ours, theirs, remedy",
+  [
+    ("dual", "shared", "say --config.model.encoder=shared$"),
+    ("shared", "dual", "--set=encoder=shared --new=mining$"),
+    ("sam_only", "dual", "--set=encoder=sam_only --new=projector$"),
+  ],
+)
+def test_weights_of_another_encoder_are_refused(ours, theirs, remedy):
+  saved, model = ModelChoice(encoder=theirs), ModelChoice(encoder=ours)
+  with pytest.raises(UserError, match=f"holds '{theirs}'.*{remedy}"):
+    init_from._model(model, saved, "converted")
+
+
+def test_a_run_has_the_encoder_of_its_weights():
+  model = ModelChoice(encoder="shared")
+  assert init_from._model(model, model, "converted").encoder == "shared"
 
 
 def test_stage_one_trains_what_was_added():

@@ -12,9 +12,11 @@ from configs import common
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax.checkpoint import workdir
 from miras_jax.config import run as run_config
+from miras_jax.config.model import ENCODERS
 from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
-from miras_jax.inference.load import load_for_inference
+from miras_jax.inference.conversation import Conversation
+from miras_jax.inference.load import load_for_inference, open_checkpoint
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.training import loop, sizes, task
 from tests import prist_files
@@ -170,12 +172,40 @@ def test_an_unfit_value_is_one_line(data_dir, tmp_path, field, value, words):
   assert all(word in str(error.value) for word in words), error.value
 
 
+@pytest.mark.parametrize("encoder, part", [("shared", "mining"), ("sam_only", "sam")])
+def test_a_run_of_fewer_encoders_is_trained_saved_and_talked_to(
+  data_dir, tmp_path, encoder, part
+):
+  changes = {
+    "model.encoder": encoder,
+    "data.view": "center_crop",
+    "data.split_eval": "",
+  }
+  config = config_for(data_dir, trainable="full", steps=1, **changes)
+  made, start = make(config, tmp_path), None
+  start = host_params(made.init)
+  made = made._replace(init=lambda _: jax.tree.map(jnp.asarray, start))
+  mesh = mesh_lib.make_mesh(MeshConfig(), jax.devices()[:1])
+  assert loop.train(made, workdir.Workdir(tmp_path), mesh) == 0
+  loaded = open_checkpoint(tmp_path)
+  assert (loaded.model.cfg.encoder, loaded.model.view) == (encoder, "center_crop")
+  moved = jax.tree.map(lambda a, b: np.any(a != b), loaded.params[part], start[part])
+  assert all(
+    jax.tree.leaves(moved["key_proj"] if part == "mining" else moved["encoder"])
+  )
+  image = prist_files.encode(prist_files.photo())
+  talk = Conversation(loaded, loaded.generator(4), image)
+  assert isinstance(talk.say("Where is the cup?").text, str)
+
+
 @pytest.mark.slow
-def test_the_model_trains_alike_on_one_and_eight_devices(data_dir, tmp_path):
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_model_trains_alike_on_one_and_eight_devices(data_dir, tmp_path, encoder):
   losses, parameters, start = {}, {}, None
   mix = {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2}
   for devices, axes in ((1, {}), (8, mix)):
-    config = config_for(data_dir, trainable="lora_heads", **{"data.split_eval": ""})
+    changes = {"data.split_eval": "", "model.encoder": encoder}
+    config = config_for(data_dir, trainable="lora_heads", **changes)
     folder = tmp_path / str(devices)
     made = make(config, folder)
     start = start or host_params(made.init)
@@ -187,7 +217,7 @@ def test_the_model_trains_alike_on_one_and_eight_devices(data_dir, tmp_path):
     parameters[devices] = load_for_inference(folder)[1]
   assert losses[1][2] < losses[1][0]
   np.testing.assert_allclose(losses[8], losses[1], rtol=1e-5)
-  for part in ("clip", "convnext", "projector"):
+  for part in {"clip", "convnext", "projector"} & start.keys():
     for params in parameters.values():
       same = jax.tree.map(np.array_equal, params[part], start[part])
       assert all(jax.tree.leaves(same))

@@ -9,7 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
 
-from miras_jax.config.model import with_overrides
+from miras_jax.config.overrides import with_overrides
 from miras_jax.config.variants import TINY, VARIANTS
 from miras_jax.convert.tables import miras
 from miras_jax.convert.tables.kinds import KINDS

@@ -1,0 +1,141 @@
+"""Examples to columns of metrics: the same rows for every run.
+
+N targets, G images, K metrics.
+"""
+
+import importlib.util
+import sys
+
+import numpy as np
+import tqdm
+
+from input_pipeline.conversation import count_segs
+from input_pipeline.records import OBJ_TOKEN
+from miras_jax.compare import paired, predictions
+from miras_jax.evaluation import controls, metrics
+
+MOST_LETTERS = 20_000  # of a text: ROUGE-L takes the product of two lengths
+
+
+class Scored:
+  """Every run's metrics by image. names: of the K metrics. sums: `paired.Sums` of each
+  run. images: names of the G images. iou: {(run, example): IoU of its targets}. tables:
+  of each run, a row a target."""
+
+  def __init__(self, runs, examples, found, chosen=()):
+    self.images = list(dict.fromkeys(e.image for e in examples))
+    number = {image: i for i, image in enumerate(self.images)}
+    self.iou, self.targets = {}, 0
+    filled = self._fill(runs, examples, found)
+    self.tables = [targets.table() for targets in filled]
+    self.sums, self.names = [], []
+    for place, (run, table) in enumerate(zip(runs, self.tables, strict=True)):
+      columns = metrics.metric_columns(table)
+      image_N = [number[name] for name in table["image"].tolist()]
+      groups = [(columns, image_N), _answers(run, place, examples, number)]
+      if chosen:
+        groups = [({k: c[k] for k in c if k in chosen}, of) for c, of in groups]
+      self.names = [name for columns, _ in groups for name in columns]
+      self.sums.append(self._sums(groups))
+
+  def _fill(self, runs, examples, found):
+    tables = [metrics.Targets() for _ in runs]
+    bar = tqdm.tqdm(examples, "scoring", unit="example", file=sys.stderr, disable=None)
+    for i, example in enumerate(bar):
+      trues = [predictions.decode(rle) for rle in example.true]
+      self.targets += len(trues)
+      for place, run in enumerate(runs):
+        rows = _rows(run, example, example.talks[place], trues, tables[place], found)
+        self.iou[place, i] = [float(metrics.iou(row)) for row in rows]
+    return tables
+
+  def _sums(self, groups):
+    parts = [
+      paired.image_sums(columns, image_N, len(self.images))
+      for columns, image_N in groups
+      if columns
+    ]
+    return paired.Sums(
+      *(np.concatenate(sides, 1) for sides in zip(*parts, strict=True))
+    )
+
+
+def metric_names() -> list[str]:
+  """Every metric that runs are compared by."""
+  none = np.zeros(0)
+  answers = metrics.seg_columns(none, none)
+  return [*metrics.metric_columns(metrics.Targets().table()), *answers, "rouge_l"]
+
+
+def _rows(run, example, talk, trues, table, found):
+  rows = []
+  for target, true_HW in zip(talk.targets, trues, strict=True):
+    pred_HW, reason = predicted(target.mask, true_HW.shape)
+    if reason:
+      where = f"{talk.id}, turn {target.turn + 1}: {reason}"
+      found.add("wrong_mask", run, talk.line, where)
+    rows.append(
+      table.add(
+        pred_HW, true_HW, image=example.image, conversation=talk.id, turn=target.turn
+      )
+    )
+  return rows
+
+
+def predicted(rle, shape):
+  """(mask_HW bool, "") of a prediction; an empty one and why where it does not fit."""
+  empty_HW = np.zeros(shape, bool)
+  if rle is None:
+    return empty_HW, ""
+  if not _fits(rle, shape):
+    return empty_HW, f"a mask of size {str(rle['size'])[:40]}, want {list(shape)}"
+  try:
+    return predictions.decode(rle), ""
+  except ValueError as error:
+    return empty_HW, str(error)
+
+
+def _fits(rle, shape):
+  """Compared before it is decoded: a mask of another size may be of any size."""
+  return isinstance(rle["size"], list) and rle["size"] == list(shape)
+
+
+def _answers(run, place, examples, number):
+  """(columns over answers, number of each one's image)."""
+  due, made, said, gold, image = [], [], [], [], []
+  named = _names_targets(run)
+  for example in examples:
+    talk = example.talks[place]
+    names = iter([target.name for target in talk.targets])
+    for turn in talk.turns:
+      text = controls.with_names(turn.gold, names) if named else turn.gold
+      due.append(count_segs(text))
+      made.append(turn.num_seg)
+      said.append(turn.answer)
+      gold.append(text)
+      image.append(number[example.image])
+  columns = metrics.seg_columns(np.array(due, int), np.array(made, float))
+  if importlib.util.find_spec("rouge_score"):
+    scores_N = rouge_l(said, gold)
+    columns["rouge_l"] = (scores_N, np.ones(len(scores_N)))
+  return columns, image
+
+
+def _names_targets(run):
+  """Whether the run's model names its targets, "[OBJ]name[SEG]": the gold does not."""
+  told = predictions.at(run.about, "config", "data", "name_targets", kind=bool)
+  if told is not None:
+    return told
+  return any(OBJ_TOKEN in turn.answer for talk in run.talks for turn in talk.turns)
+
+
+def rouge_l(said, gold) -> np.ndarray:
+  """ROUGE-L (F) of each pair of texts; (N,)."""
+  from rouge_score import rouge_scorer
+
+  scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+  scores = [
+    scorer.score(a[:MOST_LETTERS], b[:MOST_LETTERS])["rougeL"].fmeasure
+    for a, b in zip(gold, said, strict=True)
+  ]
+  return np.array(scores, float)

@@ -1,0 +1,1 @@
+"""`miras data construct`: conversations about photographs through a reasoning tree."""

@@ -1,0 +1,1 @@
+"""`miras launch`: manifests for clusters, checked and written, never run."""

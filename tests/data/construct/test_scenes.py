@@ -1,0 +1,103 @@
+"""PRIST-X of rendered scenes: the format, its builder, edits that are what they say."""
+
+import json
+
+import numpy as np
+import pytest
+
+from input_pipeline import mask_ops, prist_x
+from input_pipeline.builders import registry
+from miras_jax.data import command as data
+from miras_jax.errors import UserError
+from tests.input_pipeline.builders.in_memory import build_in_memory, masks
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  out = tmp_path_factory.mktemp("x")
+  data.main(["construct", "--scenes=12", f"--out={out}"])
+  return out
+
+
+def photographs(out):
+  for path in sorted((out / "trees").glob("*.jsonl")):
+    for line in path.read_bytes().splitlines():
+      yield prist_x.parse(line)
+
+
+def test_a_second_run_makes_the_same_bytes(made, tmp_path):
+  data.main(["construct", "--scenes=12", f"--out={tmp_path}"])
+  for path in (p for p in made.rglob("*") if p.is_file() and p.name != ".lock"):
+    assert (tmp_path / path.relative_to(made)).read_bytes() == path.read_bytes()
+
+
+def test_there_are_several_targets_parts_empty_ones_and_every_edit(made):
+  found = [m for p in photographs(made) for t in p.talks.values() for m in t.masks]
+  assert {len(ids) for ids, _, _ in found} >= {0, 1, 2}
+  assert any("." in ids[0] for ids, _, _ in found if ids)
+  assert {edit for _, edit, _ in found} == {prist_x.NEW, *prist_x.EDITS}
+
+
+def test_each_path_of_a_tree_leaves_its_focus_alone(made):
+  for photo in photographs(made):
+    nodes = {node["id"]: node for node in photo.tree["nodes"]}
+    for path in photo.tree["paths"]:
+      assert nodes[path["nodes"][-1]]["elements"] == [path["focus"]]
+      assert [nodes[i]["level"] for i in path["nodes"]] == [1, 2, 3][
+        : len(path["nodes"])
+      ]
+
+
+def test_a_built_target_is_the_union_of_its_things(made):
+  records, errors = build_in_memory(registry.make("prist_x"), made, "train")
+  assert not errors
+  photo = next(iter(photographs_of(made, "train")))
+  first = records[0]
+  for mask_HW, (ids, _, _) in zip(masks(first), photo.talks[0].masks, strict=True):
+    wanted_HW = np.zeros((photo.height, photo.width), np.uint8)
+    for i in ids:
+      wanted_HW |= mask_ops.decode_rle(photo.things[i].rle)
+    np.testing.assert_array_equal(mask_HW, wanted_HW)
+
+
+def photographs_of(out, split):
+  lines = (out / "trees" / f"{split}.jsonl").read_bytes().splitlines()
+  return map(prist_x.parse, lines)
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    ({"edit": "add"}, "is not: all of it, and more"),
+    ({"things": ["o9"]}, "which is no thing"),
+    ({"of": 7}, "which is not before it"),
+    ({"edit": "paint"}, "is none of new, add"),
+  ],
+)
+def test_a_mask_that_is_not_the_edit_it_says_is_named(made, change, said):
+  line = json.loads((made / "trees" / "val.jsonl").read_bytes().splitlines()[0])
+  mask = line["conversations"][0]["masks"][1]
+  mask.update(change)
+  photo = prist_x.parse(json.dumps(line).encode())
+  (index, reason), *_ = photo.defects
+  assert index == 0 and said in reason
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    ({"height": 10**9}, "no sides of a picture"),
+    ({"things": [{"id": 1, "name": "a", "part_of": "", "mask": {}}]}, "is no text"),
+    ({"version": 2}, "want 1"),
+    ({"tree": []}, "tree no object"),
+  ],
+)
+def test_a_line_of_a_stranger_is_one_reason(made, change, said):
+  line = json.loads((made / "trees" / "val.jsonl").read_bytes().splitlines()[0])
+  with pytest.raises(ValueError, match=said):
+    prist_x.parse(json.dumps(line | change).encode())
+
+
+def test_a_folder_with_other_scenes_is_left_alone(made):
+  with pytest.raises(UserError, match="holds another data set"):
+    data.main(["construct", "--scenes=13", f"--out={made}"])
