@@ -11,7 +11,7 @@ from miras_jax import cli
 from miras_jax.convert.tables import miras
 from miras_jax.convert.tables.mapping import export
 from miras_jax.errors import UserError
-from miras_jax.parity import command, towers
+from miras_jax.parity import command, language, towers
 from miras_jax.parity.folder import Folder, miras_config
 from miras_jax.parity.port import Port
 from miras_jax.parity.rows import find_segs, splice
@@ -271,6 +271,14 @@ def test_a_tensor_passes_within_its_tolerance_and_in_its_shape(
 ):
   table.tensor("x", np.array(ours), tolerance)
   assert (not table.failures) == passed
+
+
+@needs_golden
+def test_the_decoder_in_int8_is_near_the_reference(monkeypatch):
+  only(monkeypatch, language)
+  table = command.run(Folder(GOLDEN), weights="int8")
+  errors = {row.name: row.error for row in table.rows}
+  assert not table.failures and 1e-3 < errors["llm/logits"] < 5e-2
 
 
 @pytest.mark.parametrize("scale, passed", [(1.019, True), (1.021, False)])

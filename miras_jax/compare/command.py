@@ -73,7 +73,12 @@ def _parser():
   )
   add("--seed", type=int, default=0, help="of both (0)")
   add("--examples", type=int, default=12, help="conversations to draw (12)")
-  add("--allow-missing", action="store_true", help="score what is missing as empty")
+  add(
+    "--allow-missing",
+    "--allow_missing",
+    action="store_true",
+    help="score what is missing as empty",
+  )
   path("--data", help="the data set (what metrics.json names)")
   add("--split", help="its list (what metrics.json names, or val)")
   path("--images-dir", help="folder of the photographs")

@@ -3,7 +3,6 @@
 N targets, G images, K metrics.
 """
 
-import importlib.util
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ from input_pipeline.conversation import count_segs
 from input_pipeline.records import OBJ_TOKEN
 from miras_jax.compare import paired, predictions
 from miras_jax.evaluation import controls, metrics
+from miras_jax.evaluation.rouge import rouge_l
 
 MOST_LETTERS = 20_000  # of a text: ROUGE-L takes the product of two lengths
 
@@ -115,9 +115,9 @@ def _answers(run, place, examples, number):
       gold.append(text)
       image.append(number[example.image])
   columns = metrics.seg_columns(np.array(due, int), np.array(made, float))
-  if importlib.util.find_spec("rouge_score"):
-    scores_N = rouge_l(said, gold)
-    columns["rouge_l"] = (scores_N, np.ones(len(scores_N)))
+  texts = ([text[:MOST_LETTERS] for text in side] for side in (said, gold))
+  scores_N = rouge_l(*texts)
+  columns["rouge_l"] = (scores_N, np.ones(len(scores_N)))
   return columns, image
 
 
@@ -127,15 +127,3 @@ def _names_targets(run):
   if told is not None:
     return told
   return any(OBJ_TOKEN in turn.answer for talk in run.talks for turn in talk.turns)
-
-
-def rouge_l(said, gold) -> np.ndarray:
-  """ROUGE-L (F) of each pair of texts; (N,)."""
-  from rouge_score import rouge_scorer
-
-  scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
-  scores = [
-    scorer.score(a[:MOST_LETTERS], b[:MOST_LETTERS])["rougeL"].fmeasure
-    for a, b in zip(gold, said, strict=True)
-  ]
-  return np.array(scores, float)

@@ -15,7 +15,6 @@ defective records, with exit status 1.
                 turns_apart: mean difference of their lengths; rouge_l: of their words
 """
 
-import importlib.util
 import json
 import pathlib
 import sys
@@ -28,6 +27,7 @@ from input_pipeline.open_source import find_splits
 from miras_jax.data import doubles
 from miras_jax.errors import UserError
 from miras_jax.evaluation import metrics
+from miras_jax.evaluation.rouge import rouge_l
 from miras_jax.options import Parser
 
 KEPT = ("giou", "ciou", "f1_macro", "biou", "p@0.5", "p@0.9")
@@ -199,17 +199,11 @@ def _dialogues(dialogues):
     "turns_equal": (apart_N == 0, one_N),
     "turns_apart": (apart_N, one_N),
   }
-  if importlib.util.find_spec("rouge_score"):
-    columns["rouge_l"] = (_rouge_l(dialogues), one_N)
+  said = [
+    [_words(d) for d in side] for side in zip(*(p for _, *p in dialogues), strict=True)
+  ]
+  columns["rouge_l"] = (rouge_l(*said) if said else np.zeros(0), one_N)
   return columns, [image for image, *_ in dialogues]
-
-
-def _rouge_l(dialogues):
-  from rouge_score import rouge_scorer
-
-  scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
-  said = [[_words(d) for d in pair] for _, *pair in dialogues]
-  return np.array([scorer.score(*pair)["rougeL"].fmeasure for pair in said], float)
 
 
 def _words(dialogue):

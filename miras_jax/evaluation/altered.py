@@ -22,7 +22,7 @@ from miras_jax.evaluation import rewordings
 from miras_jax.inference.rollout import Job
 
 ABSENT, GOLD = "absent_target", "gold_history"
-SAMPLE = 100  # conversations of each pass
+SAMPLE = 64  # conversations of each pass: a batch, so that four passes cost little
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,9 +156,6 @@ def _at(talk, turn):
 
 
 def _gold_history(i, talk):
-  """Only turns that have a history, and of these those with a target."""
+  """Scored on the targets of turns that have a history."""
   later = tuple(k for k, (turn, _) in enumerate(talk.places) if turn)
-  if not later:
-    return None
-  job = dataclasses.replace(_job(i, talk, True), first=talk.places[later[0]][0])
-  return i, job, later
+  return (i, _job(i, talk, True), later) if later else None

@@ -81,7 +81,6 @@ def listing() -> list[str]:
   for name, experiment in EXPERIMENTS.items():
     out.append(f"  {name}: {experiment.question}")
     out += [f"      {arm.name:20}{arm.about}" for arm in experiment.arms]
-    out += [f"      {arm:20}left out: {why}" for arm, why in experiment.left_out]
   return out
 
 
@@ -120,7 +119,6 @@ def run(name, experiment, args, fields) -> dict:
     "data": str(data),
     "fields": dict(fields),
     "arms": summary.arms(reads, resamples=args.resamples, seed=0),
-    "left_out": [list(entry) for entry in experiment.left_out],
     "groups": {},
   }
   for row, arm in zip(result["arms"], experiment.arms, strict=True):
@@ -159,7 +157,7 @@ def lines(result) -> list[str]:
     for value, row in values.items():
       found = row["giou"]
       out.append(f"  {value:20}giou {_cell(found)}  of {found['n']}")
-  return out + [f"  {arm:20}left out: {why}" for arm, why in result["left_out"]]
+  return out
 
 
 def _cell(m, sign=False):

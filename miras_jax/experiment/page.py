@@ -28,8 +28,6 @@ def render(result) -> str:
     *(_bars(result, metric) for metric in ("ciou", "giou")),
     _table(result),
     *(_group(name, values) for name, values in result["groups"].items()),
-    *(f'<p class="note">Left out: {_text(a)}: {_text(w)}.</p>' for a, w in
-      result["left_out"]),
   ]  # fmt: skip
   return (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -114,6 +114,17 @@ def quantise(kernel_DF) -> tuple:
   return jnp.round(kernel_DF / scale_F).astype(jnp.int8), scale_F
 
 
+def rounded(params) -> dict:
+  """Trained parameters with the numbers that int8 leaves of them, as float32."""
+  flat = flatten_dict(params)
+  for path, leaf in flat.items():
+    if path[-1] == "kernel" and (path[: len(LAYERS)] == LAYERS or path == HEAD):
+      each = jax.vmap(quantise) if leaf.ndim == 3 else quantise
+      values, scale = each(jnp.asarray(leaf))
+      flat[path] = values * scale[..., None, :]
+  return unflatten_dict(flat)
+
+
 def _where(leaf, in_layers):
   """The sharding of a leaf, without the axis of the layers."""
   where = leaf.sharding

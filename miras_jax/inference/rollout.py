@@ -22,26 +22,19 @@ OVER_MASKS = ("seg_pos", "obj_pos", "seg_valid")
 @dataclasses.dataclass(frozen=True)
 class Job:
   """`image` names the picture, for `views_of`. With `gold` answers, these instead of
-  the model's own are the history; `names` are then the names of their targets, and the
-  turns before `first` need not be asked: their answers are empty."""
+  the model's own are the history; `names` are then the names of their targets."""
 
   image: int
   questions: tuple
   gold: tuple = ()
   names: tuple = ()
-  first: int = 0
 
 
 def batches(jobs, size) -> list[list[int]]:
   """Numbers of the jobs that are run together, always the same for the same jobs."""
-  # Equal turns together: a batch takes as many as its jobs have between them.
-  order = sorted(range(len(jobs)), key=lambda i: _turns(jobs[i]), reverse=True)
+  # Equal lengths together: a batch takes as many turns as its longest job.
+  order = sorted(range(len(jobs)), key=lambda i: -len(jobs[i].questions))
   return [order[i : i + size] for i in range(0, len(order), size)]
-
-
-def _turns(job):
-  """(how many turns are asked, where they end)."""
-  return len(job.questions) - job.first, len(job.questions)
 
 
 class Rollout:
@@ -70,10 +63,9 @@ class Rollout:
     views = {image: self._views_of(image) for image in {job.image for job in jobs}}
     encoded = self._generator.encode(self._stack([views[job.image] for job in jobs]))
     session = self._generator.session(encoded, self._loaded.data.max_len)
-    answers = [[conversation.Answer("")] * job.first for job in jobs]
-    ends = [(job.first, len(job.questions)) for job in jobs]
-    for turn in range(min(ends)[0], max(end for _, end in ends)):
-      active = [b for b, (first, end) in enumerate(ends) if first <= turn < end]
+    answers = [[] for _ in jobs]
+    for turn in range(max(len(job.questions) for job in jobs)):
+      active = [b for b, job in enumerate(jobs) if turn < len(job.questions)]
       self._take_turn(turn, jobs, active, session, answers)
     return answers
 

@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from miras_jax.convert.tables import miras
 from miras_jax.convert.tables.mapping import convert, shapes_of
 from miras_jax.errors import UserError
+from miras_jax.inference.prepare import rounded
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.clip_vit import ClipVit
 from miras_jax.models.convnext import ConvNext
@@ -75,11 +76,13 @@ class Port:
   `image_B` is the image of each conversation, `image_K` that of each decoded mask.
   """
 
-  def __init__(self, folder, dtype=jnp.float32):
+  def __init__(self, folder, dtype=jnp.float32, weights="trained"):
     self.folder, self.dtype = folder, dtype
     self.cfg = miras_config(folder)
     shapes = jax.eval_shape(lambda rng: init_params(self.cfg, rng), jax.random.key(0))
     self.params = self._load(shapes, STATE, miras.MIRAS)
+    if weights == "int8":
+      self.params = on_host(rounded(self.params))
     self.inputs = folder.npz("inputs.npz")
     offset = self.inputs["offset"]
     self.image_B = np.repeat(np.arange(len(offset) - 1), np.diff(offset))

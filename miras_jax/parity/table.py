@@ -8,7 +8,7 @@ import numpy as np
 from miras_jax.errors import UserError
 
 ACTIVATION, LOSS, EXACT = 1e-4, 1e-5, 0.0
-BFLOAT16 = 2e-2  # relative, of every tensor that is not exact
+RELATIVE = {"bfloat16": 2e-2, "int8": 5e-2}  # of every tensor that is not exact
 
 
 class Row(NamedTuple):
@@ -33,6 +33,7 @@ class Table:
 
   def __init__(self, folder, dtype="float32"):
     self.folder, self.relative = folder, dtype != "float32"
+    self.loose = RELATIVE.get(dtype)
     self.measure = "relative error" if self.relative else "max abs error"
     self.rows, self.skipped, self.computed = [], [], {}
 
@@ -76,7 +77,8 @@ class Table:
     self.rows.append(Row(label, float(differing), EXACT, "characters"))
 
   def too_coarse(self, what):
-    """Whether `what`, a small difference of large numbers, is left out in bfloat16."""
+    """Whether `what`, a small difference of large numbers, is left out where the
+    rest is compared relatively."""
     if self.relative:
       self.skip(what, "compared in float32 only")
     return self.relative
@@ -92,7 +94,7 @@ class Table:
     error = float(np.abs(ours - theirs).max(initial=0))
     note = ""
     if self.relative and tolerance != EXACT:
-      error, tolerance = _relative(ours, theirs), BFLOAT16
+      error, tolerance = _relative(ours, theirs), self.loose
     error = math.inf if math.isnan(error) else error
     return Row(label, error, tolerance, note)
 

@@ -98,8 +98,9 @@ def _ladder(options, config):
 
 
 def _examples(options, config, entry):
-  """How many the chip-hours are for; 0: unknown. A cache reads every image once."""
-  if entry["program"] == "cache":
+  """How many the chip-hours are for; 0: unknown. A cache reads every image once; what
+  answers is asked as often as `--examples` says."""
+  if entry["program"] not in ("train", "eval"):
     return options.examples
   own = config.steps * config.batch_size * config.data.pack
   return options.examples * options.epochs or own

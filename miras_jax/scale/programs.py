@@ -96,14 +96,12 @@ def fit_answers(config, num_devices, *, num_slices=1, per_chip=0):
   where `per_chip` does not say more, as long as the config's `data.talk_len`."""
   optim = dataclasses.replace(config.optim, accumulation=1)
   config = dataclasses.replace(config, optim=optim)
-  config, notes = fit(
-    config, num_devices, num_slices=num_slices, per_chip=per_chip or 1
-  )
+  config, _ = fit(config, num_devices, num_slices=num_slices, per_chip=per_chip or 1)
   data = config.data
   masks = max(1, data.max_masks // data.pack)
   data = dataclasses.replace(data, max_len=data.talk_len, pack=1, max_masks=masks)
-  notes = [note for note in notes if note.startswith("batch")]
-  notes.append(f"conversations of {data.max_len} tokens and an answer")
+  notes = [f"conversations of {data.max_len} tokens and an answer of up to"
+           f" {answers.NEW_TOKENS}"]  # fmt: skip
   return dataclasses.replace(config, data=data), tuple(notes)
 
 

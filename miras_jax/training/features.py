@@ -157,10 +157,15 @@ def encode(model, names, params, batch) -> dict:
   made, views = {}, (batch["image_aux"],)
   if "sam_features" in names:
     seen = batch["image_sam"], batch["valid_hw"]
-    made["sam_features"] = apply(*seen, method=Miras.sam_features)
-  if model.cfg.encoder != "dual":
-    # Whatever can be cached of image tokens, SAM's features can be as well.
-    views += made["sam_features"], batch["valid_hw"]
+    sam_BHWC = apply(*seen, method=Miras.sam_features)
+    made["sam_features"] = _in_cache_type("sam_features", sam_BHWC)
+    if model.cfg.encoder != "dual":
+      views += sam_BHWC, batch["valid_hw"]
   if "image_tokens" in names:
-    made["image_tokens"] = apply(*views, method=Miras.image_tokens)
-  return {n: made[n].astype(batch_table.TABLE[n].dtype) for n in names}
+    tokens_BND = apply(*views, method=Miras.image_tokens)
+    made["image_tokens"] = _in_cache_type("image_tokens", tokens_BND)
+  return made
+
+
+def _in_cache_type(name, x):
+  return x.astype(batch_table.TABLE[name].dtype)

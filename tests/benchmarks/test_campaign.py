@@ -146,3 +146,17 @@ def test_a_campaign_that_is_cut_short_keeps_what_it_found(monkeypatch, capsys):
   assert "torch: hang: more than 20 s" in shown
   assert "miras bench campaign --seed=5 --attempt=1" in shown
   assert [line.split()[0] for line in shown.splitlines()[-2:]] == ["image", "torch"]
+
+
+def test_waiting_for_a_busy_machine_is_no_hang(monkeypatch):
+  clock = iter(range(100))
+  monkeypatch.setattr(processes.busy, "waited_s", lambda pid: next(clock))
+  process = processes.start("timeit", "-n1", "-r1", "import time; time.sleep(2.5)")
+  status, _ = processes.finish(process, limit=1)
+  assert status == 0
+
+
+def test_a_process_that_only_sleeps_hangs():
+  process = processes.start("timeit", "-n1", "-r1", "import time; time.sleep(60)")
+  status, _ = processes.finish(process, limit=1)
+  assert status is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from input_pipeline import image_ops
+from input_pipeline import examples
 from input_pipeline.feature_cache import FeatureCache
 from miras_jax import cli
 from miras_jax.checkpoint import workdir
@@ -166,7 +166,7 @@ def test_a_view_without_pixels_is_not_read_beside_a_cache(world, tmp_path, monke
     world[0], tmp_path / "a", data__cache=tmp_path / "c", model__encoder="sam_only",
     trainable="lora_heads+projector",
   )  # fmt: skip
-  monkeypatch.setattr(image_ops, "decode_image", None)
+  monkeypatch.setattr(examples, "make_views", None)
   cached = next(made.batches)
   assert cached["sam_features"].any() and cached["image_aux"].shape[1:] == (0, 0, 3)
   assert "image_tokens" not in cached

@@ -150,11 +150,11 @@ def test_gold_answers_move_with_their_questions():
   assert job.gold == ("Yes.", "[SEG]", "[SEG]") and job.names == ("cups", "red cup")
 
 
-def test_gold_history_asks_only_turns_that_have_one():
+def test_gold_history_is_for_turns_that_have_one():
   first = record("A cup.", "[SEG]")
   found, counts = plan(first, THREE)
   assert counts["gold_history"] == {"applies": 1, "asked": 1}
-  assert found["gold_history"].job.first == 2
+  assert found["gold_history"].job.gold == ("Two.", "Yes.", "Here: [SEG].")
   assert "gold_history" not in plan(THREE, gold=True)[0]
 
 

@@ -105,14 +105,14 @@ def test_arms_are_compared_over_seeds_and_images(
 ):
   fake(monkeypatch, lambda out: 0.4 if "no_convnext" in out else 0.9)
   found = experiment(tmp_path, "encoders", rendered, "--seeds=2", "--steps=6")
-  both, without, _ = found["arms"]
+  both, without, *_ = found["arms"]
   assert len(both["metrics"]["ciou"]["seeds"]) == 2
   assert both["metrics"]["ciou"]["low"] < both["metrics"]["ciou"]["value"]
   difference = without["difference"]["ciou"]
   assert difference["value"] < -0.3 and difference["high"] < -0.2
   assert difference["p"] == 0.25  # three images: the least there is
   out = capsys.readouterr().out
-  assert "no convnext - both: ciou -0." in out and "shared" in out
+  assert "no convnext - both: ciou -0." in out
   page = (tmp_path / "out" / "encoders" / "index.html").read_text()
   assert "no convnext" in page and "<script" not in page
 
@@ -137,6 +137,8 @@ def test_arms_that_train_alike_share_a_run_between_experiments(
     "base-6-seed0",
     "encoders.no_convnext-6-seed0",
     "encoders.no_clip-6-seed0",
+    "encoders.shared-6-seed0",
+    "encoders.sam_only-6-seed0",
     "alignment.off-6-seed0",
     "alignment.residual-6-seed0",
   }
@@ -190,11 +192,12 @@ def test_an_unknown_experiment_names_the_nearest():
     command.main(["encoder"])
 
 
-def test_the_list_says_what_is_left_out_and_why(capsys):
+def test_the_list_names_every_experiment_and_arm(capsys):
   command.main(["list"])
   out = capsys.readouterr().out
-  assert "shared" in out and "left out: the model has no encoder" in out
-  assert all(name in out for name in catalogue.EXPERIMENTS)
+  for name, experiment in catalogue.EXPERIMENTS.items():
+    assert f"{name}: {experiment.question}" in out
+    assert all(arm.about in out for arm in experiment.arms)
 
 
 # -- what is made of the data -------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from input_pipeline.records import SegConversation
 from miras_jax.inference import rollout
-from miras_jax.inference.prepare import prepare, quantise
+from miras_jax.inference.prepare import prepare, quantise, rounded
 from miras_jax.models.miras import Miras
 from tests import tiny_loaded
 from tests.inference import test_rollout
@@ -46,7 +46,7 @@ def test_teacher_forcing_is_the_same_on_layers_apart():
     targets=(("cup", empty),),
   )
   before, after = (
-    rollout.teacher_forced(loaded, [record], test_rollout.views, batch_size=1)
+    rollout.Forced(loaded, test_rollout.views, batch_size=1).masks({0: record})
     for loaded in (tiny_loaded.loaded(), prepared())
   )
   assert np.ptp(before[0][0]) > 1
@@ -102,6 +102,28 @@ def test_int8_answers_are_near_those_of_the_trained_weights():
     for x in (loaded, small)
   ]
   assert np.linalg.norm(logits[0] - logits[1]) < 0.01 * np.linalg.norm(logits[0])
+
+
+def test_rounded_parameters_hold_the_numbers_of_int8():
+  loaded = tiny_loaded.loaded()
+  params = jax.tree.map(jnp.copy, loaded.params)
+  up = rounded(params)["llm"]["layers"]["mlp"]["up_proj"]["kernel"]
+  part = prepared("int8").params["llm"]["layer_1"]["mlp"]["up_proj"]
+  np.testing.assert_allclose(up[1], part["kernel"] * part["kernel_scale"], rtol=1e-6)
+
+
+def test_of_shapes_it_makes_shapes():
+  loaded = tiny_loaded.loaded()
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), loaded.params
+  )
+  cfg, found = prepare(loaded.model.cfg, shapes, "int8")
+  want = prepared("int8")
+  assert cfg == want.model.cfg
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), found) == jax.tree.map(
+    lambda x: (x.shape, x.dtype), want.params
+  )
 
 
 def test_tied_embeddings_stay_as_they_are():

@@ -68,7 +68,7 @@ def test_one_object_follows_only_from_all_its_facts_together():
   for _ in range(200):
     objects = scene.sample_scene(rng).objects
     item = objects[rng.integers(len(objects))]
-    facts = dialogue._chain(objects, item, rng)
+    facts = dialogue.chain(objects, item, rng)
     if not facts:
       continue
     left = objects

@@ -27,11 +27,11 @@ WIDE = {
 }  # fmt: skip
 
 
-def config(trainable="lora_heads", **overrides):
+def config(trainable="lora_heads", encoder="dual", **overrides):
   c = config_file.load("miras_7b_stage2:size=small")
   run = RunConfig.from_config_dict(c)
   changed = {**WIDE, "llama.lora_rank": 8} | overrides
-  model = dataclasses.replace(run.model, overrides=changed)
+  model = dataclasses.replace(run.model, overrides=changed, encoder=encoder)
   data = dataclasses.replace(run.data, max_len=256, max_masks=2)
   optimizer = dataclasses.replace(run.optim, accumulation=1)
   return dataclasses.replace(
@@ -56,18 +56,20 @@ def counted(run, program):
 
 
 @pytest.mark.parametrize(
-  "trainable, remat, program",
+  "trainable, remat, program, encoder",
   [
-    ("lora_heads", "none", "eval"),
-    ("lora_heads", "full", "train"),
-    ("full", "none", "train"),
+    ("lora_heads", "none", "eval", "dual"),
+    ("lora_heads", "full", "train", "dual"),
+    ("full", "none", "train", "dual"),
+    ("lora_heads+mining", "none", "train", "shared"),
+    ("full", "none", "train", "sam_only"),
   ],
 )
 def test_the_formula_is_within_5_percent_of_the_compiler(
-  trainable, remat, program, monkeypatch
+  trainable, remat, program, encoder, monkeypatch
 ):
   monkeypatch.setattr(sam_encoder, "MAX_LOGITS", 2**40)  # no loop: its body counts once
-  run = config(trainable, **{"llama.remat": remat})
+  run = config(trainable, encoder, **{"llama.remat": remat})
   ours = flops.example(run, program=program).executed
   assert counted(run, program) / ours == pytest.approx(1, abs=0.05)
 

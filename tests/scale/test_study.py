@@ -24,3 +24,18 @@ def test_the_first_point_where_a_network_dominates_is_marked_with_the_reason():
   why = "ici: all-gather over fsdp"
   assert [e.get("dominates") for e in made] == [None, None, why, None]
   assert [e["efficiency"] for e in made] == [1.0, 1.0, 0.5, 0.25]
+
+
+def test_each_encoder_is_weighed_with_its_parameters():
+  config = RunConfig.from_config_dict(config_file.load("miras_7b_stage2:size=tiny"))
+  seen = []
+
+  def one(config, name):
+    seen.append(config.model.encoder)
+    return entry(0.5)
+
+  made = study.run("encoder", config, ["v5e:2x2"], one)
+  assert seen == ["dual", "shared", "sam_only"]
+  counts = [float(e["notes"][0].split()[0]) for e in made]
+  assert counts == sorted(counts, reverse=True)
+  assert made[1]["label"] == "shared v5e:2x2"

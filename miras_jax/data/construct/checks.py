@@ -136,6 +136,9 @@ def _form(draft) -> Iterator[tuple[str, str]]:
   marks = list(texts.control_tokens(draft.turns, [draft.focus]))
   if marks:
     yield "form", marks[0]
+  texts_ = [draft.focus, *(text for _, text in draft.turns)]
+  if odd := [c for text in texts_ for c in text if not c.isprintable()]:
+    yield "form", f"holds the character {odd[0]!a}"  # half a character, too
   counts = [t.count(SEG_TOKEN) if r == "assistant" else 0 for r, t in draft.turns]
   if counts[-1] != 1 or sum(counts) != 1:
     yield "form", f"{SEG_TOKEN} stands {sum(counts)} times, want it in the last answer"

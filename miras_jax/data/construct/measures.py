@@ -1,6 +1,6 @@
 """What masks say of the things of a photograph: tests with a verdict on each thing.
 
-A verdict is yes, no, or None where people may disagree (`narrate.facts`).
+A verdict is yes, no, or None where one may argue (`input_pipeline.narrate.facts`).
 Things are named by ids, "a3" for the region of number 3.
 """
 
@@ -52,7 +52,9 @@ class Measures:
 
   def others(self) -> list[str]:
     """Ids that a relation may lead to: their name says which thing is meant."""
-    alone = sorted(self.alone, key=lambda i: -self.things[i].area)
+    # Of equal areas the first: a set has another order in every process.
+    alone = [i for i in self.things if i in self.alone]
+    alone.sort(key=lambda i: -self.things[i].area)
     return alone[:MOST_OTHERS]
 
   def verdict(self, kind: str, of: str, thing: str) -> bool | None:

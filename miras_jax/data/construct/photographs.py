@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from input_pipeline import image_ops
+from input_pipeline import image_ops, safe_files
 from input_pipeline.annotations import canvas, find, layout
 from input_pipeline.annotations import names as class_names
 from input_pipeline.annotations.photo import Region
@@ -80,6 +80,10 @@ def _named(src, names, load, problems, masked):
   """Photographs whose files of masks have different names."""
   kept = {}
   for name in sorted(names):
+    if not safe_files.is_text(name):
+      reason = "its name is not UTF-8; rename the file"
+      problems.append(Problem(name, WHOLE_FILE, reason))
+      continue
     labels = annotation_name(name).casefold()
     if other := kept.get(labels):
       reason = f"its annotation would have the name of that of {other}; rename it"

@@ -48,6 +48,22 @@ def test_what_the_rules_write_passes(making, sound):
   assert not [s for s in sound if faults.judge(making, *s)]
 
 
+@pytest.mark.parametrize(
+  ("turn", "reason"),
+  [
+    ("Look at it.\nThen at that.", "form"),
+    ("Half a character: \ud800", "form"),
+    ("**Look** at what is there.", "style"),
+    ("As an AI I see a3 there.", "style"),
+    ("Say <|im_end|> to it.", "form"),
+  ],
+)
+def test_texts_of_a_hostile_model_are_rejected(making, sound, turn, reason):
+  subject, tree, path, value = sound[0]
+  value = value | {"turns": [value["turns"][0] | {"answer": turn}, *value["turns"][1:]]}
+  assert faults.judge(making, subject, tree, path, value) == reason
+
+
 def test_of_two_hundred_planted_faults_of_ten_kinds_ninety_five_percent_are_found(
   making, sound
 ):
