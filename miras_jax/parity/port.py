@@ -207,7 +207,8 @@ class Port:
 
   @functools.cached_property
   def _forward_main(self):
-    return jax.jit(lambda params: self.forward(params, self.rows, self.segs))
+    rows, segs, _ = self.rows, self.segs, self.encoded  # kept now, not while traced
+    return jax.jit(lambda params: self.forward(params, rows, segs))
 
   def image_tokens(self, params, clip_BND, aux_BHWC=None):
     """Mining and projector; differentiable."""

@@ -37,7 +37,7 @@ def test_masks_of_the_demo_follow_conversations_it_has_never_seen(tmp_path):
   """The whole way in one number: data, model, weights, both kinds of answers."""
   synth.generate(tmp_path / "data", 120, seed=7)
   source = open_source(tmp_path / "data", "train")
-  records = read_records(source, 24, shown="data")
+  records = read_records(source, 12, shown="data")
   found = evaluate(
     open_checkpoint(demo.MODEL),
     records.records,

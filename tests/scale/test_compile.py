@@ -53,7 +53,9 @@ def test_the_programs_of_an_answer_are_weighed_with_the_weights_that_answer():
     )
   }  # fmt: skip
   for entry in found.values():
-    assert entry["fits"] and entry["batch_size"] == 4 and entry["collectives"] == []
+    assert entry["fits"] and entry["batch_size"] == 4
+    # Whether any row still speaks is all that the devices tell each other.
+    assert sum(x["bytes"] for x in entry["collectives"]) < 100
   prefill = found["prefill", "trained"]
   assert prefill["flops"] == pytest.approx(prefill["flops_analytic"], rel=0.25)
   whole, small = (found["decode", x]["argument_bytes"] for x in ("trained", "int8"))
