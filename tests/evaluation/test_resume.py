@@ -206,6 +206,9 @@ def test_eight_devices_count_what_one_counts(alone, tmp_path, monkeypatch, mesh)
   found, want = (
     json.loads((f / "metrics.json").read_text()) for f in (tmp_path, before)
   )
+  # What the model thinks of its masks is no count: it may differ in the last bit.
+  calibration = [x["metrics"].pop("ece")["value"] for x in (found, want)]
+  assert calibration[0] == pytest.approx(calibration[1], rel=1e-5)
   assert found["metrics"] == want["metrics"]
   assert found["controls"] == want["controls"]
 
