@@ -186,9 +186,14 @@ def write_cache(cache, layer, k_BTKH, v_BTKH, write_index_B, *, fresh=False):
 
 
 def _write_anywhere(old_LBKSH, new_BTKH, layer, write_index_B):
-  B, T = new_BTKH.shape[:2]
-  row_B1 = jnp.arange(B)[:, None]
-  slot_BT = write_index_B[:, None] + jnp.arange(T)
+  if new_BTKH.shape[:2] == (1, 1):
+    # XLA:CPU makes an update in place of a scatter of one index, fuses that into all
+    # that reads it and copies the cache for each: a second index, past the end.
+    new_BTKH = jnp.concatenate([new_BTKH] * 2, axis=1)
+    slot_BT = jnp.stack([write_index_B, jnp.full(1, old_LBKSH.shape[3])], axis=1)
+  else:
+    slot_BT = write_index_B[:, None] + jnp.arange(new_BTKH.shape[1])
+  row_B1 = jnp.arange(len(new_BTKH))[:, None]
   new_BTKH = new_BTKH.astype(old_LBKSH.dtype)
   return old_LBKSH.at[layer, row_B1, :, slot_BT].set(new_BTKH, mode="drop")
 

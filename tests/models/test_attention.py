@@ -1,5 +1,9 @@
 """attend(), rotary positions, the segment mask and the cache, on their own."""
 
+import dataclasses
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -182,3 +186,24 @@ def test_cache_mask_shows_each_new_token_the_slots_up_to_its_own():
   mask = attention.cache_mask(jnp.array([0, 2]), num_new=2, length=5)
   expected = [[[1, 0, 0, 0, 0], [1, 1, 0, 0, 0]], [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]]
   np.testing.assert_array_equal(mask, np.array(expected, bool))
+
+
+def test_a_token_of_one_row_copies_no_cache():
+  cfg = LLAMA_VARIANTS["tinyllama-1.1b"]
+  cache = attention.init_cache(dataclasses.replace(cfg, depth=1), 1, 96)
+
+  def add(i, carry):
+    cache, x = carry
+    k = x[:, :, :4]
+    cache = attention.write_cache(cache, 0, k, k, jnp.full(1, i))
+    mask = attention.cache_mask(jnp.full(1, i), 1, 96)[:, None]
+    keys = cache.k_LBKSH[0], cache.v_LBKSH[0]
+    return cache, attention.attend_heads_first(x, *keys, mask)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def many(cache, x):
+    return jax.lax.fori_loop(0, 90, add, (cache, x))
+
+  text = many.lower(cache, jnp.ones((1, 1, 32, 64))).compile().as_text()
+  assert "f32[1,1,4,96,64]" in text
+  assert not re.findall(r"= f32\[1,1,4,96,64\]\S* copy\(", text)
