@@ -19,6 +19,7 @@ import numpy as np
 
 from input_pipeline import batch_table
 from miras_jax.errors import UserError
+from miras_jax.storage import copies
 
 HEADER = 16  # valid_hw and original_hw, int32 each
 # One image a chunk: random access reads nothing else.
@@ -102,8 +103,8 @@ class FeatureCache:
   """
 
   def __init__(self, folder):
-    self.folder = pathlib.Path(folder)
-    self.manifest = read_manifest(folder)
+    self.folder = pathlib.Path(copies.fetch(folder))
+    self.manifest = read_manifest(self.folder)
     self.image_ids = set()
     self._places = {}  # digest -> (part, number in it)
     self._readers = {}

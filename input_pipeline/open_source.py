@@ -11,6 +11,7 @@ from collections.abc import Callable
 from input_pipeline import prist, tfds_source
 from input_pipeline.source import Source
 from miras_jax.errors import UserError
+from miras_jax.storage import copies
 
 DEFAULT = "prist"
 # opener(place, split, images_dir=None, masks_dir=None) -> Source. One that has no use
@@ -46,6 +47,7 @@ def open_source(
     RecordError: the list of records as a whole is unusable.
   """
   scheme, place = resolve(uri)
+  images_dir, masks_dir = copies.fetch(images_dir), copies.fetch(masks_dir)
   return OPENERS[scheme](place, split, images_dir=images_dir, masks_dir=masks_dir)
 
 
@@ -59,12 +61,14 @@ def find_splits(uri: str | os.PathLike) -> list[str]:
 
 
 def resolve(uri: str | os.PathLike) -> tuple[str, str]:
-  """(scheme, place) of a data set. Raises UserError for an unknown scheme.
+  """(scheme, local place) of a data set. Raises UserError for an unknown scheme.
+
+  One in a bucket is copied first.
 
   A folder that exists is a folder, whatever colons its name holds, and so is a path
-  whose colon no scheme can have before it (`C:\\data`, `./a:b`) and a bucket's.
+  whose colon no scheme can have before it (`C:\\data`, `./a:b`).
   """
-  text = os.fspath(uri)
+  text = os.fspath(copies.fetch(uri))
   scheme, colon, place = text.partition(":")
   plain = not colon or not re.fullmatch(r"[A-Za-z][\w+.-]+", scheme)
   if os.path.isdir(text) or plain or place.startswith("//"):
@@ -76,7 +80,7 @@ def resolve(uri: str | os.PathLike) -> tuple[str, str]:
     )
   if not place:
     raise UserError(f"{text}: names no data set, want {scheme}:PLACE")
-  return scheme, os.path.expanduser(place)
+  return scheme, os.fspath(copies.fetch(os.path.expanduser(place)))
 
 
 def _scheme_of(folder):

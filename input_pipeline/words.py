@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from input_pipeline import safe_files
 from miras_jax.errors import UserError
+from miras_jax.storage import copies
 
 DEFAULT = "words.json"
 LISTS = (
@@ -83,7 +84,7 @@ def load(path: str = "") -> Words:
     data = importlib.resources.files("input_pipeline").joinpath(DEFAULT).read_bytes()
     return _parse(data, DEFAULT)
   try:
-    return _parse(safe_files.read_bytes(path, _MOST_BYTES), path)
+    return _parse(safe_files.read_bytes(copies.fetch(path), _MOST_BYTES), path)
   except FileNotFoundError:
     raise UserError(f"{path}: no such file of words") from None
   except ValueError as error:

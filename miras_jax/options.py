@@ -9,6 +9,7 @@ import sys
 
 from miras_jax import streams
 from miras_jax.errors import UserError
+from miras_jax.storage import copies, reach
 
 IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 # Modules that only some commands need -> the extra of setup.py that brings them.
@@ -36,6 +37,20 @@ class Parser(argparse.ArgumentParser):
     """`add_argument` of a local file or folder; see `local_path`."""
     return self.add_argument(*names, type=local_path, **options)
 
+  def add_place(self, *names, **options):
+    """The same of what may also lie in a bucket, for a command that opens it there."""
+    return self.add_argument(*names, type=expanded, **options)
+
+  def add_input(self, *names, **options):
+    """The same of what is read: a bucket's is copied, and the copy's path is given."""
+    return self.add_argument(
+      *names, type=lambda x: copies.fetch(expanded(x)), **options
+    )
+
+  def add_output(self, *names, **options):
+    """The same of what is written: a bucket's is copied there when `run` ends."""
+    return self.add_argument(*names, type=local_output, **options)
+
   def parse_args(self, args=None, namespace=None):
     parsed, unknown = self.parse_known_args(args, namespace)
     if unknown:
@@ -55,14 +70,24 @@ def local_path(text: str) -> str:
   """
   if scheme := re.match(r"(\w+)://", text):
     raise UserError(
-      f"{text}: {scheme[1]}:// is not supported; copy it from or to a local folder"
+      f"{text}: {scheme[1]}:// is not supported here; copy it from or to a local folder"
     )
   return os.path.expanduser(text)
 
 
-def local_paths(text: str) -> str:
-  """`local_path` of each part of a list with commas."""
-  return ",".join(map(local_path, text.split(",")))
+def expanded(text: str) -> str:
+  """A path with `~` expanded, or a place in a bucket as it is. UserError for others."""
+  return text if reach.is_remote(text) else local_path(text)
+
+
+def local_output(text: str) -> str:
+  """Where to write what is wanted at `text`; see `storage.copies.output`."""
+  return copies.output(text) if reach.is_remote(text) else local_path(text)
+
+
+def all_expanded(text: str) -> str:
+  """`expanded` of each part of a list with commas."""
+  return ",".join(map(expanded, text.split(",")))
 
 
 def nearest(name, choices) -> str:
@@ -94,6 +119,7 @@ def run(command, argv=None) -> None:
   streams.prepare()
   try:
     status = command(sys.argv[1:] if argv is None else argv) or 0
+    copies.publish()
     sys.stdout.flush()
   except UserError as error:
     status = _fail(str(error).removesuffix(error.details), error.details)
@@ -106,11 +132,18 @@ def run(command, argv=None) -> None:
     status = 130
   except BrokenPipeError:  # `miras ... | head` closed our output: not an error
     status = 0
-  except OSError as error:
-    if error.errno not in NOT_OURS:
+  except Exception as error:
+    if reach.is_of_client(error):
+      status = _fail(reach.as_user_error("the bucket", "cannot be used", error))
+    elif isinstance(error, OSError) and error.errno in NOT_OURS:
+      status = _fail(f"{error.filename or 'output'}: {error.strerror}")
+    else:
       raise
-    status = _fail(f"{error.filename or 'output'}: {error.strerror}")
-  sys.exit(streams.finish(status))
+  status = streams.finish(status)
+  if reach.given_up():  # the end of a call that was left behind is not waited for
+    sys.stderr.flush()
+    os._exit(status)
+  sys.exit(status)
 
 
 def _fail(message, details="") -> int:

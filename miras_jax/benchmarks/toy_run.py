@@ -7,7 +7,6 @@ Everything but model and data is what `miras train` runs: mesh, step, checkpoint
 processes, signals. `miras bench faults` harms it; every fault below counts in steps.
 """
 
-import pathlib
 import resource
 import sys
 import time
@@ -203,8 +202,9 @@ def main(argv):
   distributed.require_same("config", run_config.shared_by_processes(config))
   devices = mesh_lib.make_mesh(config.mesh)
   task = make_task(config, args, mesh_lib.data_host(devices))
-  place = workdir.Workdir(pathlib.Path(args.workdir))
-  with lock.hold_together(place.path, "toy_run", place.make):
+  place = workdir.Workdir(args.workdir)
+  held = lock.hold_together(place.path, "toy_run", place.make)
+  with held, place.written_by(jax.process_index()):
     return loop.train(task, place, devices)
 
 

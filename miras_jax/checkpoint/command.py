@@ -17,28 +17,28 @@ which has more options.
 
 import contextlib
 import functools
-import pathlib
-import shutil
 
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax.checkpoint import lock, reading, workdir
 from miras_jax.errors import UserError
 from miras_jax.options import Parser
+from miras_jax.storage import copies, reach
 
 
 def main(argv):
   """`miras checkpoint ACTION DIR`; returns the exit status."""
   parser = Parser(prog="miras checkpoint", description=__doc__)
   parser.add_argument("action", choices=tuple(ACTIONS))
-  parser.add_path("dir", help="a --workdir of `miras train`")
+  parser.add_place("dir", help="a --workdir of `miras train`")
   parser.add_argument("--step", type=int, help="only this one, of verify")
   parser.add_argument("--keep", type=int, default=1, help="steps that prune leaves")
-  parser.add_path("--out", help="new folder for export")
+  parser.add_place("--out", help="new folder for export")
   parser.add_argument("--small", action="store_true", help="export as bfloat16")
   args = parser.parse_args(argv)
-  if not pathlib.Path(args.dir).is_dir():
-    raise UserError(f"{args.dir}: no such checkpoint folder")
   folder, step = workdir.of(args.dir)
+  if not reach.path(args.dir).is_dir():
+    raise UserError(f"{args.dir}: no such checkpoint folder")
+  folder.pull()
   if step is not None and args.action not in ("verify", "export"):
     raise UserError(f"{args.dir} is one step; {args.action} takes {folder.path}")
   args.step = step if args.step is None else args.step
@@ -56,7 +56,7 @@ def show(folder, _args):
     except reading.Damaged as damage:
       loss = f"DAMAGED: {damage}"
     print(f"{step:>8}  {num_bytes(path) / 1e6:>10,.1f} MB  {loss}  {path}")
-  if folder.frozen.is_dir():
+  if workdir.is_there(folder.frozen):
     size = num_bytes(folder.frozen) / 1e6
     print(f"{'frozen':>8}  {size:>10,.1f} MB  {folder.frozen}")
   for path in leftovers(folder):
@@ -123,7 +123,7 @@ def prune(folder, args):
   freed = 0
   for path in doomed + leftovers(folder):
     freed += num_bytes(path)
-    shutil.rmtree(path)
+    workdir.remove(path)
     print(f"deleted {path}")
   left = folder.steps()
   print(f"{freed / 1e6:,.1f} MB freed; steps left: {', '.join(map(str, left))}")
@@ -165,7 +165,7 @@ def leftovers(folder):
 
 
 def num_bytes(folder):
-  return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+  return sum(copies.sizes(folder).values())
 
 
 ACTIONS = {"list": show, "verify": verify, "prune": prune, "export": export}

@@ -1,7 +1,7 @@
 """One writer a folder: a second command into it learns who holds it.
 
 The lock is the kernel's (`flock` on FOLDER/.lock), so that it ends with its process,
-however that ends; the file only says whose it is.
+however that ends; the file only says whose it is. In a bucket it is a lease.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import time
 
 from miras_jax.errors import UserError
 from miras_jax.parallel import distributed
+from miras_jax.storage import copies, lease, reach
 
 NAME = ".lock"
 
@@ -24,6 +25,10 @@ def hold(folder, command: str):
 
   The folder must be there. Raises UserError naming the process that holds it.
   """
+  if reach.is_remote(folder):
+    with lease.hold(folder, command):
+      yield
+    return
   path = pathlib.Path(folder) / NAME
   try:
     file = open(path, "a+", encoding="utf-8")
@@ -49,6 +54,11 @@ def hold_together(folder, command: str, make=None):
 
   make: makes the folder first, may raise UserError.
   """
+  if (place := copies.place_of(folder)) and distributed.count() > 1:
+    raise UserError(
+      f"{place}: each of several processes would write a copy of its own; take a folder"
+      " that all of them see"
+    )
   with contextlib.ExitStack() as stack:
     problem = None
     if distributed.is_first():
@@ -65,6 +75,8 @@ def hold_together(folder, command: str, make=None):
 
 def holder(folder) -> str:
   """Who holds `folder`, as one phrase; "" when nobody does."""
+  if reach.is_remote(folder):
+    return lease.holder(folder)
   path = pathlib.Path(folder) / NAME
   try:
     with open(path, encoding="utf-8") as file:

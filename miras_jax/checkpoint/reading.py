@@ -22,6 +22,7 @@ from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import trees
 from miras_jax.parallel import distributed
+from miras_jax.storage import copies, reach
 
 HOST_BYTES = 1 << 28  # that `verify` reads at a time
 
@@ -62,15 +63,16 @@ def _read_params(folder, step, sharding):
 
 def read_config(folder) -> RunConfig:
   """RunConfig of a Workdir."""
+  shown = folder.path / folder.config.name
   try:
     text = regular_file.read_bytes(folder.config, regular_file.SMALL_JSON).decode()
     return RunConfig.from_json(text)
   except FileNotFoundError:
     raise UserError(
-      f"{folder.config}: missing; is this the --workdir of a `miras train`?"
+      f"{shown}: missing; is this the --workdir of a `miras train`?"
     ) from None
   except (OSError, ValueError, TypeError, KeyError) as error:
-    raise UserError(f"{folder.config}: cannot be read: {error}") from error
+    raise UserError(f"{shown}: cannot be read: {error}") from error
 
 
 def check_tokenizer(folder, meta, fingerprint) -> None:
@@ -89,7 +91,7 @@ def check_tokenizer(folder, meta, fingerprint) -> None:
 
 def read_frozen(folder, shapes, *, sharding=None) -> dict:
   """Frozen parameters; `shapes` checks architecture and gives shardings."""
-  if not folder.frozen.is_dir():
+  if not workdir.is_there(folder.frozen):
     raise UserError(f"{folder.frozen}: missing; put a copy of that folder back")
   try:
     with together(folder.frozen):
@@ -176,9 +178,15 @@ def _saved_tree(folder):
   """The tree of a checkpoint's metadata; raises Damaged."""
   if fault := array_files.first_fault(folder / "state"):
     raise Damaged(fault)
-  try:
+
+  def read():
     handler = ocp.PyTreeCheckpointHandler()
     return handler.metadata(epath.Path((folder / "state").absolute())).tree
+
+  try:
+    return reach.guard(folder, "cannot be read", read)
+  except UserError:
+    raise
   except Exception as error:  # whatever tensorstore makes of damaged bytes
     raise Damaged(_why(folder, error)) from error
 
@@ -205,6 +213,8 @@ def _host_arrays(folder, saved, leaves):
       path: [list(x.shape), str(x.dtype), fingerprint.on_host(x)]
       for path, x in arrays.items()
     }
+  except UserError:
+    raise
   except Exception as error:  # whatever tensorstore makes of damaged bytes
     raise Damaged(_why(folder, error)) from error
   if wrong := fingerprint.first_mismatch(leaves, table):
@@ -222,8 +232,9 @@ def _first_device():
 
 
 def read_meta(folder):
+  read = (folder / "meta" / "metadata").read_text
   try:
-    return workdir.unseal(json.loads((folder / "meta" / "metadata").read_text()))
+    return workdir.unseal(json.loads(reach.guard(folder, "cannot be read", read)))
   except (OSError, ValueError, AttributeError) as error:
     raise Damaged(f"{folder}/meta: {error}") from error
 
@@ -233,8 +244,13 @@ def _restore(folder, args):
   # would leave the others waiting. Once one read has failed, tensorstore prints a
   # traceback for each of the others.
   logs.hush("Event loop is closed")
-  return ocp.PyTreeCheckpointHandler().restore(
-    epath.Path((folder / "state").absolute()), args=args
+  state = epath.Path((folder / "state").absolute())
+  size = sum(copies.sizes(state).values()) if reach.is_remote(state) else 0
+  return reach.guard(
+    folder,
+    "cannot be read",
+    lambda: ocp.PyTreeCheckpointHandler().restore(state, args=args),
+    num_bytes=size,
   )
 
 
@@ -257,7 +273,7 @@ def together(folder):
   damage = None
   try:
     yield
-  except Damaged as error:
+  except (Damaged, UserError) as error:  # a bucket that is away is no damage
     damage = error
   except Exception as error:  # whatever tensorstore makes of damaged bytes
     damage = Damaged(_why(folder, error))

@@ -9,11 +9,19 @@ import shutil
 
 import orbax.checkpoint as ocp
 
-from miras_jax.checkpoint import disk_full, fingerprint, leaf_table, reading, workdir
+from miras_jax.checkpoint import (
+  bucket,
+  disk_full,
+  fingerprint,
+  leaf_table,
+  reading,
+  workdir,
+)
 from miras_jax.errors import UserError
 from miras_jax.logs import log
 from miras_jax.models import trees
 from miras_jax.parallel import distributed
+from miras_jax.storage import reach
 
 # Beyond the arrays' bytes: metadata, the JSON beside them, the file system's own.
 OVERHEAD_BYTES = 1 << 20
@@ -31,10 +39,10 @@ class Checkpoints:
     self.tokenizer = tokenizer
     self.dir = workdir.Workdir(folder)
     if distributed.is_first():
-      self.dir.checkpoints.mkdir(parents=True, exist_ok=True)
-      workdir.remove_temporary(self.dir.checkpoints)
+      _clear(self.dir)
     distributed.barrier("checkpoints")
-    self.manager = _manager(self.dir.checkpoints, keep)
+    make = bucket.Manager if self.dir.is_remote else _manager
+    self.manager = make(self.dir.checkpoints, keep)
     self.last_step = None
 
   def __enter__(self):
@@ -84,16 +92,25 @@ class Checkpoints:
     leaves = fingerprint.table({"params": frozen})
     if distributed.of_first(self._has_frozen(leaves)):
       return
-    if distributed.is_first() and self.dir.frozen.is_dir():
-      shutil.rmtree(self.dir.frozen)
-    distributed.barrier("frozen")
     self._check_space("frozen", trees.num_bytes(frozen))
-    with self._full_disk_is_one_line("frozen"), _checkpointer() as checkpointer:
-      args = _save_args({"params": frozen}, workdir.seal({"leaves": leaves}))
+    args = _save_args({"params": frozen}, workdir.seal({"leaves": leaves}))
+    with self._full_disk_is_one_line("frozen"):
+      reach.guard(
+        self.dir.frozen,
+        "was not saved",
+        lambda: self._write_frozen(args),
+        num_bytes=trees.num_bytes(frozen),
+      )
+
+  def _write_frozen(self, args):
+    if distributed.is_first() and self.dir.frozen.is_dir():
+      workdir.remove(self.dir.frozen)
+    distributed.barrier("frozen")
+    with _checkpointer() as checkpointer:
       checkpointer.save(self.dir.frozen.absolute(), args=args)
 
   def _has_frozen(self, leaves):
-    if self.dir.frozen.is_dir():
+    if workdir.is_there(self.dir.frozen):
       with contextlib.suppress(reading.Damaged):
         return reading.read_meta(self.dir.frozen)["leaves"] == leaves
     return False
@@ -138,7 +155,8 @@ class Checkpoints:
     if distributed.is_first():
       path = self.dir.step(step)
       aside = path.with_name(path.name + workdir.DAMAGED)
-      shutil.rmtree(aside, ignore_errors=True)
+      if aside.is_dir():
+        workdir.remove(aside)
       path.rename(aside)
     distributed.barrier("set aside")
     self.manager.reload()
@@ -155,6 +173,8 @@ class Checkpoints:
     return shapes.replace(frozen=frozen, **saved), step, meta["data"]
 
   def _check_space(self, step, num_bytes):
+    if self.dir.is_remote:
+      return
     free = shutil.disk_usage(self.dir.checkpoints).free
     if distributed.of_first(free < num_bytes + OVERHEAD_BYTES):
       self._drain()
@@ -180,6 +200,16 @@ class Checkpoints:
       free = shutil.disk_usage(self.dir.checkpoints).free
       text = disk_full.message(self.dir.checkpoints, step, None, free)
       raise disk_full.DiskFull(text) from error
+
+
+def _clear(folder):
+  """Removes what saves that were killed have left."""
+  if not folder.is_remote:
+    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    workdir.remove_temporary(folder.checkpoints)
+    return
+  for step in folder.incomplete_steps():  # no rename made them: they are just that
+    workdir.remove(folder.step(step))
 
 
 def _saved_part(state):

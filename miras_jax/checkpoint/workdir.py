@@ -5,33 +5,50 @@ WORKDIR/tokenizer/             as `input_pipeline.tokenizer` saves it
 WORKDIR/metrics.jsonl          one object a step
 WORKDIR/checkpoints/frozen/    parameters that never change, written once
 WORKDIR/checkpoints/<step>/    everything else
+
+Orbax reads and writes checkpoints in a bucket directly. What else a run in a bucket
+holds is read and written in a local folder, its mirror, which `pull` and `push` copy.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import pathlib
 import shutil
 
 from miras_jax.errors import UserError
+from miras_jax.storage import mirror, reach
 
 TEMPORARY = ".orbax-checkpoint-tmp"
 DAMAGED = ".damaged"
 
 
 class Workdir:
-  """Paths of one training folder."""
+  """Paths of one training folder.
+
+  path: as it was named, local or in a bucket. local: where its small files are read and
+  written: `path` itself, or a bucket's mirror.
+  """
 
   def __init__(self, path):
-    self.path = pathlib.Path(path)
-    self.config = self.path / "config.json"
-    self.tokenizer = self.path / "tokenizer"
-    self.metrics = self.path / "metrics.jsonl"
+    mirror.check_place(path)
+    self.path = reach.path(path)
+    self.is_remote = reach.is_remote(self.path)
     self.checkpoints = self.path / "checkpoints"
     self.frozen = self.checkpoints / "frozen"
+    self._set_mirror(mirror.Mirror(self.path) if self.is_remote else None)
+
+  def _set_mirror(self, found):
+    self._mirror = found
+    self.local = found.folder if found else self.path
+    self.config = self.local / "config.json"
+    self.tokenizer = self.local / "tokenizer"
+    self.metrics = self.local / "metrics.jsonl"
 
   def make(self):
     """Makes the folder. UserError when that cannot be, or cannot be written to."""
+    if self.is_remote:  # taking its lease is the first thing written
+      return
     try:
       self.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -40,6 +57,30 @@ class Workdir:
       ) from None
     if not os.access(self.path, os.W_OK):
       raise UserError(f"--workdir={self.path} cannot be written to; take another one")
+
+  @contextlib.contextmanager
+  def written_by(self, process):
+    """While the block runs, `process` of the run writes here; it holds the lock.
+
+    In a bucket the mirror is this process's own, begins as the bucket is, and is
+    copied back at the end, however the block ends.
+    """
+    if not self.is_remote:
+      yield self
+      return
+    self._set_mirror(mirror.Mirror(self.path, writer=process))
+    with self._mirror.kept():
+      yield self
+
+  def pull(self):
+    """In a bucket: reads what is there of the small files into the mirror."""
+    if self._mirror:
+      self._mirror.pull()
+
+  def push(self):
+    """In a bucket: copies changed small files into it. UserError: that cannot be."""
+    if self._mirror:
+      self._mirror.push()
 
   def step(self, step):
     return self.checkpoints / str(step)
@@ -66,6 +107,8 @@ class Workdir:
 
 def is_complete(folder):
   """Whether Orbax committed this folder."""
+  if reach.is_remote(folder):
+    return (folder / reach.COMMIT).exists()
   try:
     text = (folder / "_CHECKPOINT_METADATA").read_text()
     return bool(json.loads(text).get("commit_timestamp_nsecs"))
@@ -78,9 +121,10 @@ def locate(checkpoint) -> tuple["Workdir", int]:
 
   A folder of several steps gives the latest complete one. Raises UserError.
   """
-  if not pathlib.Path(checkpoint).is_dir():
-    raise UserError(f"{checkpoint}: no such checkpoint folder")
   workdir, step = of(checkpoint)
+  if not reach.path(checkpoint).is_dir():
+    raise UserError(f"{checkpoint}: no such checkpoint folder")
+  workdir.pull()
   if step is not None:
     if not is_complete(workdir.step(step)):
       raise UserError(f"{checkpoint}: this checkpoint is incomplete; take another step")
@@ -95,10 +139,16 @@ def locate(checkpoint) -> tuple["Workdir", int]:
 
 def of(checkpoint):
   """(Workdir, step or None) of a workdir, its `checkpoints/` or a step folder."""
-  path = pathlib.Path(checkpoint)
+  mirror.check_place(checkpoint)
+  path = reach.path(checkpoint)
   if path.name.isdigit() and path.parent.name == "checkpoints":
     return Workdir(path.parent.parent), int(path.name)
   return Workdir(path.parent if path.name == "checkpoints" else path), None
+
+
+def is_there(folder):
+  """Whether what Orbax wrote at once, as `frozen/`, is there and whole."""
+  return is_complete(folder) if reach.is_remote(folder) else folder.is_dir()
 
 
 def write_atomically(path, text) -> None:
@@ -112,10 +162,22 @@ def write_atomically(path, text) -> None:
   os.replace(temporary, path)
 
 
+def remove(folder):
+  """Deletes a folder; one in a bucket stops to be a checkpoint before it is less."""
+  if not reach.is_remote(folder):
+    shutil.rmtree(folder)
+    return
+  with contextlib.suppress(FileNotFoundError):
+    (folder / reach.COMMIT).unlink()
+  with contextlib.suppress(FileNotFoundError):
+    folder.rmtree()
+
+
 def remove_temporary(folder):
   """Deletes what unfinished saves left."""
   for path in folder.glob(f"*{TEMPORARY}*"):
-    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+      remove(path)
 
 
 def seal(body) -> dict:

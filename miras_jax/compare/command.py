@@ -61,11 +61,13 @@ def main(argv):
 
 def _parser():
   parser = Parser(prog="miras compare", description=__doc__)
-  add, path = parser.add_argument, parser.add_path
-  path(
+  add = parser.add_argument
+  parser.add_input(
     "runs", nargs="+", metavar="RUN", help="folder of miras eval, or its predictions"
   )
-  path("--out", default="compared", help="folder for the results (compared)")
+  parser.add_output(
+    "--out", default="compared", help="folder for the results (compared)"
+  )
   add("--metrics", default="", help="only these, e.g. ciou,giou (all)")
   add("--level", type=float, default=0.05, help="chance of a false alarm (0.05)")
   add(
@@ -79,10 +81,10 @@ def _parser():
     action="store_true",
     help="score what is missing as empty",
   )
-  path("--data", help="the data set (what metrics.json names)")
+  parser.add_place("--data", help="the data set (what metrics.json names)")
   add("--split", help="its list (what metrics.json names, or val)")
-  path("--images-dir", help="folder of the photographs")
-  path("--masks-dir", help="folder of the labelme files")
+  parser.add_place("--images-dir", help="folder of the photographs")
+  parser.add_place("--masks-dir", help="folder of the labelme files")
   add("--power", action="store_true", help="how many images are needed")
   add("--half_width", type=float, default=0.02, help="wanted interval, +- (0.02)")
   add("--difference", type=float, default=0.02, help="wanted to be found (0.02)")

@@ -8,7 +8,7 @@ import dataclasses
 import math
 
 from miras_jax.errors import UserError
-from miras_jax.options import local_path
+from miras_jax.options import expanded
 
 
 def setting(
@@ -27,7 +27,7 @@ def setting(
 
   text: a line of help. least, above, below: bounds of a number. choices: all there are.
   may_change: a run may go on with another value. option: `a.b` of `--config.a.b` where
-  that is not the field's own place. is_path: `~` is expanded, a bucket refused.
+  that is not the field's own place. is_path: `~` is expanded, gs:// and s3:// stay.
   """
   about = {
     "help": text,
@@ -57,10 +57,10 @@ def check(group, prefix: str = "") -> None:
     _check_bounds(path, field.metadata, value)
 
 
-def with_local_paths(kind, values: dict) -> dict:
-  """Values of a dataclass's fields, every path as `options.local_path` makes it."""
+def with_expanded_paths(kind, values: dict) -> dict:
+  """Values of a dataclass's fields, every path as `options.expanded` makes it."""
   paths = {f.name for f in dataclasses.fields(kind) if f.metadata.get("is_path")}
-  return {k: local_path(v) if k in paths else v for k, v in values.items()}
+  return {k: expanded(v) if k in paths else v for k, v in values.items()}
 
 
 def _check_kind(path, kind, value):

@@ -15,7 +15,7 @@ import ml_collections
 from input_pipeline import mixtures
 from miras_jax.config import model as model_config
 from miras_jax.config import variants
-from miras_jax.config.fields import check, setting, with_local_paths
+from miras_jax.config.fields import check, setting, with_expanded_paths
 from miras_jax.config.overrides import with_overrides
 from miras_jax.config.settings import (
   LOSS_PRESETS,
@@ -204,14 +204,14 @@ class RunConfig:
     model, loss = plain["model"], plain["loss"]
     resolution = loss.pop("loss_resolution")
     parts = {
-      name: kind(**with_local_paths(kind, plain.pop(name)))
+      name: kind(**with_expanded_paths(kind, plain.pop(name)))
       for name, kind in _groups(cls)
       if name not in ("model", "loss")
     }
     overrides = dict(_flatten(model.pop("overrides")))
     parts["model"] = ModelChoice(**model, overrides=overrides)
     parts["loss"] = loss_config(**loss)
-    plain = with_local_paths(cls, plain)
+    plain = with_expanded_paths(cls, plain)
     return cls(**plain | parts, loss_resolution=resolution)
 
   def to_config_dict(self) -> ml_collections.ConfigDict:

@@ -56,22 +56,22 @@ def main(argv):
 
 
 def _parser():
-  from miras_jax.options import Parser, local_paths
+  from miras_jax.options import Parser, all_expanded
 
   kinds = ", ".join(["auto", *KINDS, *ALIASES, *FAMILIES])
   # fmt: off
   parser = Parser(prog="miras convert", description=__doc__)
-  add, add_path = parser.add_argument, parser.add_path
+  add = parser.add_argument
   add("--from", dest="kinds", default="auto",
       help=f"one kind, or one a source: {kinds}")
-  add("--src", default="", type=local_paths, help="files or folders, joined by commas")
-  add_path("--dst", default="", help="new folder to write")
+  add("--src", default="", type=all_expanded, help="files or folders, joined by commas")
+  parser.add_output("--dst", default="", help="new folder to write")
   add("--to", choices=sorted(OUTPUTS), default="ours", help="format to write")
   add("--dtype", choices=DTYPES, default="keep", help="of the numbers written")
   add("--merge-lora", action="store_true", help="add the adapters to their kernels")
   add("--new", default="", help=f"parts to start from random values: {NEW_PARTS}")
   add("--seed", type=int, default=0, help="of the random values")
-  add_path("--tokenizer", default="",
+  parser.add_input("--tokenizer", default="",
       help="file or folder, if not beside the weights; none: without")
   add("--set", action="append", default=[], metavar="FIELD=VALUE",
       help="a field of the model's config that its weights do not show")
@@ -81,8 +81,8 @@ def _parser():
   add("--model", default="", choices=VARIANTS,
       help="a size of ours, for what no weight shows (heads, picture sizes); for"
       " --dry-run without --src")
-  add_path("--verify", default="", metavar="DIR",
-           help="compare a result with its manifest")
+  parser.add_input("--verify", default="", metavar="DIR",
+                   help="compare a result with its manifest")
   add("--compare", default="", metavar="DIR,DIR",
       help="two folders, of training or converted: are they equal, bit for bit?")
   add("--leaves", default="", metavar="REGEX", help="only these paths, of --compare")

@@ -24,12 +24,14 @@ from miras_jax.convert.outputs import FORMAT, INDEX, is_converted
 from miras_jax.convert.sources import read_settings
 from miras_jax.convert.tree import STACKED, Tree
 from miras_jax.errors import UserError
+from miras_jax.storage import copies
 
 
 class FolderTree(Tree):
   """The leaves of a converted folder."""
 
   def __init__(self, folder):
+    folder = copies.fetch(folder)
     self.folder = pathlib.Path(folder)
     self.manifest = read_manifest(folder)
     if self.manifest.get("format") != FORMAT:

@@ -17,6 +17,7 @@ from miras_jax.convert.sources import Source
 from miras_jax.convert.tree import NEW_PARTS, CastTree, MergedTree, SourceTree
 from miras_jax.errors import UserError
 from miras_jax.logs import log
+from miras_jax.storage import copies, reach
 
 # Of the new parts, what is added to features that a source was trained with.
 ADDED = re.compile(r"mining/value_proj/")
@@ -110,7 +111,7 @@ def expected_shapes(cfg):
 
 def _our_tree(path):
   """FolderTree or WorkdirTree when `path` is one of ours, else None."""
-  path = pathlib.Path(path)
+  path = reach.path(path)
   trained = (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
   if not is_converted(path) and not trained and path.name != "checkpoints":
     return None
@@ -121,6 +122,7 @@ def _our_tree(path):
 
 def _open_published(paths, kinds, plan):
   with contextlib.ExitStack() as stack:
+    paths = [copies.fetch(path) for path in paths]
     sources, named = [], {pathlib.Path(path).resolve() for path in paths}
     for path, kind in zip(paths, _kinds(kinds, paths), strict=True):
       sources.append(Source(path, kind, named=named))

@@ -23,6 +23,7 @@ from miras_jax.convert.files import stream
 from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.convert.tree import published_targets
 from miras_jax.errors import UserError
+from miras_jax.storage import reach
 
 FORMAT, INDEX = "miras_jax params 1", "params/index.json"
 LORA = re.compile(r"/lora_[ab]$")
@@ -45,7 +46,7 @@ class Output(NamedTuple):
 
 def is_converted(path):
   """Whether `path` is a folder that `miras convert` wrote in our format."""
-  path = pathlib.Path(path)
+  path = reach.path(path)
   return (path / stream.MANIFEST).is_file() and (path / INDEX).is_file()
 
 

@@ -91,10 +91,10 @@ def _parser():
   parser.add_argument("a", metavar="A", help="data set of one annotator")
   parser.add_argument("b", metavar="B", help="data set of the other")
   parser.add_argument("--split", default="", help="only these: val,test (all in both)")
-  parser.add_path("--images-dir", help="folder of the photographs of both")
+  parser.add_place("--images-dir", help="folder of the photographs of both")
   parser.add_argument("--resamples", type=int, default=1000, help="of pictures (1000)")
   parser.add_argument("--seed", type=int, default=0, help="of the resamples (0)")
-  parser.add_path("--out", help="folder for agreement.json")
+  parser.add_output("--out", help="folder for agreement.json")
   return parser
 
 

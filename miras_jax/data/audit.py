@@ -69,8 +69,8 @@ def _parser():
     "--against", nargs="+", default=[], metavar="DIR2", help="data sets to keep apart"
   )
   parser.add_argument("--splits", default="", help="only these splits of DIR: val,test")
-  parser.add_path("--images-dir", help="folder of the photographs of DIR")
-  parser.add_path("--masks-dir", help="folder of the labelme files of DIR")
+  parser.add_place("--images-dir", help="folder of the photographs of DIR")
+  parser.add_place("--masks-dir", help="folder of the labelme files of DIR")
   parser.add_argument(
     "--min_pixels", type=int, default=64, help="of a target that is not small (64)"
   )
@@ -78,7 +78,7 @@ def _parser():
   parser.add_path(
     "--words", default="", help="words of sides and colours, as words.json"
   )
-  parser.add_path("--out", help="folder for audit.html and audit.json")
+  parser.add_output("--out", help="folder for audit.html and audit.json")
   return parser
 
 

@@ -80,16 +80,16 @@ def _parser():
   show = _add(commands, "show", run_show, "draw one record with masks and dialogue")
   _add_draws(stats)
   for command in (check, show):
-    command.add_path("dir", metavar="DIR", help="folder of the data set")
+    command.add_place("dir", metavar="DIR", help="folder of the data set")
   for command in (check, stats, show):
-    command.add_path("--images-dir", help="folder of the photographs")
-    command.add_path("--masks-dir", help="folder of the labelme files")
+    command.add_place("--images-dir", help="folder of the photographs")
+    command.add_place("--masks-dir", help="folder of the labelme files")
   for command in (check, stats):
     command.add_argument("--split", help="only this split, e.g. val")
   stats.add_argument("--json", action="store_true", help="print JSON, not a table")
   show.add_argument("--split", required=True, help="e.g. val")
   show.add_argument("--index", type=int, default=0, help="record in the split, from 0")
-  show.add_path("--out", required=True, help="picture to write, e.g. record.png")
+  show.add_output("--out", required=True, help="picture to write, e.g. record.png")
   return parser
 
 
@@ -111,7 +111,7 @@ def _add(commands, name, run, help_text):
 
 def _add_synth(commands):
   synth = _add(commands, "synth", run_synth, "make a synthetic data set")
-  synth.add_path("--out", required=True, help="folder to make")
+  synth.add_output("--out", required=True, help="folder to make")
   synth.add_argument("--conversations", type=int, default=2000, help="how many")
   synth.add_argument("--seed", type=int, default=0, help="same seed, same data")
 
@@ -119,17 +119,19 @@ def _add_synth(commands):
 def _add_cache(commands):
   cache = _add(commands, "cache", run_cache, "run frozen encoders once over the images")
   cache.add_argument("--config", required=True, help="of the run that will read it")
-  cache.add_path("--out", required=True, help="folder of the cache")
+  cache.add_output("--out", required=True, help="folder of the cache")
   cache.add_argument("--batch_size", type=int, default=8, help="images at a time")
   cache.add_argument("--part_size", type=int, default=128, help="images in a file")
 
 
 def _add_draws(stats):
   """The options of `stats` beside those of every command that reads a data set."""
-  stats.add_path("dirs", metavar="DIR", nargs="*", help="folder; several are a mixture")
+  stats.add_place(
+    "dirs", metavar="DIR", nargs="*", help="folder; several are a mixture"
+  )
   stats.add_argument("--config", help="of a run: what that draws, with its mixture")
   stats.add_argument("--draws", type=int, default=1000, help="examples to look at")
-  stats.add_path("--out", help="picture of the histograms to write, e.g. stats.png")
+  stats.add_output("--out", help="picture of the histograms to write, e.g. stats.png")
 
 
 def run_cache(args):

@@ -45,6 +45,7 @@ from miras_jax.inference import devices
 from miras_jax.inference.load import find_identity, find_step, read_config
 from miras_jax.options import Parser
 from miras_jax.parallel import distributed
+from miras_jax.storage import reach
 
 
 def main(argv):
@@ -93,7 +94,7 @@ def _settings(args, split, source, batch_size):
   mesh = args.mesh and {k: v for k, v in args.mesh.sizes.items() if v != 1}
   scheme, place = resolve(args.data)
   return {
-    "checkpoint": str(pathlib.Path(args.checkpoint).absolute()),
+    "checkpoint": str(reach.path(args.checkpoint).absolute()),
     "step": find_step(args.checkpoint),
     "parameters": find_identity(args.checkpoint),
     "weights": args.weights,
@@ -134,13 +135,17 @@ def _conclude(args, work, parts, found, loaded):
 
 def _parse(argv):
   parser = Parser(prog="miras eval", description=__doc__)
-  add, path = parser.add_argument, parser.add_path
-  path("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
-  path("--data", help="the data set: a folder in PRIST's layout (the run's own)")
-  path("--images-dir", help="folder of the photographs")
-  path("--masks-dir", help="folder of the labelme files")
+  add = parser.add_argument
+  parser.add_place(
+    "--checkpoint", required=True, help="a --workdir of `miras train`, or one step"
+  )
+  parser.add_place(
+    "--data", help="the data set: a folder in PRIST's layout (the run's own)"
+  )
+  parser.add_place("--images-dir", help="folder of the photographs")
+  parser.add_place("--masks-dir", help="folder of the labelme files")
   add("--split", help="a list at its root, without .json (val)")
-  path("--out", required=True, help="folder for the results")
+  parser.add_output("--out", required=True, help="folder for the results")
   add("--history", choices=("model", "gold"), default="model", help="whose answers")
   add("--limit", type=int, help="take only the first N conversations")
   add("--batch_size", type=int, default=64, help="conversations at a time (64)")
@@ -156,7 +161,9 @@ def _parse(argv):
   add("--examples", type=int, default=16, help="conversations to draw (16)")
   add("--seed", type=int, default=0, help="of intervals and drawn examples (0)")
   add("--suite", choices=suite.names(), help="published benchmarks, built below --data")
-  path("--templates", help="JSON of the suite's questions, in place of its own")
+  parser.add_input(
+    "--templates", help="JSON of the suite's questions, in place of its own"
+  )
   add("--allow_missing", action="store_true", help="a suite without some is no failure")
   devices.add_options(parser)
   args = parser.parse_args(argv)

@@ -29,11 +29,13 @@ from miras_jax.options import Parser
 def main(argv):
   """`miras chat ...`; see the module's head."""
   parser = Parser(prog="miras chat", description=__doc__)
-  add, path = parser.add_argument, parser.add_path
-  path("--checkpoint", help="a --workdir of `miras train`, or one step")
-  path("--image", help="PNG, JPEG, WebP, BMP or TIFF file")
+  add = parser.add_argument
+  parser.add_place("--checkpoint", help="a --workdir of `miras train`, or one step")
+  parser.add_input("--image", help="PNG, JPEG, WebP, BMP or TIFF file")
   add("--demo", action="store_true", help="the model and the picture that come along")
-  path("--out", default="masks", help="folder for masks and overlays (masks)")
+  parser.add_output(
+    "--out", default="masks", help="folder for masks and overlays (masks)"
+  )
   add("--max_new_tokens", type=int, default=128, help="longest answer (128)")
   devices.add_options(parser)
   args = parser.parse_args(argv)

@@ -21,6 +21,7 @@ from miras_jax.inference.placement import Placement
 from miras_jax.inference.prepare import prepare
 from miras_jax.models.attention import attention_for
 from miras_jax.models.miras import Miras
+from miras_jax.storage import copies
 from miras_jax.training.task import talk_config
 
 
@@ -87,7 +88,7 @@ def open_checkpoint(checkpoint, *, weights="trained", mesh=None) -> Loaded:
 def read_config(checkpoint):
   """RunConfig of a folder that `open_checkpoint` takes, without its parameters."""
   if is_converted(checkpoint):
-    return reading.read_config(workdir.Workdir(checkpoint))
+    return reading.read_config(workdir.Workdir(copies.fetch(checkpoint)))
   return reading.read_config(workdir.locate(checkpoint)[0])
 
 
@@ -99,7 +100,7 @@ def find_step(checkpoint) -> int:
 def find_identity(checkpoint) -> str:
   """Another one means other parameters, be they at the same path and step."""
   if is_converted(checkpoint):
-    file = pathlib.Path(checkpoint) / MANIFEST
+    file = pathlib.Path(copies.fetch(checkpoint)) / MANIFEST
   else:
     folder, step = workdir.locate(checkpoint)
     file = folder.step(step) / "meta" / "metadata"

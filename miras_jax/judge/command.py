@@ -114,14 +114,18 @@ def make_folder(path) -> pathlib.Path:
 def add_input_options(parser):
   """Options that a rating page has, too."""
   add, path = parser.add_argument, parser.add_path
-  path("--predictions", required=True, help="predictions.jsonl of `miras eval`")
+  parser.add_input(
+    "--predictions", required=True, help="predictions.jsonl of `miras eval`"
+  )
   add(
     "--against", type=local_path, action="append", default=[],
     help="another predictions.jsonl, or gold: the data's own answers (may be repeated)",
   )  # fmt: skip
-  path("--out", required=True, help="folder for the results")
-  path("--images-dir", help="folder in which the predictions' `image` are files")
-  path("--data", help="data set that has the images, as in `miras eval`")
+  parser.add_output("--out", required=True, help="folder for the results")
+  parser.add_input(
+    "--images-dir", help="folder in which the predictions' `image` are files"
+  )
+  parser.add_place("--data", help="data set that has the images, as in `miras eval`")
   add("--split", default="val", help="of --data (val)")
   path("--rubric", help="another rubric (a copy of miras_jax/judge/rubric.json)")
   add("--limit", type=int, help="only the first N conversations")

@@ -127,6 +127,11 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
+def count() -> int:
+  """How many processes there are."""
+  return jax.process_count()
+
+
 def barrier(name) -> None:
   """Returns once every process has come here."""
   if jax.process_count() > 1:

@@ -36,6 +36,7 @@ from miras_jax.options import Parser, nearest
 from miras_jax.parallel import distributed
 from miras_jax.segment import forms, records, results
 from miras_jax.segment.answering import Answering
+from miras_jax.storage import reach
 
 
 def main(argv):
@@ -62,11 +63,15 @@ def main(argv):
 
 def _parse(argv):
   parser = Parser(prog="miras segment", description=__doc__)
-  add, path = parser.add_argument, parser.add_path
-  path("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
-  path("--input", required=True, help="JSONL of conversations")
-  path("--out", required=True, help="folder for the results")
-  path("--images_dir", help="folder that image names are relative to (--input's own)")
+  add = parser.add_argument
+  parser.add_place(
+    "--checkpoint", required=True, help="a --workdir of `miras train`, or one step"
+  )
+  parser.add_input("--input", required=True, help="JSONL of conversations")
+  parser.add_output("--out", required=True, help="folder for the results")
+  parser.add_input(
+    "--images_dir", help="folder that image names are relative to (--input's own)"
+  )
   add("--to", default="jsonl", help="jsonl, coco, labelme, png; several with commas")
   add("--batch_size", type=int, default=8, help="conversations at a time (8)")
   add("--max_new_tokens", type=int, default=128, help="longest answer (128)")
@@ -103,7 +108,7 @@ class _Problems:
 def _open_results(args):
   out = pathlib.Path(args.out)
   settings = {
-    "checkpoint": str(pathlib.Path(args.checkpoint).absolute()),
+    "checkpoint": str(reach.path(args.checkpoint).absolute()),
     "step": find_step(args.checkpoint),
     "max_new_tokens": args.max_new_tokens,
     "history": args.history,

@@ -13,7 +13,6 @@ this machine alone (127.0.0.1) unless --host says otherwise; put a proxy that kn
 users before it.
 """
 
-import pathlib
 import socket
 import sys
 
@@ -21,6 +20,7 @@ from miras_jax import logs
 from miras_jax.errors import UserError
 from miras_jax.options import Parser
 from miras_jax.serving.settings import Settings
+from miras_jax.storage import reach
 
 BACKLOG = 2048
 
@@ -41,7 +41,7 @@ def main(argv):
   with _listen(args.host, args.port) as listening:
     print(f"loading {args.checkpoint}", file=sys.stderr)
     loaded = devices.load(args)
-    name = pathlib.Path(args.checkpoint).resolve().name
+    name = reach.path(args.checkpoint).resolve().name
     service = Service.of(loaded, settings, name)
     print("compiling what answers need", file=sys.stderr)
     _warm(service.engine, settings)
@@ -68,7 +68,9 @@ def _address(listening):
 def _parse(argv):
   parser = Parser(prog="miras serve", description=__doc__)
   add, path, default = parser.add_argument, parser.add_path, Settings()
-  path("--checkpoint", required=True, help="a --workdir of `miras train`, or one step")
+  parser.add_place(
+    "--checkpoint", required=True, help="a --workdir of `miras train`, or one step"
+  )
   add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
   add("--port", type=int, default=8000, help="0 takes a free one (8000)")
   numbers = {

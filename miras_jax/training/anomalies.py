@@ -66,11 +66,11 @@ class Watch:
   def _dump(self, step):
     many = jax.process_count() > 1
     name = f"abort_{step}_process_{jax.process_index()}" if many else f"abort_{step}"
-    path = self.folder.path / f"{name}.json"
+    path = self.folder.local / f"{name}.json"
     rows = [row | {"numbers": _finite(row["numbers"])} for row in self.steps]
     body = {"step": step, "skipped_in_a_row": self.skipped, "steps": rows}
     workdir.write_atomically(path, json.dumps(body, indent=1) + "\n")
-    return path
+    return self.folder.path / path.name
 
 
 def _finite(numbers):

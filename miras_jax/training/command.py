@@ -5,7 +5,8 @@
       --config.steps=200 --config.optim.lr=1e-3
 
 --config=FILE[:options]   your config, or the name of one that comes with the package
---workdir=DIR             gets checkpoints/, metrics.jsonl, tensorboard/, tokenizer/
+--workdir=DIR             gets checkpoints/, metrics.jsonl, tensorboard/, tokenizer/;
+                          gs://BUCKET/RUN as well (docs/buckets.md)
 --config.a.b=VALUE        changes one field; below are all, as a config starts from them
 --config.model.overrides.PART.FIELD=VALUE   a size of the model (config/model.py)
 --profile=STEP:COUNT      writes a trace of so many steps to WORKDIR/profile
@@ -65,10 +66,12 @@ def run(config, folder, *, profile=None) -> int:
   A run that is refused before it begins leaves no folder behind.
   """
   is_new = distributed.of_first(not folder.path.exists())
-  with lock.hold_together(folder.path, "miras train", folder.make):
+  held = lock.hold_together(folder.path, "miras train", folder.make)
+  with held, folder.written_by(jax.process_index()):
     try:
       return _run(config, folder, profile)
     except UserError:  # under the lock: the folder may be another trainer's by now
+      is_new = is_new and not folder.is_remote
       if is_new and distributed.is_first() and not folder.metrics.exists():
         shutil.rmtree(folder.path, ignore_errors=True)
       raise
@@ -125,7 +128,7 @@ def _parser():
     epilog=fields + config_file.described(),
   )
   parser.add_argument("--config", help="your config, or the name of one of the package")
-  parser.add_path("--workdir", help="folder of the run; one that is there goes on")
+  parser.add_place("--workdir", help="folder of the run; one that is there goes on")
   parser.add_argument("--profile", help="STEP:COUNT, a trace of so many steps")
   return parser
 

@@ -58,6 +58,12 @@ def train(task, folder, mesh, *, profile=None) -> int:
   return 0 if is_done else config.stopped_exit_code
 
 
+def _push(folder):
+  """What a run in a bucket has written so far is in it when this returns."""
+  if folder.is_remote:
+    distributed.together(folder.push)
+
+
 def say(text) -> None:
   """Prints a line, in the first process only."""
   if distributed.is_first():
@@ -74,6 +80,7 @@ def _start(task, folder, checkpoints, shapes, tx):
     state, step = initial_state.load(task, shapes, tx), 0
   if distributed.is_first():  # steps, mesh and places may differ from the last time
     workdir.write_atomically(folder.config, task.config.to_json())
+  _push(folder)
   if not step:
     checkpoints.save_frozen(state.frozen)
   return state, step
@@ -96,7 +103,8 @@ class _Loop:
       started=STARTED, shares=mesh_lib.data_host(mesh)[1], flops=task.flops
     )
     first, count = profile or (0, 0)
-    self.profile = meters.Profile(folder.path / "profile", first, count)
+    self.folder = folder
+    self.profile = meters.Profile(folder.local / "profile", first, count)
     self.last = {}
 
   def run(self, state, step, stop):
@@ -205,6 +213,7 @@ class _Loop:
 
   def _save(self, step, state, data_state):
     self._flush(0)  # so that a checkpoint never lacks the rows before it
+    _push(self.folder)
     finite = {k: v for k, v in self.last.items() if math.isfinite(v)}
     self.checkpoints.save(step, state, data_state=data_state, metrics=finite)
 

@@ -29,7 +29,7 @@ class MetricsLog:
       return
     drop_after(folder.metrics, start_step)
     self._file = open(folder.metrics, "a", encoding="utf-8")
-    self._board = _tensorboard(folder.path / "tensorboard", start_step)
+    self._board = _tensorboard(folder.local / "tensorboard", start_step)
     self._bar = None
     self._told = False
     self._make_bar = functools.partial(

@@ -25,6 +25,7 @@ from miras_jax.errors import UserError
 from miras_jax.models import flops
 from miras_jax.models.miras import Miras, batch_sizes, init_params
 from miras_jax.parallel import distributed, sharding
+from miras_jax.storage import copies
 from miras_jax.training import sizes, sources
 from miras_jax.training.objective import MirasObjective
 from miras_jax.training.step import Objective
@@ -69,9 +70,12 @@ def make_task_on(
   """`make_task` on sources that are open, for example a Mixture."""
   # The tokenizer of a run that never began may be of another config.
   again = not folder.has_begun()
-  tokenizer = open_tokenizer(config.data, folder.tokenizer, train, again=again)
+  share = functools.partial(_share, folder)
+  tokenizer = open_tokenizer(
+    config.data, folder.tokenizer, train, again=again, share=share
+  )
   parts = [
-    _measured(config, tokenizer, source, folder.path)
+    _measured(config, tokenizer, source, folder.local)
     for source in (train, held_out)
     if source is not None
   ]
@@ -142,23 +146,33 @@ def _measured(config, tokenizer, source, folder=None):
   return sizes.measure(source, tokenizer, options, folder)
 
 
-def open_tokenizer(data, folder, source, *, again=False):
+def open_tokenizer(data, folder, source, *, again=False, share=lambda: None):
   """The run's tokenizer: the one in `folder`, else trained or read, and saved there.
 
-  again: makes it in any case.
+  again: makes it in any case. share: brings what the first process saved to the others,
+  where they do not see its folder.
   """
   if distributed.is_first() and (again or not folder.is_dir()):
     if data.tokenizer == "bpe":
       tokenizer = train_bpe(_texts(source, data), data.vocab_size)
     else:
-      tokenizer = load_tokenizer(data.tokenizer)
+      tokenizer = load_tokenizer(copies.fetch(data.tokenizer))
     half = folder.with_name(folder.name + ".tmp")  # a kill leaves no half tokenizer
     shutil.rmtree(half, ignore_errors=True)
     tokenizer.save(half)
     shutil.rmtree(folder, ignore_errors=True)
     half.rename(folder)
   distributed.barrier("tokenizer")
+  share()
   return load_tokenizer(folder)
+
+
+def _share(folder):
+  """Each process of a run in a bucket has a mirror of its own."""
+  if folder.is_remote and distributed.count() > 1:
+    distributed.together(folder.push)
+    if not distributed.is_first():
+      folder.pull()
 
 
 def fit(config, tokenizer, parts):
