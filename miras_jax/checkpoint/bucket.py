@@ -91,7 +91,9 @@ class Manager:
       reach.within(reach.limit() + size / reach.SLOWEST, finish)
     except Exception as error:
       problem = reach.as_user_error(self._folder, f"step {step} was not saved", error)
-      if reach.given_up() or problem is error:
+      if problem is error:
+        raise
+      if reach.given_up():
         raise problem from error
       log.error("ALARM %s; training goes on", problem)
       self._manager = self._open()

@@ -13,7 +13,6 @@ import re
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
 from input_pipeline import regular_file
 from miras_jax import logs
@@ -181,10 +180,10 @@ def _saved_tree(folder):
 
   def read():
     handler = ocp.PyTreeCheckpointHandler()
-    return handler.metadata(epath.Path((folder / "state").absolute())).tree
+    return handler.metadata(reach.full(folder / "state")).tree
 
   try:
-    return reach.guard(folder, "cannot be read", read)
+    return reach.read(folder, read)
   except UserError:
     raise
   except Exception as error:  # whatever tensorstore makes of damaged bytes
@@ -234,7 +233,7 @@ def _first_device():
 def read_meta(folder):
   read = (folder / "meta" / "metadata").read_text
   try:
-    return workdir.unseal(json.loads(reach.guard(folder, "cannot be read", read)))
+    return workdir.unseal(json.loads(reach.read(folder, read)))
   except (OSError, ValueError, AttributeError) as error:
     raise Damaged(f"{folder}/meta: {error}") from error
 
@@ -244,11 +243,10 @@ def _restore(folder, args):
   # would leave the others waiting. Once one read has failed, tensorstore prints a
   # traceback for each of the others.
   logs.hush("Event loop is closed")
-  state = epath.Path((folder / "state").absolute())
+  state = reach.full(folder / "state")
   size = sum(copies.sizes(state).values()) if reach.is_remote(state) else 0
-  return reach.guard(
+  return reach.read(
     folder,
-    "cannot be read",
     lambda: ocp.PyTreeCheckpointHandler().restore(state, args=args),
     num_bytes=size,
   )

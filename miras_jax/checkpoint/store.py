@@ -95,7 +95,7 @@ class Checkpoints:
     self._check_space("frozen", trees.num_bytes(frozen))
     args = _save_args({"params": frozen}, workdir.seal({"leaves": leaves}))
     with self._full_disk_is_one_line("frozen"):
-      reach.guard(
+      reach.write(
         self.dir.frozen,
         "was not saved",
         lambda: self._write_frozen(args),
@@ -107,7 +107,7 @@ class Checkpoints:
       workdir.remove(self.dir.frozen)
     distributed.barrier("frozen")
     with _checkpointer() as checkpointer:
-      checkpointer.save(self.dir.frozen.absolute(), args=args)
+      checkpointer.save(reach.full(self.dir.frozen), args=args)
 
   def _has_frozen(self, leaves):
     if workdir.is_there(self.dir.frozen):

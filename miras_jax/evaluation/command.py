@@ -94,7 +94,7 @@ def _settings(args, split, source, batch_size):
   mesh = args.mesh and {k: v for k, v in args.mesh.sizes.items() if v != 1}
   scheme, place = resolve(args.data)
   return {
-    "checkpoint": str(reach.path(args.checkpoint).absolute()),
+    "checkpoint": str(reach.full(args.checkpoint)),
     "step": find_step(args.checkpoint),
     "parameters": find_identity(args.checkpoint),
     "weights": args.weights,

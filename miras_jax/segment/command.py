@@ -108,7 +108,7 @@ class _Problems:
 def _open_results(args):
   out = pathlib.Path(args.out)
   settings = {
-    "checkpoint": str(reach.path(args.checkpoint).absolute()),
+    "checkpoint": str(reach.full(args.checkpoint)),
     "step": find_step(args.checkpoint),
     "max_new_tokens": args.max_new_tokens,
     "history": args.history,

@@ -41,7 +41,7 @@ def main(argv):
   with _listen(args.host, args.port) as listening:
     print(f"loading {args.checkpoint}", file=sys.stderr)
     loaded = devices.load(args)
-    name = reach.path(args.checkpoint).resolve().name
+    name = reach.full(args.checkpoint).name
     service = Service.of(loaded, settings, name)
     print("compiling what answers need", file=sys.stderr)
     _warm(service.engine, settings)

@@ -44,32 +44,33 @@ class Object:
 
     bucket, _, name = place.removeprefix("gs://").partition("/")
     self._errors = exceptions
-    self._blob = storage.Client().bucket(bucket).blob(name)
+    self._bucket, self._name = storage.Client().bucket(bucket), name
 
   def read(self) -> tuple[bytes | None, int]:
     """(content, generation); (None, 0): there is none."""
     try:
-      self._blob.reload(timeout=CALL_S, retry=None)
-      generation = int(self._blob.generation)
-      same = {"if_generation_match": generation, "timeout": CALL_S, "retry": None}
-      return self._blob.download_as_bytes(**same), generation
-    except self._errors.NotFound:
-      return None, 0
-    except self._errors.PreconditionFailed:  # it was replaced meanwhile
+      blob = self._bucket.get_blob(self._name, timeout=CALL_S, retry=None)
+      if blob is None:
+        return None, 0
+      generation = int(blob.generation)  # the download forgets it
+      return blob.download_as_bytes(timeout=CALL_S, retry=None), generation
+    except self._errors.NotFound:  # it was replaced or removed meanwhile
       return self.read()
 
   def write(self, data, generation) -> int:
     """Replaces that generation, 0: makes it -> the new one. Raises Changed."""
+    blob = self._bucket.blob(self._name)
     condition = {"if_generation_match": generation, "timeout": CALL_S, "retry": None}
     try:
-      self._blob.upload_from_string(data, **condition)
+      blob.upload_from_string(data, **condition)
     except self._errors.PreconditionFailed:
       raise Changed from None
-    return int(self._blob.generation)
+    return int(blob.generation)
 
   def remove(self, generation):
+    condition = {"if_generation_match": generation, "timeout": CALL_S, "retry": None}
     try:
-      self._blob.delete(if_generation_match=generation, timeout=CALL_S, retry=None)
+      self._bucket.blob(self._name).delete(**condition)
     except (self._errors.PreconditionFailed, self._errors.NotFound):
       raise Changed from None
 
@@ -195,7 +196,10 @@ def _acquire(lease):
   try:
     lease.acquire()
   except Exception as error:
-    raise reach.as_user_error(lease.place, "cannot be written to", error) from error
+    problem = reach.as_user_error(lease.place, "cannot be written to", error)
+    if problem is error:
+      raise
+    raise problem from error
 
 
 def check(place) -> None:

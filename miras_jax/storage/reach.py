@@ -53,6 +53,13 @@ def path(place):
   return epath.Path(os.fspath(place).rstrip("/"))
 
 
+def full(place):
+  """epath.Path of a place, as orbax wants it: absolute, or in a bucket."""
+  from etils import epath
+
+  return epath.Path(place) if is_remote(place) else epath.Path(place).absolute()
+
+
 def filesystem(place):
   """fsspec's file system of a place in a bucket, the one that epath uses."""
   return _filesystem(os.fspath(place).partition(":")[0])
@@ -109,16 +116,34 @@ def within(seconds, call):
   return result
 
 
-def guard(place, doing, call, *, num_bytes=0):
-  """`call()`; of a place in a bucket by `insist`, what is missing raised as it is."""
+def write(place, doing, call, *, num_bytes=0):
+  """`call()`; where it writes into a bucket, by `insist`."""
   if not is_remote(place):
     return call()
-  try:
-    return insist(place, doing, call, num_bytes=num_bytes)
-  except UserError as error:
-    if error.__cause__ and kind_of(error.__cause__) == "missing":
-      raise error.__cause__ from None
-    raise
+  return insist(place, doing, call, num_bytes=num_bytes)
+
+
+def read(place, call, *, num_bytes=0):
+  """`call()`; where it reads a bucket, by `insist`: what is missing is raised as it is.
+
+  So damage, which is a matter of content, stays apart from a bucket that is away.
+  """
+  if not is_remote(place):
+    return call()
+  missing = []
+
+  def try_once():
+    try:
+      return call()
+    except Exception as error:
+      if kind_of(error) != "missing":
+        raise
+      missing.append(error)
+
+  found = insist(place, "cannot be read", try_once, num_bytes=num_bytes)
+  if missing:
+    raise missing[0]
+  return found
 
 
 def insist(place, doing, call, *, num_bytes=0, again=True):
@@ -135,8 +160,11 @@ def insist(place, doing, call, *, num_bytes=0, again=True):
       return within(max(end - time.monotonic(), 1.0), call)
     except Exception as error:
       over = not again or given_up() or time.monotonic() + wait > end
+      problem = as_user_error(place, doing, error)
+      if problem is error:
+        raise
       if over or kind_of(error) != "outage":
-        raise as_user_error(place, doing, error) from error
+        raise problem from error
       log.warning("%s: %s (%s); trying again", place, doing, _text(error))
     time.sleep(wait)
     wait = min(2 * wait, LONGEST_WAIT_S)
