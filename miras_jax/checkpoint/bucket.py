@@ -7,6 +7,7 @@ is written, and no longer counts when that is deleted, before all else.
 import orbax.checkpoint as ocp
 
 from miras_jax.checkpoint import workdir
+from miras_jax.errors import UserError
 from miras_jax.logs import log
 from miras_jax.models import trees
 from miras_jax.parallel import distributed
@@ -88,23 +89,27 @@ class Manager:
       self._manager.check_for_errors()
 
     try:
-      reach.within(reach.limit() + size / reach.SLOWEST, finish)
-    except Exception as error:
-      problem = reach.as_user_error(self._folder, f"step {step} was not saved", error)
-      if problem is error:
-        raise
+      self._insist(step, size, finish, again=False)
+    except UserError as problem:
       if reach.given_up():
-        raise problem from error
+        raise
       log.error("ALARM %s; training goes on", problem)
       self._manager = self._open()
       return
     self._prune()
 
-  def _insist(self, step, size, call):
+  def _insist(self, step, size, call, again=True):
     """Of several processes none tries alone: they would wait for each other."""
+
+    def attempt():
+      try:
+        call()
+      except ValueError as error:  # tensorstore's word for what a server answered
+        raise OSError(str(error)) from error
+
     doing = f"step {step} was not saved"
-    again = distributed.count() == 1
-    reach.insist(self._folder, doing, call, num_bytes=size, again=again)
+    again = again and distributed.count() == 1
+    reach.insist(self._folder, doing, attempt, num_bytes=size, again=again)
 
   def _prune(self):
     """Deletes all but the newest steps. One that stays is deleted the next time."""
