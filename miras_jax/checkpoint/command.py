@@ -36,7 +36,7 @@ def main(argv):
   parser.add_argument("--small", action="store_true", help="export as bfloat16")
   args = parser.parse_args(argv)
   folder, step = workdir.of(args.dir)
-  if not reach.path(args.dir).is_dir():
+  if not reach.is_folder(args.dir):
     raise UserError(f"{args.dir}: no such checkpoint folder")
   folder.pull()
   if step is not None and args.action not in ("verify", "export"):
@@ -155,12 +155,9 @@ def newest_whole(folder, count):
 
 def leftovers(folder):
   """Folders of damaged or incomplete steps and of saves that were killed."""
-  if not folder.checkpoints.is_dir():
-    return []
   marks = (workdir.TEMPORARY, workdir.DAMAGED)
-  found = [
-    p for p in folder.checkpoints.iterdir() if any(mark in p.name for mark in marks)
-  ]
+  names = reach.names(folder.checkpoints)
+  found = [folder.checkpoints / n for n in names if any(mark in n for mark in marks)]
   return sorted(found + [folder.step(step) for step in folder.incomplete_steps()])
 
 

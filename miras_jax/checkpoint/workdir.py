@@ -21,6 +21,9 @@ from miras_jax.storage import mirror, reach
 
 TEMPORARY = ".orbax-checkpoint-tmp"
 DAMAGED = ".damaged"
+METADATA = "_CHECKPOINT_METADATA"  # has a time once Orbax has written all else
+# What makes a folder of a bucket a checkpoint: for us, and for Orbax.
+MARKS = (METADATA, "commit_success.txt")
 
 
 class Workdir:
@@ -87,30 +90,25 @@ class Workdir:
 
   def steps(self):
     """Complete steps, ascending: what a killed save left behind is none of them."""
-    if not self.checkpoints.is_dir():
-      return []
-    found = [p for p in self.checkpoints.iterdir() if p.name.isdigit()]
-    return sorted(int(p.name) for p in found if is_complete(p))
+    return [step for step in self._numbered() if is_complete(self.step(step))]
 
   def has_begun(self):
     """Whether a step was ever saved here, be it damaged by now."""
-    aside = self.checkpoints.glob(f"*{DAMAGED}")
-    return bool(self.steps() or self.incomplete_steps() or any(aside))
+    names = reach.names(self.checkpoints)
+    return any(name.isdigit() or name.endswith(DAMAGED) for name in names)
 
   def incomplete_steps(self):
     """Steps that Orbax had committed and that have lost the mark of it, ascending."""
-    if not self.checkpoints.is_dir():
-      return []
-    found = [p for p in self.checkpoints.iterdir() if p.name.isdigit()]
-    return sorted(int(p.name) for p in found if not is_complete(p))
+    return [step for step in self._numbered() if not is_complete(self.step(step))]
+
+  def _numbered(self):
+    return sorted(int(n) for n in reach.names(self.checkpoints) if n.isdigit())
 
 
 def is_complete(folder):
-  """Whether Orbax committed this folder."""
-  if reach.is_remote(folder):
-    return (folder / reach.COMMIT).exists()
+  """Whether Orbax committed this folder. UserError where a bucket does not say."""
   try:
-    text = (folder / "_CHECKPOINT_METADATA").read_text()
+    text = reach.read(folder, (folder / METADATA).read_text)
     return bool(json.loads(text).get("commit_timestamp_nsecs"))
   except (OSError, ValueError):
     return False
@@ -122,7 +120,7 @@ def locate(checkpoint) -> tuple["Workdir", int]:
   A folder of several steps gives the latest complete one. Raises UserError.
   """
   workdir, step = of(checkpoint)
-  if not reach.path(checkpoint).is_dir():
+  if not reach.is_folder(checkpoint):
     raise UserError(f"{checkpoint}: no such checkpoint folder")
   workdir.pull()
   if step is not None:
@@ -167,8 +165,9 @@ def remove(folder):
   if not reach.is_remote(folder):
     shutil.rmtree(folder)
     return
-  with contextlib.suppress(FileNotFoundError):
-    (folder / reach.COMMIT).unlink()
+  for mark in MARKS:
+    with contextlib.suppress(FileNotFoundError):
+      (folder / mark).unlink()
   with contextlib.suppress(FileNotFoundError):
     folder.rmtree()
 

@@ -21,7 +21,6 @@ from miras_jax.logs import log
 LIMIT_S = 300.0
 LONGEST_WAIT_S = 30.0  # between two tries
 SLOWEST = 1e6  # bytes a second; what is slower is taken for an answer that never comes
-COMMIT = "commit_success.txt"  # orbax writes it last where rename is not atomic
 # scheme: (file system of fsspec, the extra or package that brings it)
 SCHEMES = {
   "gs": ("gcs", "'miras_jax[gcs]'"),
@@ -144,6 +143,26 @@ def read(place, call, *, num_bytes=0):
   if missing:
     raise missing[0]
   return found
+
+
+def names(folder) -> list[str]:
+  """Names of what lies in a folder, [] where there is none.
+
+  epath's own `is_dir` and `exists` take a bucket that is away for one that is empty.
+  """
+  if not is_remote(folder):
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+  files = filesystem(folder)
+  try:
+    found = read(folder, lambda: files.ls(os.fspath(folder), detail=False))
+  except FileNotFoundError:
+    return []
+  return [name.rstrip("/").rpartition("/")[2] for name in found]
+
+
+def is_folder(place) -> bool:
+  """Whether a folder is there; one in a bucket is there when it holds something."""
+  return bool(names(path(place))) if is_remote(place) else path(place).is_dir()
 
 
 def insist(place, doing, call, *, num_bytes=0, again=True):

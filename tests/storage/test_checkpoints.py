@@ -24,7 +24,7 @@ def test_a_restored_state_is_bit_identical_and_keep_counts(bucket):
 def test_a_save_that_was_killed_is_invisible_and_then_gone(bucket):
   local.save(bucket, 1, 2)
   folder = workdir.Workdir(bucket)
-  (folder.step(2) / reach.COMMIT).unlink()
+  (folder.step(2) / workdir.METADATA).unlink()
   assert folder.steps() == [1] and folder.incomplete_steps() == [2]
   assert workdir.locate(bucket)[1] == 1
   with Checkpoints(bucket, keep=2):
@@ -34,7 +34,7 @@ def test_a_save_that_was_killed_is_invisible_and_then_gone(bucket):
 def test_frozen_parameters_that_were_half_written_are_written_again(bucket):
   local.save(bucket, 1)
   folder = workdir.Workdir(bucket)
-  (folder.frozen / reach.COMMIT).unlink()
+  (folder.frozen / workdir.METADATA).unlink()
   local.save(bucket, 2)
   reading.verify(folder.frozen)
 
