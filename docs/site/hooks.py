@@ -1,9 +1,9 @@
 """What MkDocs is told beyond mkdocs.yml: pages that are made, pages nobody listed.
 
-* The changelog and CONTRIBUTING.md of the root become pages.
+* CHANGELOG.md, CONTRIBUTING.md and launch/README.md become pages.
 * Pages of docs/ that `nav` does not name are appended to its entry "More".
-* In a page, `<!-- command NAME -->` is replaced by the help of `miras NAME`, and
-  `<!-- fields -->` by a table of every field of a run.
+* In pages of reference/ `<!-- command NAME -->` is replaced by the help of `miras
+  NAME`, `<!-- fields -->`, `<!-- metrics -->`, `<!-- controls -->` by tables of these.
 """
 
 import ast
@@ -13,8 +13,12 @@ import re
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-MADE = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
-MARK = re.compile(r"<!-- (command|fields) ?(\w*) -->")
+MADE = {
+  "contributing.md": "CONTRIBUTING.md",
+  "changelog.md": "CHANGELOG.md",
+  "scripts.md": "launch/README.md",
+}
+MARK = re.compile(r"<!-- (command|fields|metrics|controls) ?(\w*) -->")
 
 
 def on_files(files, config):
@@ -68,4 +72,26 @@ def fields(_) -> str:
   return "\n".join(rows)
 
 
-TABLES = {"command": command, "fields": fields}
+def metrics(_) -> str:
+  from miras_jax.evaluation.report import wording
+
+  return _meanings("metric", wording.MEANING)
+
+
+def controls(_) -> str:
+  from miras_jax.evaluation.report import wording
+
+  return _meanings("control", wording.CONTROLS)
+
+
+def _meanings(kind, table):
+  rows = [f"| `{name}` | {text} |" for name, text in table.items()]
+  return "\n".join([f"| {kind} | meaning |", "| --- | --- |", *rows])
+
+
+TABLES = {
+  "command": command,
+  "fields": fields,
+  "metrics": metrics,
+  "controls": controls,
+}

@@ -272,4 +272,4 @@ def test_a_build_has_a_card_for_people_to_complete(tmp_path):
   card = (folder / "card.md").read_text()
   counts = json.loads((folder / "miras.json").read_text())["splits"]["train"]
   assert "# Data card: " in card and counts["rejected"] == 1
-  assert f"| train | {counts['images']} | {counts['conversations']} |" in card
+  assert f" {counts['targets']} | {counts['empty_targets']} | 1 |\n" in card
