@@ -13,10 +13,11 @@
 
 Weights are random; no answer ends early; a token that an answer has once, if there is
 one, stands for [SEG], so that the answer has one mask. The sides take turns, medians are
-compared, and ours and published have to say the same tokens. Lengths are those of PRIST's
-508 public test dialogues in Llama's tokens: 13.5 a question, here 24 with the template
-around it; answers, their `</s>` included, of 16.7, 20.0, 20.2 and 8.9 in turns 1 to 4, of
-which the fourth is nearly always the last. Needs `pip install torch==2.13.0 transformers` for its side.
+compared, and ours and published have to say the same tokens. Lengths are those of the
+508 public test dialogues of PRIST in Llama's tokens: 13.5 a question, here 24 with the
+template around it; answers, their `</s>` included, of 16.7, 20.0, 20.2 and 8.9 in turns
+1 to 4, of which the fourth is nearly always the last. Needs `pip install torch==2.13.0
+transformers` for its side.
 """
 
 import functools
@@ -58,7 +59,7 @@ def main(argv):
   times = measure({name: makers[name]() for name in args.sides}, args)
   print(
     f"{args.rows} rows, {talk.first} tokens before the first answer, {args.question} a"
-    f" question, answers of {args.new} tokens; milliseconds to the first token / to the end"
+    f" question, {args.new} an answer; milliseconds to the first token / to the end"
   )
   print("turn " + "".join(f"{name:>22}" for name in times))
   for turn in range(args.turns):
