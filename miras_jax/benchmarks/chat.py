@@ -12,7 +12,7 @@
   miras bench chat --size=7b --sides=ours,published      # an accelerator
 
 Weights are random; no answer ends early; a token that an answer has once, if there is
-one, stands for [SEG], so that the answer has one mask. The sides take turns, medians are
+one, stands for [SEG], so that the answer has one mask. Sides take turns, medians are
 compared, and ours and published have to say the same tokens. Lengths are those of the
 508 public test dialogues of PRIST in Llama's tokens: 13.5 a question, here 24 with the
 template around it; answers, their `</s>` included, of 16.7, 20.0, 20.2 and 8.9 in turns
