@@ -253,7 +253,7 @@ def read(
   num_seg [B]            how many [SEG] were generated; M of them get a mask
   seg_valid [B, M]       1 where a slot has a [SEG]
   seg_at [B, M]          index of that [SEG] among the new tokens
-  mask_logits [B, M, H, W], iou [B, M]   zeros when no row has a [SEG]
+  mask_logits [B, M, H, W], iou [B, M]   zeros from the slot on that no row has
 
   first: number (data, not shape) of the [SEG] from which on M get their mask.
   hints: what a user has pointed at, see `Sam.masks_from_text`.
@@ -265,16 +265,11 @@ def read(
     state.states_BGD, segs.seg_BM + 1, obj_pos_BM, segs.valid_BM, method="prompts"
   )
 
-  def masks():
-    return call(encoded["sam"], prompt_BMC, hints, method="masks")
-
-  def nothing():
-    return jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: masks())
-    )
-
-  # Most turns of most conversations ask for no mask: do not decode any then.
-  mask_logits_BMHW, iou_BM = jax.lax.cond(segs.valid_BM.any(), masks, nothing)
+  mask_logits_BMHW, iou_BM = _masks(
+    lambda prompt_B1C: call(encoded["sam"], prompt_B1C, hints, method="masks"),
+    prompt_BMC,
+    segs.valid_BM,
+  )
   return {
     "tokens": state.tokens_BG,
     "num_tokens": state.step_B,
@@ -286,6 +281,24 @@ def read(
     "mask_logits": mask_logits_BMHW,
     "iou": iou_BM,
   }
+
+
+def _masks(decode_one, prompt_BMC, valid_BM):
+  """decode_one of the prompts that are valid in some row, one after the other: most
+  turns ask for no mask or for one, and each costs as much as several new tokens."""
+  shapes = jax.eval_shape(decode_one, prompt_BMC[:, :1])
+  M, wanted = valid_BM.shape[1], valid_BM.any(0).sum()  # valid ones come first
+
+  def add(m, out):
+    found = decode_one(jax.lax.dynamic_slice_in_dim(prompt_BMC, m, 1, 1))
+    return jax.tree.map(
+      lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, m, 1), out, found
+    )
+
+  nothing = jax.tree.map(
+    lambda x: jnp.zeros((x.shape[0], M, *x.shape[2:]), x.dtype), shapes
+  )
+  return jax.lax.fori_loop(0, wanted, add, nothing)
 
 
 def read_row(model, params, state: State, encoded, ids, row, hints=None, *, max_masks):

@@ -224,6 +224,16 @@ def test_first_masks_are_kept_and_all_are_counted():
   np.testing.assert_array_equal(segs.count_B, [3, 0])
 
 
+def test_only_slots_that_some_row_has_are_decoded():
+  def three_times(prompt_B1C):
+    return 3 * prompt_B1C
+
+  prompt_BMC, valid_BM = jnp.ones((2, 3, 4)), jnp.array([[1, 0, 0], [1, 1, 0]])
+  found_BMC = generate._masks(three_times, prompt_BMC, valid_BM)
+  np.testing.assert_array_equal(found_BMC[:, :2], 3)
+  np.testing.assert_array_equal(found_BMC[:, 2], 0)
+
+
 def test_each_seg_takes_the_obj_since_the_seg_before_it():
   tokens = jnp.array([[61, 5, 60, 60, 61, 61, 60, 61]])
   segs = generate.find_segs(tokens, IDS, 3)
