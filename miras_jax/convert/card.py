@@ -80,9 +80,8 @@ def _origin(job):
       "step": f"{step:,} of {job.run.steps:,}",
       "started from": pathlib.PurePath(begun).name if begun else "random numbers",
     }
-  sources = [getattr(source, "path", None) for source in job.sources]
-  names = [pathlib.PurePath(path).name for path in sources if path]
-  return {"converted from": ", ".join(names) or "a converted folder"}
+  paths = [getattr(source, "path", None) or source.folder for source in job.sources]
+  return {"converted from": ", ".join(pathlib.PurePath(path).name for path in paths)}
 
 
 def _random_parts(job):
@@ -94,7 +93,10 @@ def _random_parts(job):
 
 def _training(job):
   run = job.run
-  if run is None:
+  # Published weights have the config of no run, or the defaults of one.
+  if run is None or not (
+    hasattr(job.sources[0], "step") or run.data.dir or run.mixture
+  ):
     return
   optim, loss = run.optim, run.loss
   terms = [f"{getattr(loss, t):g} {t}" for t in LOSSES if getattr(loss, t)]
@@ -106,8 +108,8 @@ def _training(job):
       "what trained": run.trainable,
       "loss": " + ".join(terms),
       "optimizer": f"{optim.name}, rate {optim.lr:g}, {optim.schedule} schedule",
-      "batch": f"{run.batch_size} rows, {optim.accumulation} parts,"
-      f" up to {run.data.pack} conversations a row",
+      "batch": f"{run.batch_size} rows, accumulation {optim.accumulation},"
+      f" conversations a row: {run.data.pack} at most",
       "seed": run.seed,
       "data card": FILL,
     }

@@ -89,6 +89,19 @@ def test_parts_that_are_random_are_named(parts, tmp_path):
   assert "| converted from | vicuna, clip, convnext, sam.pth |" in text
 
 
+def test_weights_that_no_run_made_claim_no_training(ours, tmp_path):
+  """Their config holds the defaults of a run that never was."""
+  convert(f"--src={ours}", f"--dst={tmp_path / 'out'}")
+  text = (tmp_path / "out" / stream.CARD).read_text()
+  assert "## Training" not in text and "| converted from | ours |" in text
+
+
+def test_an_exported_run_that_is_converted_again_still_says_how_it_trained(tmp_path):
+  convert(f"--src={MODEL}", f"--dst={tmp_path / 'out'}")
+  text = (tmp_path / "out" / stream.CARD).read_text()
+  assert "| data | quickstart |" in text and "| optimizer | muon" in text
+
+
 def test_a_card_that_was_filled_in_leaves_the_folder_whole(ours, capsys):
   (ours / stream.CARD).write_text("ours")
   convert(f"--verify={ours}")
