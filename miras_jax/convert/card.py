@@ -34,7 +34,7 @@ def text(job, run, dtype: str) -> str:
     *_random_parts(job),
     *_training(job),
     "## Evaluation",
-    _evaluation(job),
+    evaluation(job.sources[0]),
     "## Use",
     _rows(
       {
@@ -116,9 +116,9 @@ def _training(job):
   )
 
 
-def _evaluation(job) -> str:
-  """The table of an evaluation of the same step, if the run's folder holds one."""
-  step, workdir = (getattr(job.sources[0], name, None) for name in ("step", "folder"))
+def evaluation(source) -> str:
+  """The table of an evaluation of a WorkdirTree's step, if its run's folder has one."""
+  step, workdir = (getattr(source, name, None) for name in ("step", "folder"))
   results = [] if step is None else workdir.path.glob("*/metrics.json")
   # `report` is what the examples of `miras eval` call it.
   for path in sorted(results, key=lambda p: (p.parent.name != "report", str(p))):

@@ -3,27 +3,16 @@
 import json
 import logging
 import shutil
+import types
 
 import pytest
 
 from miras_jax.checkpoint import command as checkpoint_command
+from miras_jax.checkpoint import workdir
 from miras_jax.convert import card
 from miras_jax.convert.files import stream
 from miras_jax.inference.demo import MODEL
 from tests.convert.folders import convert, union
-
-
-@pytest.fixture
-def export(run, tmp_path):
-  """Function that exports the run, and gives its card."""
-  shutil.copytree(MODEL / "tokenizer", run / "tokenizer")
-
-  def made():
-    out = tmp_path / "out"
-    checkpoint_command.main(["export", str(run), f"--out={out}", "--small"])
-    return (out / stream.CARD).read_text()
-
-  return made
 
 
 def result(step=4, **changed):
@@ -42,31 +31,37 @@ def write(run, text, name="report"):
   (run / name / "metrics.json").write_text(text)
 
 
-def test_an_export_says_step_size_and_training(run, export):
-  text = export()
+def evaluation(run):
+  """The card's part about the evaluation, of step 4 of a run."""
+  source = types.SimpleNamespace(step=4, folder=workdir.Workdir(run))
+  return card.evaluation(source)
+
+
+def test_an_export_says_step_size_training_and_evaluation(run, tmp_path):
+  write(run, result())
+  shutil.copytree(MODEL / "tokenizer", run / "tokenizer")
+  out = tmp_path / "out"
+  checkpoint_command.main(["export", str(run), f"--out={out}", "--small"])
+  text = (out / stream.CARD).read_text()
   assert "| step | 4 of " in text and "stored as bfloat16 |" in text
   assert "| what trained | lora_heads |" in text and "token_ce" in text
-  assert f"| licence | {card.FILL}" in text
-
-
-def test_it_repeats_the_evaluation_of_the_same_step(run, export):
-  write(run, result(step=3), "earlier")
-  write(run, result())
-  text = export()
-  assert "1,200 conversations, 1,300 targets on 400 images of mine, split val" in text
   assert "| ciou | 0.500 | 0.250 - - |" in text
-  assert "| ciou, control: last turn only | 0.500 |" in text
-
-
-def test_no_folder_of_the_machine_is_in_it(run, export, tmp_path):
-  write(run, result())
-  text = export()
+  assert f"| licence | {card.FILL}" in text
+  # No folder of the machine is in what is given away.
   assert "/home/me" not in text and str(tmp_path) not in text
 
 
-def test_an_evaluation_of_another_step_is_not_its_own(run, export):
-  write(run, result(step=3))
-  assert f"{card.FILL} `miras eval" in export()
+def test_it_repeats_the_evaluation_of_the_same_step(tmp_path):
+  write(tmp_path, result(step=3), "earlier")
+  write(tmp_path, result())
+  text = evaluation(tmp_path)
+  assert "1,200 conversations, 1,300 targets on 400 images of mine, split val" in text
+  assert "| ciou, control: last turn only | 0.500 |" in text
+
+
+def test_an_evaluation_of_another_step_is_not_its_own(tmp_path):
+  write(tmp_path, result(step=3))
+  assert evaluation(tmp_path).startswith(f"{card.FILL} `miras eval")
 
 
 @pytest.mark.parametrize(
@@ -74,10 +69,10 @@ def test_an_evaluation_of_another_step_is_not_its_own(run, export):
   ["{", "[]", "{}", result(metrics=3), result(controls=[]), "[" * 100_000],
   ids=["cut", "list", "empty", "number", "no_controls", "deep"],
 )
-def test_a_damaged_evaluation_is_named_and_left_out(run, export, text, caplog):
-  write(run, text)
+def test_a_damaged_evaluation_is_named_and_left_out(tmp_path, text, caplog):
+  write(tmp_path, text)
   with caplog.at_level(logging.WARNING):
-    assert f"{card.FILL} `miras eval" in export()
+    assert evaluation(tmp_path).startswith(card.FILL)
   assert "report/metrics.json: not used for the model card" in caplog.text
 
 
