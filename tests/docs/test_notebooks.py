@@ -48,8 +48,8 @@ def test_the_page_about_evaluating_runs_with_the_real_model(
       value[" ".join(name.split()[:-1])] = float(name.split()[-1])
   # What the page says about the controls.
   for control in ("swapped_conversation", "last_turn_only", "swapped_image"):
-    assert value[f"ciou, {control}"] < value["ciou"] / 2
-  assert value["ciou, history_shuffled"] > value["ciou"] / 2
+    assert value[f"ciou, {control}"] < 0.7 * value["ciou"]
+  assert value["ciou, history_shuffled"] > 0.5 * value["ciou"]
   with Image.open(tmp_path / "masks.png") as picture:
     assert picture.width > 500
 
