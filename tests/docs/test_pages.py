@@ -7,6 +7,7 @@ import xml.etree.ElementTree
 
 import pytest
 
+from miras_jax.config.run import RunConfig
 from miras_jax.inference import demo
 from tests.docs import commands, notebooks
 
@@ -28,6 +29,16 @@ def test_what_a_piece_of_python_imports_of_ours_is_there(page, code):
       for alias in node.names:
         inner = f"{node.module}.{alias.name}"
         assert hasattr(module, alias.name) or importlib.import_module(inner)
+
+
+def test_the_config_that_a_page_writes_is_a_run():
+  pieces = [code for _, code in PYTHON if "def get_config" in code]
+  assert pieces
+  for code in pieces:
+    names = {}
+    exec(code, names)
+    run = RunConfig.from_config_dict(names["get_config"]())
+    assert run.steps == 4000 and run.model.build()
 
 
 def test_the_first_conversation_is_the_one_that_the_program_offers():
