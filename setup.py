@@ -13,6 +13,7 @@ REQUIRES = [
   "optax>=0.2.5,<0.3",
   "orbax-checkpoint>=0.11.20,<0.13",
   "etils[epath]>=1.12,<2",
+  "fsspec>=2024.6",  # epath's own way into buckets
   "tensorstore>=0.1.71,<0.2",  # what a checkpoint lacks is named by its own index
   "grain>=0.2.12,<0.3",
   "array_record>=0.8,<0.9",
@@ -55,6 +56,9 @@ SERVE = [
 # `miras judge`: any OpenAI-compatible endpoint.
 LLM = ["openai>=1.60,<4", "tenacity>=9.0,<10", "pydantic>=2.7,<3"]
 
+# gs://: runs, data and results in buckets of Google Cloud Storage.
+GCS = ["gcsfs>=2025.3", "google-cloud-storage>=2.18,<4"]
+
 EXTRAS = {
   "tpu": ["jax[tpu]>=0.10,<0.13"],
   "gpu": ["jax[cuda13]>=0.10,<0.13"],
@@ -62,6 +66,7 @@ EXTRAS = {
   "meteor": METEOR,
   "serve": SERVE,
   "llm": LLM,
+  "gcs": GCS,
   # libtpu is the TPU compiler: it runs on any Linux machine.
   "scale": [*STUDY, "libtpu>=0.0.42,<0.1"],
   # `mkdocs build`: the pages of docs/ as a site (mkdocs.yml).
@@ -78,6 +83,8 @@ EXTRAS = {
     *STUDY,
     *SERVE,
     *LLM,
+    *GCS,
+    "gcp-storage-emulator>=2026.7",  # a bucket on loopback
     "httpx>=0.27,<1",  # FastAPI's own test client needs it
     "playwright>=1.45,<2",  # drives the machine's Chromium, if there is one
     "pytest>=8.3,<10",

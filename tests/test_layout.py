@@ -12,6 +12,7 @@ PACKAGES = ("miras_jax", "input_pipeline", "configs")
 ORDER = (
   ("errors",),
   ("logs", "streams"),
+  ("storage",),
   ("options",),
   ("drawing",),
   ("input_pipeline",),

@@ -16,6 +16,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 OURS = {"miras_jax", "input_pipeline", "configs", "tests"}
 # Declared without an import of ours, each for the reason that setup.py gives.
 ONLY_DECLARED = {"tensorflow-datasets", "jinja2"}
+# Packages that many distributions put modules into: the one that ours come from.
+SHARED = {"google": "google-cloud-storage"}
 # The other side of a comparison: whoever runs it brings it (`import_torch_side`).
 ONLY_COMPARED = {"torch"}
 
@@ -47,11 +49,12 @@ def imported():
           found.add(node.module.split(".")[0])
   outside = found - OURS - sys.stdlib_module_names
   dists = metadata.packages_distributions()
-  return {name_of(d) for module in outside for d in dists.get(module, [module])[:1]}
+  found = {module: dists.get(module, [module])[0] for module in outside}
+  return {name_of(SHARED.get(module, dist)) for module, dist in found.items()}
 
 
 def test_every_import_is_declared(declared):
-  named = ("eval", "meteor", "scale", "serve", "llm")
+  named = ("eval", "meteor", "scale", "serve", "llm", "gcs")
   extras = set().union(*(declared[name] for name in named))
   known = declared[""] | extras | ONLY_COMPARED
   assert imported() - known == set()

@@ -8,6 +8,7 @@ from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
 from miras_jax.launch import quote
 from miras_jax.launch.place import Place
+from miras_jax.storage import mirror
 
 STOPPED = 42  # exit status of a run that saved and wants to be started again
 JOIN_S = 1800  # pods of one job start when their images have come
@@ -73,6 +74,8 @@ def parse_volume(text) -> Volume:
 
 def check_workdir(kind, workdir, volumes) -> None:
   """UserError unless a run that starts again finds its workdir there."""
+  if workdir.startswith("s3://"):
+    mirror.check_place(workdir)
   if BUCKET.match(workdir) or _is_on(workdir, volumes):
     return
   if "://" in workdir:

@@ -53,7 +53,7 @@ def _setup(place):
   return (
     "python3 -m pip install --quiet uv\n"
     f"python3 -m uv venv --allow-existing --python=3.12 {VENV}\n"
-    f"VIRTUAL_ENV={VENV} python3 -m uv pip install '.[{place.platform}]'\n"
+    f"VIRTUAL_ENV={VENV} python3 -m uv pip install '.[{place.platform},gcs]'\n"
   )
 
 

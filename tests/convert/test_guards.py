@@ -259,8 +259,8 @@ def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, whole, monkeypatch):
 
 
 def test_a_bucket_as_destination_is_refused(whole):
-  with pytest.raises(UserError, match="gs:// is not supported"):
-    command.main([f"--src={whole}", "--dst=gs://bucket/o"])
+  with pytest.raises(UserError, match="ftp:// is not supported"):
+    command.main([f"--src={whole}", "--dst=ftp://bucket/o"])
 
 
 def test_a_second_convert_into_a_folder_says_who_holds_it(tmp_path, whole):

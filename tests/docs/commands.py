@@ -12,6 +12,7 @@ from miras_jax import cli
 from miras_jax.config import file as config_file
 from miras_jax.data import build
 from miras_jax.options import Parser
+from miras_jax.storage import copies
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^ *```(?:bash|console|sh)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
@@ -104,6 +105,8 @@ def parse(argv, monkeypatch):
     patch.setattr(config_file, "split_fields", keep_fields)
     patch.setattr(Parser, "parse_args", parse_args)
     patch.setattr(build, "_make", stop)  # it parses by itself
+    patch.setattr(copies, "fetch", str)  # of no bucket
+    patch.setattr(copies, "output", str)
     run(argv)
 
 

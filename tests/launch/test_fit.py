@@ -95,6 +95,7 @@ def test_slices_and_gpu_nodes_become_the_outer_axis_by_themselves():
     ("gke", "/mnt/data/../etc", "or a disk of the cluster, --volume=NAME:/PATH"),
     ("queued", "/runs/a", "take a bucket, --workdir=gs://BUCKET/RUN"),
     ("gke", "ftp://x/y", "want gs://BUCKET/PATH, or a folder"),
+    ("gke", "s3://b/run", "mount the bucket and name the folder, or take gs://"),
   ],
 )
 def test_a_workdir_that_goes_with_its_machine_is_refused(kind, workdir, remedy):
