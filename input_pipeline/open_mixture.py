@@ -10,6 +10,7 @@ from input_pipeline.open_source import open_source
 from input_pipeline.records import RecordError
 from input_pipeline.subset import first_records
 from miras_jax.errors import UserError
+from miras_jax.storage import reach
 
 
 def open_mixture(
@@ -75,7 +76,7 @@ def _place(part, sources, root):
       " with --config.data.dir=DIR"
     )
   place = os.path.join(root, folder_of(part.name))
-  if os.path.isdir(place):
+  if reach.is_folder(place):
     return place
   if part.name not in mixtures.known(sources):
     raise mixtures.unknown(part.name, sources, _folders(root))
@@ -89,6 +90,8 @@ def _place(part, sources, root):
 
 def _folders(root):
   """Names of the folders at a place, none where it cannot be looked at."""
+  if reach.is_remote(root):
+    return reach.names(reach.path(root))
   try:
     return [entry.name for entry in os.scandir(root) if entry.is_dir()]
   except OSError:

@@ -21,6 +21,7 @@ from miras_jax.evaluation.evaluate import Options, Work
 from miras_jax.evaluation.records import read_records
 from miras_jax.inference import devices
 from miras_jax.parallel import distributed
+from miras_jax.storage import reach
 
 FOLDER = pathlib.Path(__file__).parent / "suites"
 RESULT = "result.json"
@@ -101,7 +102,7 @@ class Runner:
 
   def open(self, benchmark, split):
     """The source of a split. UserError where there is none, or none with records."""
-    place = pathlib.Path(self._args.data) / benchmark["folder"]
+    place = reach.path(self._args.data) / benchmark["folder"]
     source = open_source(f"tfds:{place}", split)
     if not len(source):
       raise UserError(f"{place}: split {split} holds no conversation")
