@@ -18,6 +18,7 @@ import contextlib
 import json
 import math
 import pathlib
+import shutil
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from miras_jax.convert.sources import ALIASES
 from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.convert.tree import NEW_PARTS, describe, empty_at
 from miras_jax.errors import UserError
+from miras_jax.storage import copies
 
 # Parts of a config that may be absent; elsewhere "none" is a word.
 ABSENT = ("convnext", "llama.rope_scaling")
@@ -99,6 +101,8 @@ def _convert(args):
   if not args.dst and not args.dry_run:
     raise UserError("--dst=DIR is missing: the new folder to write")
   if args.dst:
+    if copies.place_of(args.dst):  # what an earlier call made and could not copy
+      shutil.rmtree(args.dst, ignore_errors=True)
     stream.check_free(pathlib.Path(args.dst))
   options = {
     "kinds": args.kinds,

@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from miras_jax.convert.files import stream
 from miras_jax.errors import UserError
 from miras_jax.storage import copies, reach
 
@@ -36,6 +37,9 @@ class Bucket:
   def put_file(self, path, place):
     self.written.append(place)
 
+  def ls(self, place, detail):
+    return list(self.find(place, detail))
+
   def call(self, *_, **__):
     pass
 
@@ -45,6 +49,7 @@ def bucket(tmp_path, monkeypatch):
   made = Bucket()
   monkeypatch.setattr(reach, "filesystem", lambda _: made)
   monkeypatch.setenv("MIRAS_CACHE", str(tmp_path / "cache"))
+  monkeypatch.setattr(copies, "_outputs", {})
   copies._fetch.cache_clear()
   return made
 
@@ -133,6 +138,13 @@ def test_an_output_is_copied_at_the_end_its_manifest_last(bucket):
   copies.publish()
   assert bucket.written[-1] == "gs://b/converted/manifest.json"
   assert len(bucket.written) == 3 and not folder.exists()
+
+
+def test_a_folder_that_is_there_is_not_converted_into(bucket):
+  bucket.put("b/conv/manifest.json", "{}")
+  with pytest.raises(UserError, match="--dst=gs://b/conv exists already"):
+    stream.check_free(pathlib.Path(copies.output("gs://b/conv")))
+  stream.check_free(pathlib.Path(copies.output("gs://b/new")))
 
 
 def test_half_a_line_of_the_index_is_not_believed(bucket, tmp_path):

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import fsspec
 import pytest
 
 from miras_jax import options
@@ -93,6 +94,15 @@ def test_a_limit_that_is_no_number_is_one_line(monkeypatch):
 def test_a_run_in_s3_is_refused_with_the_remedy():
   with pytest.raises(UserError, match=r"s3://b/run: .*mount the bucket.*gs://"):
     mirror.check_place("s3://b/run")
+
+
+def test_what_a_bucket_needs_is_named(monkeypatch):
+  def missing(*_, **__):
+    raise ImportError("No module named 'gcsfs'")
+
+  monkeypatch.setattr(fsspec, "filesystem", missing)
+  with pytest.raises(UserError, match=r"pip install 'miras_jax\[gcs\]'"):
+    reach._filesystem.__wrapped__("gs")
 
 
 def test_other_schemes_are_refused_and_home_is_expanded(monkeypatch):
