@@ -29,8 +29,8 @@ def check_place(place) -> None:
 class Mirror:
   """The folder for a run at `place`.
 
-  writer: which process of the run writes it; only process 0 copies into the bucket.
-  None: it is only read, as any number of commands may do at a time.
+  writer: which process of the run writes it; each has a folder of its own. None: it is
+  only read, as any number of commands may do at a time.
   """
 
   def __init__(self, place, writer=None):
@@ -38,8 +38,8 @@ class Mirror:
     use = "read" if writer is None else f"run-{writer}"
     self._root = copies.cache_folder(use, self.place)
     self.folder = self._root / "files"
-    self._writer = writer
     self._pushed = {}
+    self._begun = False
 
   def pull(self):
     """Makes the folder what the bucket holds."""
@@ -52,8 +52,7 @@ class Mirror:
 
   def push(self):
     """Copies into the bucket what has changed; Lost where another run holds it."""
-    if self._writer != 0:
-      return
+    self._begun = True
     lease.check(self.place)
     marks = self._marks()
     changed = [name for name in marks if self._pushed.get(name) != marks[name]]
@@ -77,8 +76,9 @@ class Mirror:
     shutil.rmtree(self._root, ignore_errors=True)
 
   def _save_logs(self):
-    if self._writer != 0 or not self._pushed:
-      return  # refused before it began: it leaves nothing in the bucket
+    if not self._begun:  # refused before that: it leaves nothing in the bucket
+      shutil.rmtree(self._root, ignore_errors=True)
+      return
     try:
       if reach.given_up():
         raise UserError("the bucket is away")

@@ -210,7 +210,8 @@ def kind_of(error) -> str:
 
 def is_of_client(error) -> bool:
   """Whether a bucket's client library raised it."""
-  return type(error).__module__.partition(".")[0] in _CLIENTS
+  package = type(error).__module__.partition(".")[0]
+  return package in _CLIENTS or str(error).startswith("Forbidden: ")
 
 
 def as_user_error(place, doing, error):
