@@ -58,7 +58,7 @@ def test_of_what_is_said_to_be_absent_there_is_none():
 def folders(tmp_path_factory):
   out = tmp_path_factory.mktemp("names")
   synth.generate(out / "bare", conversations=60, seed=3)
-  synth.generate(out / "named", conversations=60, seed=3, names=4)
+  synth.generate(out / "named", conversations=60, seed=3, single=4)
   return out / "bare", out / "named"
 
 
