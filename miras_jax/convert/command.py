@@ -33,7 +33,7 @@ from miras_jax.convert.sources import ALIASES
 from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.convert.tree import NEW_PARTS, describe, empty_at
 from miras_jax.errors import UserError
-from miras_jax.storage import copies
+from miras_jax.storage import copies, reach
 
 # Parts of a config that may be absent; elsewhere "none" is a word.
 ABSENT = ("convnext", "llama.rope_scaling")
@@ -101,9 +101,7 @@ def _convert(args):
   if not args.dst and not args.dry_run:
     raise UserError("--dst=DIR is missing: the new folder to write")
   if args.dst:
-    if copies.place_of(args.dst):  # what an earlier call made and could not copy
-      shutil.rmtree(args.dst, ignore_errors=True)
-    stream.check_free(pathlib.Path(args.dst))
+    check_new(args.dst)
   options = {
     "kinds": args.kinds,
     "to": args.to,
@@ -119,6 +117,15 @@ def _convert(args):
       _print_job(job)
     else:
       _write(job, args, options)
+
+
+def check_new(dst):
+  """UserError when the folder is there, locally or in a bucket."""
+  if place := copies.place_of(dst):
+    if reach.is_folder(place):
+      raise UserError(f"--dst={place} exists already; name a new folder")
+    shutil.rmtree(dst, ignore_errors=True)  # made by an earlier call, and not copied
+  stream.check_free(pathlib.Path(dst))
 
 
 def _write(job, args, options):

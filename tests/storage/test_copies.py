@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from miras_jax.convert.files import stream
+from miras_jax.convert import command as convert
 from miras_jax.errors import UserError
 from miras_jax.storage import copies, reach
 
@@ -143,8 +143,8 @@ def test_an_output_is_copied_at_the_end_its_manifest_last(bucket):
 def test_a_folder_that_is_there_is_not_converted_into(bucket):
   bucket.put("b/conv/manifest.json", "{}")
   with pytest.raises(UserError, match="--dst=gs://b/conv exists already"):
-    stream.check_free(pathlib.Path(copies.output("gs://b/conv")))
-  stream.check_free(pathlib.Path(copies.output("gs://b/new")))
+    convert.check_new(copies.output("gs://b/conv"))
+  convert.check_new(copies.output("gs://b/new"))
 
 
 def test_half_a_line_of_the_index_is_not_believed(bucket, tmp_path):

@@ -28,7 +28,6 @@ from miras_jax.checkpoint import lock, workdir
 from miras_jax.convert.files.safetensors_file import header_bytes
 from miras_jax.convert.files.tensors import READ_BYTES, TensorInfo
 from miras_jax.errors import UserError
-from miras_jax.storage import copies, reach
 
 BLOCK_BYTES = 32 << 20
 SHARD_BYTES = 5_000_000_000  # the limit of a file, as Hugging Face splits its models
@@ -195,8 +194,6 @@ def _finish(partial, dst, files, note):
 
 def check_free(dst):
   """UserError unless `dst` does not exist or is an empty folder."""
-  if (place := copies.place_of(dst)) and reach.is_folder(place):
-    raise UserError(f"--dst={place} exists already; name a new folder")
   if dst.is_dir() and not any(dst.iterdir()):
     return
   if dst.exists():
