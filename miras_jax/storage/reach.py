@@ -6,6 +6,7 @@ s3://BUCKET/PATH   what is copied in and out: data, weights, results
 MIRAS_BUCKET_LIMIT_S   seconds that a bucket may be away before a command ends (300)
 """
 
+import errno
 import functools
 import logging
 import os
@@ -21,11 +22,16 @@ from miras_jax.logs import log
 LIMIT_S = 300.0
 LONGEST_WAIT_S = 30.0  # between two tries
 SLOWEST = 1e6  # bytes a second; what is slower is taken for an answer that never comes
-# scheme: (file system of fsspec, the extra or package that brings it)
+# scheme: (file system of fsspec, the extra or package that brings it, how to sign in)
 SCHEMES = {
-  "gs": ("gcs", "'miras_jax[gcs]'"),
-  "s3": ("s3", "s3fs"),
+  "gs": ("gcs", "'miras_jax[gcs]'", "gcloud auth application-default login"),
+  "s3": ("s3", "s3fs", "aws configure"),
 }
+# Of the local side of a copy: no bucket's, and nothing that waiting mends.
+_LOCAL = (
+  errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR,
+  errno.ENOTDIR, errno.ENAMETOOLONG, errno.EMFILE,
+)  # fmt: skip
 _REMOTE = re.compile(rf"({'|'.join(SCHEMES)})://")
 # Packages whose errors come from the way to a bucket, and words of those of others.
 _CLIENTS = ("aiohttp", "gcsfs", "google", "requests", "urllib3", "botocore", "s3fs")
@@ -68,7 +74,7 @@ def filesystem(place):
 def _filesystem(scheme):
   import fsspec
 
-  name, package = SCHEMES[scheme]
+  name, package, _ = SCHEMES[scheme]
   # Other programs write there too, tensorstore among them: nothing is remembered.
   fsspec.config.conf.setdefault(name, {})["use_listings_cache"] = False
   for logger in ("gcsfs", "google", "s3fs", "aiobotocore"):  # a traceback at each try
@@ -194,6 +200,8 @@ def kind_of(error) -> str:
   while error:
     text, package = str(error), type(error).__module__.partition(".")[0]
     code = getattr(error, "code", None)
+    if getattr(error, "errno", None) in _LOCAL:
+      return ""
     if code in (401, 403) or any(word in text for word in _REFUSED):
       return "refused"
     if "DefaultCredentialsError" in type(error).__name__ or "NoCredentials" in text:
@@ -209,7 +217,9 @@ def kind_of(error) -> str:
 
 
 def is_of_client(error) -> bool:
-  """Whether a bucket's client library raised it."""
+  """Whether the client library of a bucket that is in use raised it."""
+  if not _filesystem.cache_info().currsize:
+    return False
   package = type(error).__module__.partition(".")[0]
   return package in _CLIENTS or str(error).startswith("Forbidden: ")
 
@@ -221,10 +231,10 @@ def as_user_error(place, doing, error):
   if kind == "refused":
     return UserError(
       f"{start}: no permission ({_text(error)}); let this account read and write the"
-      " bucket, or sign in (gcloud auth application-default login)"
+      f" bucket, or sign in ({_sign_in(place)})"
     )
   if kind == "missing":
-    return UserError(f"{start}: no such bucket or object; {_remedy(place)}")
+    return UserError(f"{start}: no such bucket or object; make it, or name another")
   if kind == "outage":
     return UserError(
       f"{start}: the bucket does not answer ({_text(error)}); see that it can be"
@@ -248,9 +258,8 @@ def check(place) -> None:
   insist(place, f"bucket {bucket} cannot be used", look)
 
 
-def _remedy(place):
-  bucket = os.fspath(place).split("/")[2]
-  return f"make it (gcloud storage buckets create gs://{bucket}) or take another"
+def _sign_in(place):
+  return SCHEMES.get(os.fspath(place).partition(":")[0], SCHEMES["gs"])[2]
 
 
 def _text(error):

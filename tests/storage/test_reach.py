@@ -69,6 +69,13 @@ def test_an_error_of_our_own_keeps_its_traceback():
     reach.insist(PLACE, "was not saved", Answers(KeyError("loss")))
 
 
+def test_a_full_disk_on_this_side_is_no_outage():
+  call = Answers(OSError(28, "No space left on device"))
+  with pytest.raises(OSError, match="No space left"):
+    reach.insist(PLACE, "was not read", call)
+  assert call.calls == 1
+
+
 def test_an_answer_that_never_comes_is_left_behind(monkeypatch):
   monkeypatch.setenv("MIRAS_BUCKET_LIMIT_S", "1")
   never = threading.Event()
