@@ -13,6 +13,7 @@ this machine alone (127.0.0.1) unless --host says otherwise; put a proxy that kn
 users before it.
 """
 
+import os
 import socket
 import sys
 
@@ -20,7 +21,6 @@ from miras_jax import logs
 from miras_jax.errors import UserError
 from miras_jax.options import Parser
 from miras_jax.serving.settings import Settings
-from miras_jax.storage import reach
 
 BACKLOG = 2048
 
@@ -41,7 +41,7 @@ def main(argv):
   with _listen(args.host, args.port) as listening:
     print(f"loading {args.checkpoint}", file=sys.stderr)
     loaded = devices.load(args)
-    name = reach.full(args.checkpoint).name
+    name = os.path.basename(os.path.realpath(args.checkpoint))
     service = Service.of(loaded, settings, name)
     print("compiling what answers need", file=sys.stderr)
     _warm(service.engine, settings)
