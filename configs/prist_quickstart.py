@@ -1,6 +1,6 @@
 """The main job on the embedded data: every part of MIRAS, tiny, trained from scratch.
 
-  miras data synth --out=data/quickstart --conversations=18000 --single=5 --seed=0
+  miras data synth --out=data/quickstart --conversations=18000 --short=6 --seed=0
   miras train --config=configs/prist_quickstart.py --workdir=runs/quickstart
 
 `--config.data.dir=DIR` trains the same model on any data in PRIST's layout;
@@ -24,9 +24,9 @@ def get_config(arg: str = ""):
   )
   c.data.dir = "data/quickstart"
   c.data.system = "Chat."  # the published system text would be a third of every row
-  # As many as the rendered data have of an image: three conversations, and five
-  # questions of one round, from which words are learnt long before conversations are.
-  c.data.pack = 8
+  # As many as the rendered data have of an image: three conversations, and six short
+  # talks, from which words are learnt long before conversations are.
+  c.data.pack = 9
   c.data.max_masks = 12
   c.data.in_memory = True
   c.optim.update(

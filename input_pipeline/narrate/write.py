@@ -21,7 +21,7 @@ MIX = {
 }  # fmt: skip
 
 # The same of questions of one round, from which a model learns what words mean.
-SINGLE = {"name": 85, "name_absent": 15}
+SHORT = {"name": 85, "name_absent": 15}
 
 
 def write(

@@ -51,6 +51,7 @@ NAME_REQUEST = (
   "Please segment the {noun}.", "Now mark the {noun}.", "Outline the {noun}.",
   "Show me the mask of the {noun}.",
 )
+WHICH = ("Which one do you mean?", "Please tell me which one.", "Of what?")
 NARROW_REQUEST = (
   "Please segment the {noun} of those.", "Now mark the {noun} of them.",
   "Among these, outline the {noun}.", "Show me the mask of the {noun} of those.",
@@ -88,6 +89,16 @@ def noun(fact, *, plural):
   if fact.kind == "order":
     return f"{fact.word} one"
   return f"{fact.word} " + ("things" if plural else "thing")
+
+
+def count_answer(rng, fact, count):
+  """How many a fact leaves, in a sentence."""
+  if not count:
+    table = NO_ANSWER
+  else:
+    table = ONE_ANSWER if count == 1 else MANY_ANSWER
+  text = str(table[rng.integers(len(table))])
+  return text.format(n=NUMBERS[count], noun=noun(fact, plural=count != 1))
 
 
 _ADJECTIVES = ("order", "size", "texture", "colour")
