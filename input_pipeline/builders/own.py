@@ -57,7 +57,7 @@ class Own(Builder):
       as the first of these.
     wordings: file of questions and answers in the user's language; "": English.
     per_photo: most conversations that are written for a photograph.
-    short: most questions of one round that are written besides, in the split "train".
+    short: most talks of one round that are written besides, in the split "train".
     views: pictures made of each photograph of the split "train" that has no dialogues
       of its own: itself, its mirror image, crops of both in turn.
   """
