@@ -33,7 +33,7 @@ def get_config(arg: str = ""):
     name="muon", lr=3e-3, muon_lr=7e-3, schedule="cosine", warmup_steps=100, b2=0.99
   )
   c.loss.update(
-    token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0, iou=1.0, loss_resolution=64
+    token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0, iou=0.1, loss_resolution=64
   )
   c.trainable = "full"  # nothing is pretrained here
   c.steps = 2000

@@ -246,9 +246,13 @@ class _Writer:
     )
 
   def _answer(self, fact, left):
-    if fact.kind == "order" and left:
+    phrase = wording.noun(fact, plural=len(left) != 1)
+    if not left:
+      return self.say(wording.NO_ANSWER, noun=phrase)
+    if fact.kind == "order":
       return self.say(wording.ORDER_ANSWER, word=fact.word)
-    return wording.count_answer(self.rng, fact, len(left))
+    table = wording.ONE_ANSWER if len(left) == 1 else wording.MANY_ANSWER
+    return self.say(table, n=wording.NUMBERS[len(left)], noun=phrase)
 
   def _request(self, plan, last_in_request):
     """The round that ends in [SEG]; PRIST's own last requests name no target."""

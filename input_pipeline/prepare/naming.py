@@ -3,8 +3,7 @@
 Before a conversation can narrow anything down, words have to mean regions. Most of
 these talks are one question that names its target, and nothing else has been said: one
 object, a part, a group, or what is not there. Every name is true of the scene and of
-nothing else in it. Others only count, without a mask; and some ask for what nobody can
-know, to which the answer is a question.
+nothing else in it. Some ask for what nobody can know: the answer is a question.
 """
 
 from input_pipeline.prepare import wording
@@ -17,12 +16,10 @@ from input_pipeline.prepare.dialogue import (
 )
 from input_pipeline.prepare.scene import COLOURS, PARTS, SHAPES, TEXTURES
 
-NAMES = {"one": 0.3, "group": 0.15, "part": 0.15, "none": 0.1}
-KINDS = NAMES | {"count": 0.2, "unclear": 0.1}
+KINDS = {"one": 0.42, "group": 0.2, "part": 0.2, "none": 0.08, "unclear": 0.1}
 _CHOICES = {
   "colour": list(COLOURS), "shape": list(SHAPES), "texture": list(TEXTURES[1:])
 }  # fmt: skip
-ABSENT_SHARE = 0.35  # of the counts that end at none
 
 
 def sample_namings(scene, rng, count):
@@ -63,38 +60,6 @@ def _named(maker):
     return Conversation(((question, _say(rng, answer)),), (target,))
 
   return make
-
-
-def _count(objects, rng):
-  """One or two facts and how many objects are left; no mask."""
-  item = objects[rng.integers(len(objects))]
-  facts = attribute_facts(item)
-  first, second = (facts[i] for i in rng.permutation(len(facts))[:2])
-  wanted = (first, second) if rng.random() < 0.6 else (first,)
-  if rng.random() < ABSENT_SHARE:
-    wanted = _ends_at_none(objects, wanted, rng)
-  if wanted is None:
-    return None
-  left, rounds = objects, []
-  for fact, table in zip(wanted, (wording.FIRST_ASK, wording.NEXT_ASK), strict=False):
-    left = fact.pick(left)
-    question = _say(rng, table, noun=wording.noun(fact, plural=True))
-    rounds.append((question, wording.count_answer(rng, fact, len(left))))
-  return Conversation(tuple(rounds), ())
-
-
-def _ends_at_none(objects, facts, rng):
-  """The facts with another last word, of which nothing is left; None: no such."""
-  *before, last = facts
-  if last.kind not in _CHOICES:
-    return None
-  left = _all_of(before, objects)
-  absent = [
-    has(last.kind, word)
-    for word in _CHOICES[last.kind]
-    if not has(last.kind, word).pick(left)
-  ]
-  return (*before, absent[rng.integers(len(absent))]) if absent else None
 
 
 def _unclear(objects, rng):
@@ -179,6 +144,5 @@ _MAKERS = {
   "group": _named(_group),
   "part": _named(_part),
   "none": _named(_none),
-  "count": _count,
   "unclear": _unclear,
 }

@@ -91,16 +91,6 @@ def noun(fact, *, plural):
   return f"{fact.word} " + ("things" if plural else "thing")
 
 
-def count_answer(rng, fact, count):
-  """How many a fact leaves, in a sentence."""
-  if not count:
-    table = NO_ANSWER
-  else:
-    table = ONE_ANSWER if count == 1 else MANY_ANSWER
-  text = str(table[rng.integers(len(table))])
-  return text.format(n=NUMBERS[count], noun=noun(fact, plural=count != 1))
-
-
 _ADJECTIVES = ("order", "size", "texture", "colour")
 
 
