@@ -13,7 +13,7 @@ from miras_jax.errors import UserError
 from miras_jax.parallel import distributed, sharding, stop_signal
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel.compiled import Program
-from miras_jax.training import anomalies, features, initial_state, meters
+from miras_jax.training import anomalies, features, goodput, initial_state, meters
 from miras_jax.training.metrics_log import MetricsLog
 from miras_jax.training.plan import jit_eval_step, jit_train_step, make_plan
 
@@ -31,12 +31,18 @@ def train(task, folder, mesh, *, profile=None) -> int:
   """
   config = task.config
   distributed.require_same("data", task.batches.get_state())
+  account = goodput.Goodput(
+    folder.metrics,
+    age=time.perf_counter() - STARTED,
+    alive_until=0.0 if folder.is_remote else goodput.last_written(folder.metrics),
+    enabled=distributed.is_first(),
+  )
   # Listens from here on: a signal in a long restore or compile stops before a step.
   listen = stop_signal.StopSignal()
   save = Checkpoints(folder.path, keep=config.keep, tokenizer=task.tokenizer)
   with listen as stop, jax.set_mesh(mesh), save as checkpoints:
     shapes, parts = make_plan(task, mesh)
-    state, start = _start(task, folder, checkpoints, shapes, parts.tx)
+    state, start = _start(task, folder, checkpoints, shapes, parts.tx, account)
     if task.features:
       features.check(task.features, config, state.frozen)
     log_file = MetricsLog(
@@ -47,14 +53,18 @@ def train(task, folder, mesh, *, profile=None) -> int:
       enabled=distributed.is_first(),
     )
     with log_file:
-      loop = _Loop(task, mesh, parts, checkpoints, log_file, folder, profile)
+      loop = _Loop(task, mesh, parts, checkpoints, log_file, folder, account, profile)
       step = loop.run(state, start, stop)
+    with account.during("save"):
+      checkpoints.wait()
   task.batches.close()
   distributed.barrier("end")
   stopped = f"stopped by {listen.name}; run it again to go on"
+  account.save(step)
   is_done = step >= config.steps
   why = "done" if is_done else stopped
   say(f"{folder.path}: step {step} of {config.steps}, {why}")
+  say(goodput.sentence(account.total()))
   return 0 if is_done else config.stopped_exit_code
 
 
@@ -70,9 +80,11 @@ def say(text) -> None:
     print(text)
 
 
-def _start(task, folder, checkpoints, shapes, tx):
+def _start(task, folder, checkpoints, shapes, tx, account):
   """(TrainState, step): of the last good checkpoint, else a fresh one."""
-  if restored := checkpoints.restore(shapes):
+  with account.during("restore"):
+    restored = checkpoints.restore(shapes)
+  if restored:
     state, step, data_state = restored
     task.batches.set_state(data_state)
     logs.log.info("resumed %s from step %d", folder.path, step)
@@ -89,7 +101,9 @@ def _start(task, folder, checkpoints, shapes, tx):
 class _Loop:
   """Step, probe, log, save. What changes during a run is here or in the TrainState."""
 
-  def __init__(self, task, mesh, parts, checkpoints, log_file, folder, profile):
+  def __init__(
+    self, task, mesh, parts, checkpoints, log_file, folder, account, profile
+  ):
     self.config = task.config
     self.batches = task.batches
     self.probe_batch = task.probe
@@ -99,9 +113,8 @@ class _Loop:
     self.mesh = mesh
     self.pending = collections.deque()
     self.watch = anomalies.Watch(folder, max_skipped=task.config.max_skipped)
-    self.meters = meters.Meters(
-      started=STARTED, shares=mesh_lib.data_host(mesh)[1], flops=task.flops
-    )
+    self.account = account
+    self.meters = meters.Meters(shares=mesh_lib.data_host(mesh)[1], flops=task.flops)
     first, count = profile or (0, 0)
     self.folder = folder
     self.profile = meters.Profile(folder.local / "profile", first, count)
@@ -114,10 +127,11 @@ class _Loop:
       return step
     consumed = self.batches.get_state()
     batch, notes = self._next()
-    with stop.during("the compile"):
+    with stop.during("the compile"), self.account.during("compile"):
       train_program, probe_program = self._compile(state, batch)
     self.checkpoints.prepare(state)
     self.meters.begin()
+    self.account.begin()
     while step < config.steps and not stop(step):
       step += 1
       self.profile.before(step)
@@ -144,6 +158,7 @@ class _Loop:
     start = time.perf_counter()
     batch = self._next_or_again()
     waited = time.perf_counter() - start
+    self.account.spend("data_wait", waited)
     notes = {
       "data_wait_s": waited,
       "tokens": int((batch["segments"] > 0).sum()) if "segments" in batch else 0,
@@ -195,7 +210,8 @@ class _Loop:
       numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
       numbers = _of_present(numbers)
       self.last = numbers
-      self.log_file.write(step, numbers | self.meters.step(notes))
+      speed = self.meters.step(notes) | {"goodput": self.account.useful()}
+      self.log_file.write(step, numbers | speed)
       self.watch(step, numbers, notes["record"])
 
   def _save_or_go_on(self, step, state, data_state):
@@ -213,7 +229,13 @@ class _Loop:
 
   def _save(self, step, state, data_state):
     self._flush(0)  # so that a checkpoint never lacks the rows before it
-    _push(self.folder)
+    with self.account.during("save"):
+      self.account.save(step)
+      self.log_file.note(step, self.account.noted())
+      _push(self.folder)
+      self._save_state(step, state, data_state)
+
+  def _save_state(self, step, state, data_state):
     finite = {k: v for k, v in self.last.items() if math.isfinite(v)}
     self.checkpoints.save(step, state, data_state=data_state, metrics=finite)
 

@@ -63,6 +63,12 @@ class MetricsLog:
         self._board.add_scalar(name, value, step)
     self._show(numbers)
 
+  def note(self, step, numbers):
+    """Numbers for TensorBoard alone."""
+    if self._enabled:
+      for name, value in numbers.items():
+        self._board.add_scalar(name, value, step)
+
   def _flush(self):
     """Rows that do not fit on the disk stay in memory until they do."""
     try:

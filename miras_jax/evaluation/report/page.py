@@ -4,7 +4,15 @@ import dataclasses
 import importlib.resources
 import json
 
-from miras_jax.evaluation.report import cards, charts, choose, curves, outcomes, summary
+from miras_jax.evaluation.report import (
+  cards,
+  charts,
+  choose,
+  curves,
+  outcomes,
+  summary,
+  time_spent,
+)
 from miras_jax.evaluation.report.markup import plural, section, text
 from miras_jax.evaluation.report.pictures import Album
 
@@ -36,8 +44,8 @@ class Shown:
 class Page:
   """Takes the conversations that are drawn, one at a time, then renders."""
 
-  def __init__(self, result, rows, curves_of, unread=0):
-    self._result, self._rows = result, rows
+  def __init__(self, result, rows, curves_of, unread=0, lives=()):
+    self._result, self._rows, self._lives = result, rows, lives
     self._curves, self._unread = curves_of, unread
     self._album = Album()
     self._cards = {group: [] for group in choose.GROUPS}
@@ -76,6 +84,7 @@ class Page:
       "conversations": self._conversations(),
       "failures": self._failed(),
       "training": curves.render(self._curves, self._unread),
+      "time": time_spent.render(self._lives),
       "turns": summary.per_turn(result.get("per_turn") or {}),
       "metrics": summary.metrics(result),
       "every": _every(self._rows),
