@@ -15,8 +15,7 @@ from miras_jax.errors import UserError
 from miras_jax.inference.load import load_for_inference
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel.compiled import Program
-from miras_jax.training import loop
-from miras_jax.training import goodput
+from miras_jax.training import goodput, loop
 from miras_jax.training.meters import TIMINGS
 from tests import toy
 from tests.training.toy_runs import (
