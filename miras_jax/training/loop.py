@@ -1,6 +1,7 @@
 """The loop: step, probe, log, save, until the last step or a signal."""
 
 import collections
+import dataclasses
 import math
 import time
 
@@ -49,7 +50,9 @@ def train(task, folder, mesh, *, profile=None) -> int:
       folder,
       start_step=start,
       total=config.steps,
-      tensorboard_every=config.log_every,
+      board_every=config.log_every,
+      boards=config.boards,
+      config=dataclasses.asdict(config),
       enabled=distributed.is_first(),
     )
     with log_file:
