@@ -22,7 +22,7 @@ from miras_jax.logs import log
 
 
 class Boards:
-  """All of them. folder: the run's Workdir; config: its fields, for boards that show them.
+  """All of them. folder: the run's Workdir; config: its fields, which some boards show.
 
   Raises UserError where a library is missing.
   """
