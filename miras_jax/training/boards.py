@@ -24,14 +24,20 @@ from miras_jax.logs import log
 class Boards:
   """All of them. folder: the run's Workdir; config: its fields, which some boards show.
 
-  Raises UserError where a library is missing.
+  Raises UserError where a library is missing or a board cannot be opened.
   """
 
   def __init__(self, folder, start_step, text, config):
     makers = {"wandb": _Wandb, "mlflow": _Mlflow, "prometheus": _Prometheus}
     self._boards = [_TensorBoard(folder, start_step)]
     for kind, name in parse(text):
-      self._boards.append(makers[kind](folder, name, config))
+      try:
+        self._boards.append(makers[kind](folder, name, config))
+      except UserError:
+        raise
+      except Exception as error:  # no account, no server, no network, ...
+        text = " ".join(str(error).split())[:300]
+        raise UserError(f"boards={kind}:{name} cannot be opened: {text}") from error
     self._told = set()
 
   def add(self, step, numbers):

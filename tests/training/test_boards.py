@@ -72,6 +72,15 @@ def test_the_newest_numbers_are_there_for_prometheus(tmp_path):
   ]
 
 
+def test_a_board_that_cannot_be_opened_is_one_line(tmp_path, wandb, monkeypatch):
+  def refuse(**options):
+    raise RuntimeError("no API key")
+
+  monkeypatch.setattr(wandb, "init", refuse)
+  with pytest.raises(UserError, match="wandb:mine cannot be opened: no API key"):
+    show(tmp_path, "wandb:mine")
+
+
 def test_a_library_that_is_not_there_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "mlflow", None)
   with pytest.raises(UserError, match="pip install mlflow"):
