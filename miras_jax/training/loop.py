@@ -25,10 +25,11 @@ DATA_RETRIES = 2
 STARTED = time.perf_counter()
 
 
-def train(task, folder, mesh, *, profile=None) -> int:
+def train(task, folder, mesh, *, profile=None, kept=None) -> int:
   """Trains `task` in `folder` until its config's last step or a signal.
 
-  Returns the exit status: 0 after the last step, else config.stopped_exit_code.
+  kept: `executables.Kept` of its programs, or None. Returns the exit status: 0 after
+  the last step, else config.stopped_exit_code.
   """
   config = task.config
   distributed.require_same("data", task.batches.get_state())
@@ -57,6 +58,7 @@ def train(task, folder, mesh, *, profile=None) -> int:
     )
     with log_file:
       loop = _Loop(task, mesh, parts, checkpoints, log_file, folder, account, profile)
+      loop.kept = kept
       step = loop.run(state, start, stop)
     with account.during("save"):
       checkpoints.wait()
@@ -122,6 +124,7 @@ class _Loop:
     self.folder = folder
     self.profile = meters.Profile(folder.local / "profile", first, count)
     self.last = {}
+    self.kept = None
 
   def run(self, state, step, stop):
     """Runs on from `step`; returns the step it ended at, which is then saved."""
@@ -198,13 +201,15 @@ class _Loop:
     shapes = jax.tree.map(_shape, state)
     train_jit = jit_train_step(self.parts, shapes)
     batch_shapes = jax.tree.map(_shape, batch)
-    train_program = Program("train_step", train_jit, shapes, batch_shapes)
+    devices = list(self.mesh.devices.flat)
+    kept = {"kept": self.kept, "devices": devices}
+    train_program = Program("train_step", train_jit, shapes, batch_shapes, **kept)
     if self.probe_batch is None:
       return train_program, None
     self.probe_batch = self._put(self.probe_batch)
     probe_jit = jit_eval_step(self.parts, shapes)
     probe_shapes = jax.tree.map(_shape, self.probe_batch)
-    return train_program, Program("probe_step", probe_jit, shapes, probe_shapes)
+    return train_program, Program("probe_step", probe_jit, shapes, probe_shapes, **kept)
 
   def _flush(self, lag):
     """Writes the numbers of all but the newest `lag` steps."""

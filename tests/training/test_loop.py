@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from miras_jax.checkpoint import workdir
+from miras_jax.checkpoint import executables, workdir
 from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.inference.load import load_for_inference
@@ -43,6 +43,22 @@ def test_each_start_of_a_run_has_its_account_of_time(tmp_path):
   first, second = goodput.read(tmp_path / goodput.FILE)
   assert (first.step, second.step) == (2, 4)
   assert first.seconds["compile"] > 0 and second.seconds["restore"] > 0
+
+
+def test_a_start_with_kept_programs_compiles_none_and_goes_on_alike(tmp_path, caplog):
+  def go(name):
+    made, folder = mesh_lib.make_mesh(MeshConfig(), jax.devices()[:1]), tmp_path / name
+    kept = executables.Kept(tmp_path / "programs")
+    task = toy_task(toy_config(), None)
+    assert loop.train(task, workdir.Workdir(folder), made, kept=kept) == 0
+
+  go("first")
+  caplog.clear()
+  go("second")
+  said = [record.getMessage() for record in caplog.records]
+  assert sum("loaded" in line for line in said) == 2
+  assert not any("compiled" in line for line in said)
+  assert_same_parameters(tmp_path / "first", tmp_path / "second")
 
 
 def test_the_logged_loss_falls(tmp_path):
