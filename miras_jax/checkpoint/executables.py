@@ -53,8 +53,19 @@ class Kept:
       log.warning("%s cannot be loaded: %s; compiling", blob, str(error)[:200])
       return None
 
-  def save(self, name, lowered, compiled, devices):
-    """Keeps it; a platform that cannot is named in the log."""
+  def compile(self, name, lowered, devices):
+    """Compiles and keeps it; a platform that cannot be kept is named in the log."""
+    # What XLA:CPU has from its own cache it serialises without its functions.
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+      compiled = lowered.compile()
+    finally:
+      jax.config.update("jax_enable_compilation_cache", before)
+    self._save(name, lowered, compiled, devices)
+    return compiled
+
+  def _save(self, name, lowered, compiled, devices):
     blob, about = self._paths(name)
     try:
       payload, _, _ = serialize_executable.serialize(compiled)

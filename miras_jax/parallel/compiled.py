@@ -22,9 +22,10 @@ class Program:
     self._executable = kept and kept.load(name, lowered, devices)
     done = "loaded"
     if self._executable is None:
-      self._executable, done = lowered.compile(), "compiled"
-      if kept:
-        kept.save(name, lowered, self._executable, devices)
+      done = "compiled"
+      self._executable = (
+        kept.compile(name, lowered, devices) if kept else lowered.compile()
+      )
     self.seconds = time.perf_counter() - start
     self._last = _signature(shapes[-1])
     log.info("%s %s in %.1f s (one XLA program)", done, name, self.seconds)
