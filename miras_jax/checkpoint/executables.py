@@ -7,6 +7,7 @@ it is a pickle inside is why only files of one's own are read: of this user, and
 by nobody else. With several processes each keeps its own.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -16,6 +17,7 @@ import stat
 
 import jax
 from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache import compilation_cache
 
 from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
@@ -55,13 +57,8 @@ class Kept:
 
   def compile(self, name, lowered, devices):
     """Compiles and keeps it; a platform that cannot be kept is named in the log."""
-    # What XLA:CPU has from its own cache it serialises without its functions.
-    before = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
+    with _without_cache():
       compiled = lowered.compile()
-    finally:
-      jax.config.update("jax_enable_compilation_cache", before)
     self._save(name, lowered, compiled, devices)
     return compiled
 
@@ -95,6 +92,22 @@ class Kept:
       if found.get(key) != value:
         return f"{key} is {str(value)[:80]}, it was {str(found.get(key))[:80]}"
     return None if found.get("sha256") == digest else "it is damaged"
+
+
+@contextlib.contextmanager
+def _without_cache():
+  """What XLA:CPU has from JAX's cache it serialises without its functions."""
+
+  def use(value):
+    jax.config.update("jax_enable_compilation_cache", value)
+    compilation_cache.reset_cache()  # it looks at the setting once
+
+  before = jax.config.jax_enable_compilation_cache
+  use(False)
+  try:
+    yield
+  finally:
+    use(before)
 
 
 def facts(lowered, devices) -> dict:

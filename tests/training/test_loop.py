@@ -53,7 +53,7 @@ def test_a_start_with_kept_programs_compiles_none_and_goes_on_alike(tmp_path, ca
     assert loop.train(task, workdir.Workdir(folder), made, kept=kept) == 0
 
   go("first")
-  caplog.clear()
+  caplog.set_level("INFO")
   go("second")
   said = [record.getMessage() for record in caplog.records]
   assert sum("loaded" in line for line in said) == 2
