@@ -75,6 +75,9 @@ EXTRAS = {
     "mkdocs-material>=9.6,<10",
     "mkdocstrings[python]>=0.29,<2",
   ],
+  # `config.boards`: where else the numbers of a run go.
+  "wandb": ["wandb>=0.19,<1"],
+  "mlflow": ["mlflow-skinny>=2.15,<4"],
   # The other side of `miras bench` and of the live parity tests.
   "torch": ["torch>=2.9,<3"],
   "test": [

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from input_pipeline import mixtures
+from miras_jax.config import boards, variants
 from miras_jax.config import model as model_config
-from miras_jax.config import variants
 from miras_jax.config.fields import check, setting, with_expanded_paths
 from miras_jax.config.overrides import with_overrides
 from miras_jax.config.settings import (
@@ -131,6 +131,11 @@ class RunConfig:
     least=1,
     may_change=True,
   )
+  boards: str = setting(
+    "",
+    "where else the numbers go: wandb:PROJECT, mlflow:EXPERIMENT, prometheus, by comma",
+    may_change=True,
+  )
   probe_every: int = setting(
     100, "steps between losses on a held-out batch", least=1, may_change=True
   )
@@ -161,6 +166,7 @@ class RunConfig:
       raise UserError(
         "stopped_exit_code=1 is what a mistake ends with; take 0, or 42 as on clusters"
       )
+    boards.parse(self.boards)
     self._check_pack()
     self._check_augment()
     self._check_mixture()

@@ -10,16 +10,25 @@ from miras_jax.logs import log
 class Program:
   """`jax.jit` function -> executable; another shape is an error, never a recompile.
 
-  shapes: the arguments as ShapeDtypeStruct. `seconds` is what compiling took.
+  shapes: the arguments as ShapeDtypeStruct. kept: `checkpoint.executables.Kept`, where
+  it may lie compiled already; devices: those it runs on, for that. `seconds` is what it
+  all took.
   """
 
-  def __init__(self, name, jitted, *shapes):
+  def __init__(self, name, jitted, *shapes, kept=None, devices=None):
     self.name = name
     start = time.perf_counter()
-    self._executable = jitted.lower(*shapes).compile()
+    lowered = jitted.lower(*shapes)
+    self._executable = kept and kept.load(name, lowered, devices)
+    done = "loaded"
+    if self._executable is None:
+      done = "compiled"
+      self._executable = (
+        kept.compile(name, lowered, devices) if kept else lowered.compile()
+      )
     self.seconds = time.perf_counter() - start
     self._last = _signature(shapes[-1])
-    log.info("compiled %s in %.1f s (one XLA program)", name, self.seconds)
+    log.info("%s %s in %.1f s (one XLA program)", done, name, self.seconds)
 
   def __call__(self, *args):
     """Runs it. ValueError when the last argument, the batch, has changed its shapes."""

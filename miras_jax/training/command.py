@@ -20,6 +20,7 @@ With several processes every one runs the same command; how they find each other
 miras_jax/parallel/distributed.py.
 """
 
+import argparse
 import dataclasses
 import math
 import shutil
@@ -27,7 +28,7 @@ import shutil
 import jax
 
 from miras_jax import logs
-from miras_jax.checkpoint import lock, workdir
+from miras_jax.checkpoint import executables, lock, workdir
 from miras_jax.checkpoint.reading import Damaged, read_config, verify
 from miras_jax.config import file as config_file
 from miras_jax.config import run as run_config
@@ -52,15 +53,16 @@ def main(argv) -> int:
 
 
 def _main(argv):
-  config, folder, profile = parse(argv)
+  config, folder, args = parse(argv)
   logs.to_stderr()
   distributed.start(config.distributed)
   logs.of_process(jax.process_index() if jax.distributed.is_initialized() else 0)
   distributed.require_same("config", run_config.shared_by_processes(config))
-  return run(config, folder, profile=profile)
+  kept = executables.Kept(args.executable) if args.executable else None
+  return run(config, folder, profile=args.profile, kept=kept)
 
 
-def run(config, folder, *, profile=None) -> int:
+def run(config, folder, *, profile=None, kept=None) -> int:
   """Trains a RunConfig in a Workdir, from where that is; returns the exit status.
 
   A run that is refused before it begins leaves no folder behind.
@@ -69,7 +71,7 @@ def run(config, folder, *, profile=None) -> int:
   held = lock.hold_together(folder.path, "miras train", folder.make)
   with held, folder.written_by(jax.process_index()):
     try:
-      return _run(config, folder, profile)
+      return _run(config, folder, profile, kept)
     except UserError:  # under the lock: the folder may be another trainer's by now
       is_new = is_new and not folder.is_remote
       if is_new and distributed.is_first() and not folder.metrics.exists():
@@ -77,7 +79,7 @@ def run(config, folder, *, profile=None) -> int:
       raise
 
 
-def _run(config, folder, profile):
+def _run(config, folder, profile, kept):
   config, done = _compare_folder(config, folder)
   if done >= config.steps and _is_whole(folder.step(done)):
     loop.say(
@@ -100,11 +102,11 @@ def _run(config, folder, profile):
   )
   task = make_task(config, folder, host=mesh_lib.data_host(devices))
   mesh_lib.check_length(task.config.data.max_len, devices)
-  return loop.train(task, folder, devices, profile=profile)
+  return loop.train(task, folder, devices, profile=profile, kept=kept)
 
 
-def parse(argv) -> tuple[RunConfig, workdir.Workdir, tuple[int, int] | None]:
-  """(RunConfig, Workdir, profile) of the command line. Raises UserError.
+def parse(argv) -> tuple[RunConfig, workdir.Workdir, argparse.Namespace]:
+  """(RunConfig, Workdir, the other options) of the command line. Raises UserError.
 
   profile: (first step, count) or None.
   """
@@ -113,10 +115,10 @@ def parse(argv) -> tuple[RunConfig, workdir.Workdir, tuple[int, int] | None]:
   for name in ("config", "workdir"):
     if not getattr(args, name):
       raise UserError(f"miras train: --{name}=... is missing (see miras train --help)")
-  profile = args.profile
-  profile = meters.parse_profile(profile) if profile is not None else None
+  if args.profile is not None:
+    args.profile = meters.parse_profile(args.profile)
   config = config_file.read(args.config, fields)
-  return config, workdir.Workdir(args.workdir), profile
+  return config, workdir.Workdir(args.workdir), args
 
 
 def _parser():
@@ -130,6 +132,12 @@ def _parser():
   parser.add_argument("--config", help="your config, or the name of one of the package")
   parser.add_place("--workdir", help="folder of the run; one that is there goes on")
   parser.add_argument("--profile", help="STEP:COUNT, a trace of so many steps")
+  parser.add_path(
+    "--executable",
+    metavar="DIR",
+    help="folder of your own that keeps the compiled programs: a start that finds"
+    " those of the same program, versions and devices there does not compile",
+  )
   return parser
 
 

@@ -1,6 +1,7 @@
 """The loop: step, probe, log, save, until the last step or a signal."""
 
 import collections
+import dataclasses
 import math
 import time
 
@@ -13,7 +14,7 @@ from miras_jax.errors import UserError
 from miras_jax.parallel import distributed, sharding, stop_signal
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel.compiled import Program
-from miras_jax.training import anomalies, features, initial_state, meters
+from miras_jax.training import anomalies, features, goodput, initial_state, meters
 from miras_jax.training.metrics_log import MetricsLog
 from miras_jax.training.plan import jit_eval_step, jit_train_step, make_plan
 
@@ -24,37 +25,51 @@ DATA_RETRIES = 2
 STARTED = time.perf_counter()
 
 
-def train(task, folder, mesh, *, profile=None) -> int:
+def train(task, folder, mesh, *, profile=None, kept=None) -> int:
   """Trains `task` in `folder` until its config's last step or a signal.
 
-  Returns the exit status: 0 after the last step, else config.stopped_exit_code.
+  kept: `executables.Kept` of its programs, or None. Returns the exit status: 0 after
+  the last step, else config.stopped_exit_code.
   """
   config = task.config
   distributed.require_same("data", task.batches.get_state())
+  account = goodput.Goodput(
+    folder.metrics,
+    age=time.perf_counter() - STARTED,
+    alive_until=0.0 if folder.is_remote else goodput.last_written(folder.metrics),
+    enabled=distributed.is_first(),
+  )
   # Listens from here on: a signal in a long restore or compile stops before a step.
   listen = stop_signal.StopSignal()
   save = Checkpoints(folder.path, keep=config.keep, tokenizer=task.tokenizer)
   with listen as stop, jax.set_mesh(mesh), save as checkpoints:
     shapes, parts = make_plan(task, mesh)
-    state, start = _start(task, folder, checkpoints, shapes, parts.tx)
+    state, start = _start(task, folder, checkpoints, shapes, parts.tx, account)
     if task.features:
       features.check(task.features, config, state.frozen)
     log_file = MetricsLog(
       folder,
       start_step=start,
       total=config.steps,
-      tensorboard_every=config.log_every,
+      board_every=config.log_every,
+      boards=config.boards,
+      config=dataclasses.asdict(config),
       enabled=distributed.is_first(),
     )
     with log_file:
-      loop = _Loop(task, mesh, parts, checkpoints, log_file, folder, profile)
+      loop = _Loop(task, mesh, parts, checkpoints, log_file, folder, account, profile)
+      loop.kept = kept
       step = loop.run(state, start, stop)
+    with account.during("save"):
+      checkpoints.wait()
   task.batches.close()
   distributed.barrier("end")
   stopped = f"stopped by {listen.name}; run it again to go on"
+  account.save(step)
   is_done = step >= config.steps
   why = "done" if is_done else stopped
   say(f"{folder.path}: step {step} of {config.steps}, {why}")
+  say(goodput.sentence(account.total()))
   return 0 if is_done else config.stopped_exit_code
 
 
@@ -70,9 +85,11 @@ def say(text) -> None:
     print(text)
 
 
-def _start(task, folder, checkpoints, shapes, tx):
+def _start(task, folder, checkpoints, shapes, tx, account):
   """(TrainState, step): of the last good checkpoint, else a fresh one."""
-  if restored := checkpoints.restore(shapes):
+  with account.during("restore"):
+    restored = checkpoints.restore(shapes)
+  if restored:
     state, step, data_state = restored
     task.batches.set_state(data_state)
     logs.log.info("resumed %s from step %d", folder.path, step)
@@ -89,7 +106,9 @@ def _start(task, folder, checkpoints, shapes, tx):
 class _Loop:
   """Step, probe, log, save. What changes during a run is here or in the TrainState."""
 
-  def __init__(self, task, mesh, parts, checkpoints, log_file, folder, profile):
+  def __init__(
+    self, task, mesh, parts, checkpoints, log_file, folder, account, profile
+  ):
     self.config = task.config
     self.batches = task.batches
     self.probe_batch = task.probe
@@ -99,13 +118,13 @@ class _Loop:
     self.mesh = mesh
     self.pending = collections.deque()
     self.watch = anomalies.Watch(folder, max_skipped=task.config.max_skipped)
-    self.meters = meters.Meters(
-      started=STARTED, shares=mesh_lib.data_host(mesh)[1], flops=task.flops
-    )
+    self.account = account
+    self.meters = meters.Meters(shares=mesh_lib.data_host(mesh)[1], flops=task.flops)
     first, count = profile or (0, 0)
     self.folder = folder
     self.profile = meters.Profile(folder.local / "profile", first, count)
     self.last = {}
+    self.kept = None
 
   def run(self, state, step, stop):
     """Runs on from `step`; returns the step it ended at, which is then saved."""
@@ -114,10 +133,11 @@ class _Loop:
       return step
     consumed = self.batches.get_state()
     batch, notes = self._next()
-    with stop.during("the compile"):
+    with stop.during("the compile"), self.account.during("compile"):
       train_program, probe_program = self._compile(state, batch)
     self.checkpoints.prepare(state)
     self.meters.begin()
+    self.account.begin()
     while step < config.steps and not stop(step):
       step += 1
       self.profile.before(step)
@@ -144,6 +164,7 @@ class _Loop:
     start = time.perf_counter()
     batch = self._next_or_again()
     waited = time.perf_counter() - start
+    self.account.spend("data_wait", waited)
     notes = {
       "data_wait_s": waited,
       "tokens": int((batch["segments"] > 0).sum()) if "segments" in batch else 0,
@@ -180,13 +201,15 @@ class _Loop:
     shapes = jax.tree.map(_shape, state)
     train_jit = jit_train_step(self.parts, shapes)
     batch_shapes = jax.tree.map(_shape, batch)
-    train_program = Program("train_step", train_jit, shapes, batch_shapes)
+    devices = list(self.mesh.devices.flat)
+    kept = {"kept": self.kept, "devices": devices}
+    train_program = Program("train_step", train_jit, shapes, batch_shapes, **kept)
     if self.probe_batch is None:
       return train_program, None
     self.probe_batch = self._put(self.probe_batch)
     probe_jit = jit_eval_step(self.parts, shapes)
     probe_shapes = jax.tree.map(_shape, self.probe_batch)
-    return train_program, Program("probe_step", probe_jit, shapes, probe_shapes)
+    return train_program, Program("probe_step", probe_jit, shapes, probe_shapes, **kept)
 
   def _flush(self, lag):
     """Writes the numbers of all but the newest `lag` steps."""
@@ -195,7 +218,8 @@ class _Loop:
       numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
       numbers = _of_present(numbers)
       self.last = numbers
-      self.log_file.write(step, numbers | self.meters.step(notes))
+      speed = self.meters.step(notes) | {"goodput": self.account.useful()}
+      self.log_file.write(step, numbers | speed)
       self.watch(step, numbers, notes["record"])
 
   def _save_or_go_on(self, step, state, data_state):
@@ -213,7 +237,13 @@ class _Loop:
 
   def _save(self, step, state, data_state):
     self._flush(0)  # so that a checkpoint never lacks the rows before it
-    _push(self.folder)
+    with self.account.during("save"):
+      self.account.save(step)
+      self.log_file.note(step, self.account.noted())
+      _push(self.folder)
+      self._save_state(step, state, data_state)
+
+  def _save_state(self, step, state, data_state):
     finite = {k: v for k, v in self.last.items() if math.isfinite(v)}
     self.checkpoints.save(step, state, data_state=data_state, metrics=finite)
 

@@ -1,4 +1,4 @@
-"""What the log says of speed and use: rates, goodput, memory, a trace on request."""
+"""What the log says of speed and use: rates, waits, memory, a trace on request."""
 
 import time
 
@@ -22,15 +22,13 @@ class Meters:
   flops: floating-point operations of one step over all devices, or None.
   """
 
-  def __init__(self, *, started, shares=1, flops=None):
+  def __init__(self, *, shares=1, flops=None):
     self.shares = shares
     self.flops = flops
     chip = chips.find(jax.devices()[0].device_kind)
     self.peak = chip and chip.peak_flops * jax.device_count()
-    self._started = started
     self._clock = time.perf_counter()
     self._idle = 0.0  # of the interval that is running
-    self._useful = 0.0  # since the start
 
   def begin(self):
     """The first step is about to be made."""
@@ -45,7 +43,6 @@ class Meters:
     now = time.perf_counter()
     seconds = max(now - self._clock, 1e-9)
     idle = self._idle
-    self._useful += max(seconds - idle, 0.0)
     self._clock, self._idle = now, 0.0
     out = {
       "examples_per_s": len(notes["record"]) * self.shares / seconds,
@@ -53,7 +50,6 @@ class Meters:
       "step_s": seconds,
       "data_wait_s": notes["data_wait_s"],
       "save_wait_s": idle,
-      "goodput": min(self._useful / max(now - self._started, 1e-9), 1.0),
     }
     if self.flops:
       out["model_tflops_per_s"] = self.flops / seconds / 1e12

@@ -1,4 +1,4 @@
-"""Numbers of a run: metrics.jsonl, TensorBoard and a progress bar."""
+"""Numbers of a run: metrics.jsonl, boards and a progress bar."""
 
 import contextlib
 import functools
@@ -11,6 +11,7 @@ import tqdm
 from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
 from miras_jax.logs import log
+from miras_jax.training.boards import Boards
 
 MAX_LINE = 1 << 20  # characters; a row has some hundreds
 MAX_STEP = 1 << 53
@@ -19,17 +20,29 @@ MAX_STEP = 1 << 53
 class MetricsLog:
   """Writes one JSON object a step; on resumption drops what came after `start_step`.
 
-  Only the process with `enabled` writes. Used as a context manager.
+  Only the process with `enabled` writes. boards, config: see `boards.Boards`, which
+  gets every `board_every`th step and those with held-out numbers. Used as a context
+  manager.
   """
 
-  def __init__(self, folder, *, start_step, total, tensorboard_every, enabled=True):
+  def __init__(
+    self,
+    folder,
+    *,
+    start_step,
+    total,
+    board_every,
+    boards="",
+    config=None,
+    enabled=True,
+  ):
     self._enabled = enabled
-    self._every = tensorboard_every
+    self._every = board_every
     if not enabled:
       return
     drop_after(folder.metrics, start_step)
     self._file = open(folder.metrics, "a", encoding="utf-8")
-    self._board = _tensorboard(folder.local / "tensorboard", start_step)
+    self._boards = Boards(folder, start_step, boards, config or {})
     self._bar = None
     self._told = False
     self._make_bar = functools.partial(
@@ -47,7 +60,7 @@ class MetricsLog:
       self._flush()
       with contextlib.suppress(OSError):
         self._file.close()
-      self._board.close()
+      self._boards.close()
 
   def write(self, step, numbers):
     """One step's {name: float}; a number that is not finite is written as null."""
@@ -59,9 +72,13 @@ class MetricsLog:
     self._file.write(json.dumps(row) + "\n")
     self._flush()
     if step % self._every == 0 or any(k.startswith("probe_") for k in numbers):
-      for name, value in numbers.items():
-        self._board.add_scalar(name, value, step)
+      self._boards.add(step, numbers)
     self._show(numbers)
+
+  def note(self, step, numbers):
+    """Numbers for the boards alone."""
+    if self._enabled:
+      self._boards.add(step, numbers)
 
   def _flush(self):
     """Rows that do not fit on the disk stay in memory until they do."""
@@ -134,9 +151,3 @@ def _progress_bar(name, start_step, total):
     dynamic_ncols=not quiet,
     smoothing=0.1,
   )
-
-
-def _tensorboard(folder, start_step):
-  import tensorboardX
-
-  return tensorboardX.SummaryWriter(str(folder), purge_step=start_step + 1)

@@ -161,8 +161,8 @@ def test_synth_hands_over_its_arguments(tmp_path, monkeypatch):
   monkeypatch.setattr("input_pipeline.prepare.synth", fake, raising=False)
   monkeypatch.chdir(tmp_path)
   command = ["synth", "--out", "d", "--conversations", "12", "--seed", "3"]
-  assert data.main(command) == 0
-  assert calls == [(pathlib.Path("d"), 12, 3)]
+  assert data.main([*command, "--short", "2"]) == 0
+  assert calls == [(pathlib.Path("d"), 12, 3, 2)]
 
 
 @pytest.mark.parametrize("command", ["check", "stats", "show", "synth", "cache"])

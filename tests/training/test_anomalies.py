@@ -60,16 +60,16 @@ def test_a_profile_says_first_step_and_count():
   assert meters.parse_profile("7") == (7, 1)
 
 
-def test_idle_time_is_no_goodput(monkeypatch):
+def test_a_step_has_rates_and_the_wait_for_a_save(monkeypatch):
   clock = [0.0]
   monkeypatch.setattr(meters.time, "perf_counter", lambda: clock[0])
-  gauge = meters.Meters(started=0.0, shares=2, flops=6e12)
+  gauge = meters.Meters(shares=2, flops=6e12)
   clock[0] = 10.0  # compiling
   gauge.begin()
   gauge.idle(4.0)
   clock[0] = 20.0
   row = gauge.step({"record": [1, 2, 3], "tokens": 50, "data_wait_s": 0.5})
-  assert row["goodput"] == pytest.approx(6 / 20)
+  assert row["step_s"] == pytest.approx(10) and row["save_wait_s"] == 4
   assert row["examples_per_s"] == pytest.approx(0.6)
   assert row["tokens_per_s"] == pytest.approx(10)
   assert row["model_tflops_per_s"] == pytest.approx(0.6) and "mfu" not in row

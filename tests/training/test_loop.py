@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from miras_jax.checkpoint import workdir
+from miras_jax.checkpoint import executables, workdir
 from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.inference.load import load_for_inference
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel.compiled import Program
-from miras_jax.training import loop
+from miras_jax.training import goodput, loop
 from miras_jax.training.meters import TIMINGS
 from tests import toy
 from tests.training.toy_runs import (
@@ -35,6 +35,30 @@ def test_each_step_is_one_row_with_the_promised_numbers(tmp_path):
   assert [r["step"] for r in rows if "probe_loss" in r] == [2, 4, 6]
   raw = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
   assert all(raw[name] >= 0 for name in TIMINGS)
+
+
+def test_each_start_of_a_run_has_its_account_of_time(tmp_path):
+  run(tmp_path, steps=2)
+  run(tmp_path, steps=4)
+  first, second = goodput.read(tmp_path / goodput.FILE)
+  assert (first.step, second.step) == (2, 4)
+  assert first.seconds["compile"] > 0 and second.seconds["restore"] > 0
+
+
+def test_a_start_with_kept_programs_compiles_none_and_goes_on_alike(tmp_path, caplog):
+  def go(name):
+    made, folder = mesh_lib.make_mesh(MeshConfig(), jax.devices()[:1]), tmp_path / name
+    kept = executables.Kept(tmp_path / "programs")
+    task = toy_task(toy_config(), None)
+    assert loop.train(task, workdir.Workdir(folder), made, kept=kept) == 0
+
+  go("first")
+  caplog.set_level("INFO")
+  go("second")
+  said = [record.getMessage() for record in caplog.records]
+  assert sum("loaded" in line for line in said) == 2
+  assert not any("compiled" in line for line in said)
+  assert_same_parameters(tmp_path / "first", tmp_path / "second")
 
 
 def test_the_logged_loss_falls(tmp_path):

@@ -15,6 +15,7 @@ from miras_jax.evaluation.report.curves import read_curves, save_curves
 from miras_jax.evaluation.report.markup import number
 from miras_jax.evaluation.report.page import MOST_BYTES
 from miras_jax.evaluation.report.wording import HEADLINE
+from miras_jax.training import goodput
 
 __all__ = [
   "HEADLINE",
@@ -39,10 +40,11 @@ def write_report(out, result, lines, example, log=None, *, count=16, seed=0):
   curves, unread = read_curves(log) if log else ({}, 0)
   if curves:
     save_curves(out / "curves.png", curves)
+  lives = goodput.read(pathlib.Path(log).with_name(goodput.FILE)) if log else []
   rows, grid = outcomes.survey(lines), drawing.Grid()
   groups = choose.conversations(rows, count, seed)
   failures = choose.failures(rows, seed) if count else {}
-  report = page.Page(result, rows, curves, unread)
+  report = page.Page(result, rows, curves, unread, lives)
   for i, line, shown in _walk(lines, groups, failures):
     try:
       drawn = example(i)

@@ -11,6 +11,7 @@ from miras_jax.evaluation.report import (
   curves,
   outcomes,
   summary,
+  time_spent,
   turns,
 )
 from miras_jax.evaluation.report.markup import plural, section, text
@@ -44,8 +45,8 @@ class Shown:
 class Page:
   """Takes the conversations that are drawn, one at a time, then renders."""
 
-  def __init__(self, result, rows, curves_of, unread=0):
-    self._result, self._rows = result, rows
+  def __init__(self, result, rows, curves_of, unread=0, lives=()):
+    self._result, self._rows, self._lives = result, rows, lives
     self._curves, self._unread = curves_of, unread
     self._album = Album()
     self._cards = {group: [] for group in choose.GROUPS}
@@ -86,6 +87,7 @@ class Page:
       "training": curves.render(self._curves, self._unread),
       "turns": turns.by_turn(result),
       "calibration": turns.calibration(result),
+      "time": time_spent.render(self._lives),
       "metrics": summary.metrics(result),
       "every": _every(self._rows),
       "provenance": summary.provenance(result),

@@ -11,6 +11,7 @@ _LINKS = {
   "conversations": "conversations",
   "failures": "failures",
   "training": "training",
+  "time": "time",
   "turns": "turns",
   "calibration": "calibration",
   "metrics": "all metrics",

@@ -104,6 +104,15 @@ def test_predicted_iou_is_held_against_the_actual_one(tmp_path):
   assert "predicted 0.3 to 0.4" not in text
 
 
+def test_the_time_of_the_training_is_told_by_cause(tmp_path):
+  log = write_log(tmp_path / "log", {"step": 1, "loss": 2.0})
+  life = {"began": 0, "until": 80, "step": 1, "seconds": {"step": 60, "compile": 20}}
+  log.with_name("goodput.jsonl").write_text(json.dumps(life) + "\n")
+  text = write(tmp_path, [], log)
+  assert "Shares of 1 min 20 s in 1 start" in text
+  assert text.index("0.750") < text.index("XLA: 20.0 s")
+
+
 def test_texts_of_data_and_model_are_escaped_everywhere(tmp_path):
   evil = {"checkpoint": EVIL, "data": {"split": EVIL, "dir": EVIL, EVIL: EVIL}}
   evil |= {
