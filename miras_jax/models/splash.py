@@ -36,25 +36,51 @@ def attend_splash(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, interpret=None):
   Raises ValueError when the heads do not divide over `tensor`.
   """
   if interpret is None:
-    interpret = not _on_tpu()
+    interpret = not on_tpu()
   attend = functools.partial(_attend_local, interpret=interpret)
+  arrays = (q_BTNH, k_BTKH, v_BTKH, segments_BT)
+  return _on_each_device(attend, arrays, k_BTKH.shape[2], heads_at=2)
+
+
+def attend_all(q_BNTF, k_BNSF, v_BNSE, *, interpret=None):
+  """Attention of every query on every key, [B, N, T, E]: no scale, no mask.
+
+  T and S are multiples of LANES. F and E may differ, and need not be multiples.
+  """
+  if interpret is None:
+    interpret = not on_tpu()
+
+  def attend(q_BNTF, k_BNSF, v_BNSE):
+    shape = q_BNTF.shape[2], k_BNSF.shape[2]
+    mask = splash_attention.FullMask(shape)
+    kernel = _kernel(mask, q_BNTF.shape[1], interpret)
+    return jax.vmap(kernel)(q_BNTF, k_BNSF, v_BNSE)
+
+  arrays = (q_BNTF, k_BNSF, v_BNSE)
+  return _on_each_device(attend, arrays, q_BNTF.shape[1], heads_at=1)
+
+
+def _on_each_device(attend, arrays, num_heads, *, heads_at):
+  """`attend` on each device's rows and heads of arrays with 4 axes, or 2 (segments)."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
-    return attend(q_BTNH, k_BTKH, v_BTKH, segments_BT)
-  B, _, K, _ = k_BTKH.shape
-  if K % mesh.shape.get(HEAD_AXIS, 1):
+    return attend(*arrays)
+  if num_heads % mesh.shape.get(HEAD_AXIS, 1):
     raise ValueError(
-      f"splash attention: {K} key heads do not divide over"
+      f"splash attention: {num_heads} key heads do not divide over"
       f" tensor={mesh.shape[HEAD_AXIS]}"
     )
-  rows = _dividing_axes(mesh, B)
-  heads = P(rows, None, HEAD_AXIS if HEAD_AXIS in mesh.shape else None, None)
+  rows = _dividing_axes(mesh, len(arrays[0]))
+  spec = [rows, None, None, None]
+  spec[heads_at] = HEAD_AXIS if HEAD_AXIS in mesh.shape else None
   return jax.shard_map(
     attend,
-    in_specs=(heads, heads, heads, P(rows, None)),
-    out_specs=heads,
+    in_specs=tuple(P(*spec) if x.ndim == 4 else P(rows) for x in arrays),
+    out_specs=P(*spec),
+    # Inside another one, what that has left whole.
+    axis_names=set(mesh.axis_names) - set(mesh.manual_axes),
     check_vma=False,
-  )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+  )(*arrays)
 
 
 def _attend_local(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, interpret):
@@ -70,7 +96,8 @@ def _attend_local(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, interpret):
 
   q = widen(q_BTNH * H**-0.5, q_extra_BTE)
   k = widen(k_BTKH, k_extra_BTE)
-  kernel = _kernel(q.shape[2], N, interpret)
+  causal = splash_attention.CausalMask((q.shape[2], q.shape[2]))
+  kernel = _kernel(causal, N, interpret)
   out_BNTH = jax.vmap(kernel)(q, k, _heads_first(v_BTKH))
   return out_BNTH[:, :, :T].transpose(0, 2, 1, 3)
 
@@ -94,15 +121,14 @@ def _heads_first(x_BTNH):
   return jnp.pad(x_BNTH, ((0, 0), (0, 0), (0, -x_BTNH.shape[1] % LANES), (0, 0)))
 
 
-def _kernel(length, num_heads, interpret):
-  block = next(b for b in BLOCKS if length % b == 0)
+def _kernel(mask, num_heads, interpret):
+  block = next(b for b in BLOCKS if all(n % b == 0 for n in mask.shape))
   names = (
     "block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv",
     "block_kv_dkv_compute", "block_q_dq", "block_kv_dq",
   )  # fmt: skip
-  causal = splash_attention.CausalMask((length, length))
   return splash_attention.make_splash_mha(
-    splash_attention.MultiHeadMask([causal] * num_heads),
+    splash_attention.MultiHeadMask([mask] * num_heads),
     head_shards=1,
     q_seq_shards=1,
     block_sizes=splash_attention.BlockSizes(**dict.fromkeys(names, block)),
@@ -112,12 +138,12 @@ def _kernel(length, num_heads, interpret):
 
 def _dividing_axes(mesh, rows):
   """The data axes of the mesh, unless they do not divide the rows: then all see all."""
-  axes = tuple(a for a in BATCH_AXES if a in mesh.shape)
+  axes = tuple(a for a in BATCH_AXES if a in mesh.shape and a not in mesh.manual_axes)
   shards = math.prod(mesh.shape[a] for a in axes)
   return axes if axes and rows % shards == 0 else None
 
 
-def _on_tpu():
+def on_tpu():
   """Whether the program being traced is for TPUs: those of the mesh, else our own."""
   device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
   if device is not None:

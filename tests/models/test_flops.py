@@ -9,7 +9,7 @@ import pytest
 from miras_jax.config import file as config_file
 from miras_jax.config.overrides import with_overrides
 from miras_jax.config.run import RunConfig
-from miras_jax.models import flops, sam_encoder
+from miras_jax.models import flops, sam_attention
 from miras_jax.models.miras import dummy_batch
 from miras_jax.training import optim, task
 from miras_jax.training import step as train_step
@@ -68,7 +68,7 @@ def counted(run, program):
 def test_the_formula_is_within_5_percent_of_the_compiler(
   trainable, remat, program, encoder, monkeypatch
 ):
-  monkeypatch.setattr(sam_encoder, "MAX_LOGITS", 2**40)  # no loop: its body counts once
+  monkeypatch.setattr(sam_attention, "MAX_LOGITS", 2**40)  # no loop: its body counts once
   run = config(trainable, encoder, **{"llama.remat": remat})
   ours = flops.example(run, program=program).executed
   assert counted(run, program) / ours == pytest.approx(1, abs=0.05)
