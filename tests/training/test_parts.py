@@ -27,7 +27,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def made():
-  """(objective, random parameters, batch): adapters act, half the rows have no masks."""
+  """(objective, random parameters, batch): adapters act, half the rows are maskless."""
   c = config_file.load("miras_7b_stage2:size=tiny")
   run = RunConfig.from_config_dict(c)
   model = dataclasses.replace(run.model, overrides=SMALL)
