@@ -118,7 +118,8 @@ def _meetings(*, size, kernel, out, stride, low, dilate, step):
 
 
 def _splash(op, scope):
-  """A kernel of causal attention: q, k, v are its three operands of heads and width."""
+  """A kernel of attention: q, k, v are its first operands of heads and width. A causal
+  one reads the positions of its queries too, one without a mask visits every tile."""
   arrays = [scope[name].shapes[0] for name in op.operands if name in scope]
   q, k, v = [a for a in arrays if len(a.dims) >= 3 and a.dtype in ("bf16", "f32")][:3]
   kind = next(name for name in SPLASH if f"_{name}" in op.name)
@@ -126,7 +127,9 @@ def _splash(op, scope):
   length = q.dims[-2]
   heads = math.prod(q.dims[:-2])
   width = passes_qk * q.dims[-1] + passes_v * v.dims[-1]
-  return 2 * heads * length * k.dims[-2] * width * visited(length)
+  causal = any(a.dtype == "s32" and length in a.dims for a in arrays)
+  share = visited(length) if causal else 1
+  return 2 * heads * length * k.dims[-2] * width * share
 
 
 def visited(length, block=None):

@@ -81,6 +81,24 @@ ENTRY %main (x: f32[1,8,3], k: f32[3,3,5]) -> f32[1,8,5] {
   assert cost.flops(hlo.parse(text))["matmul"] == 2 * inside * 3 * 5
 
 
+@pytest.mark.parametrize("positions, share", [("", 1), (", %p", 2 / 3)])
+def test_a_kernel_of_attention_counts_the_tiles_that_its_mask_lets_it_visit(
+  positions, share
+):
+  text = f"""HloModule m
+
+ENTRY %main (q: bf16[2,1536,256], v: bf16[2,1536,128], p: s32[1536,128]) -> bf16[2,1536,128] {{
+  %q = bf16[2,1536,256]{{2,1,0}} parameter(0)
+  %v = bf16[2,1536,128]{{2,1,0}} parameter(1)
+  %p = s32[1536,128]{{1,0}} parameter(2)
+  ROOT %splash_mha_fwd.1 = bf16[2,1536,128]{{2,1,0}} custom-call(%q, %q, %v{positions}), custom_call_target="tpu_custom_call"
+}}
+"""
+  pairs = 2 * 1536 * 1536
+  work = cost.flops(hlo.parse(text))
+  assert work["kernels"] == pytest.approx(2 * pairs * (256 + 128) * share)
+
+
 def test_a_batched_product_written_as_a_dilated_convolution_counts_as_a_product():
   text = """HloModule m
 
