@@ -16,6 +16,7 @@ from PIL import Image
 
 from input_pipeline import safe_files
 from input_pipeline.prepare.dialogue import sample_conversation
+from input_pipeline.prepare.naming import sample_namings
 from input_pipeline.prepare.scene import render, sample_scene
 from miras_jax.errors import UserError
 
@@ -30,14 +31,19 @@ FOLDERS = ("images", "masks")
 RECIPE = 2  # of the scenes and talks: another one makes other data from the same seed
 
 
-def generate(out, conversations, seed):
+def generate(out, conversations, seed, single=0):
   """Writes `conversations` conversations under `out`. Returns a dict of counts.
+
+  single: so many questions of one round follow in train.json for each of its images
+  (`naming.py`); the conversations and pictures are the same without them.
 
   Does nothing when `out` already holds this very data set. Raises UserError when it
   holds anything else.
   """
   out = pathlib.Path(out)
   recipe = {"conversations": conversations, "seed": seed, "recipe": RECIPE}
+  if single:
+    recipe["single"] = single
   if conversations < 3 * PER_IMAGE:
     raise UserError(
       f"--conversations={conversations}: give at least {3 * PER_IMAGE}, "
@@ -49,7 +55,7 @@ def generate(out, conversations, seed):
   _write_whole(out / BEGUN, json.dumps(recipe) + "\n")
   for folder in FOLDERS:
     (out / folder).mkdir(exist_ok=True)
-  _write_splits(out, _records(out, conversations, seed))
+  _write_splits(out, _records(out, conversations, seed, single))
   _write_whole(out / MARKER, json.dumps(recipe) + "\n")
   (out / BEGUN).unlink()
   return _counts(out)
@@ -95,8 +101,9 @@ def _write_whole(path, text):
   os.replace(aside, path)
 
 
-def _records(out, conversations, seed):
-  """Yields one list of records an image, writing its picture and masks on the way."""
+def _records(out, conversations, seed, single):
+  """Yields for each image its records and its questions of one round, writing its
+  picture and masks on the way."""
   done, index = 0, 0
   with tqdm.tqdm(total=conversations, desc="render", unit="conv") as bar:
     while done < conversations:
@@ -107,10 +114,12 @@ def _records(out, conversations, seed):
       if not talks:
         continue
       stem = f"synth_{index:06d}"
+      questions = sample_namings(scene, np.random.default_rng([seed, index, 1]), single)
       image = Image.fromarray(render(scene, rng))
       image.save(out / "images" / f"{stem}.jpg", quality=JPEG_QUALITY)
-      _write_masks(out / "masks" / f"{stem}.json", f"{stem}.jpg", scene, talks)
-      yield [_record(f"{stem}.jpg", talk) for talk in talks]
+      name, talked = f"{stem}.jpg", [*talks, *questions]
+      _write_masks(out / "masks" / f"{stem}.json", name, scene, talked)
+      yield tuple([_record(name, t) for t in part] for part in (talks, questions))
       done += len(talks)
       bar.update(len(talks))
 
@@ -192,10 +201,11 @@ def _shape(label, polygon, group):
 def _write_splits(out, per_image):
   groups = list(per_image)
   held_out = max(1, round(EVAL_SHARE * len(groups)))
+  talks = [talks for talks, _ in groups]
   parts = {
-    "val": groups[:held_out],
-    "test": groups[held_out : 2 * held_out],
-    "train": groups[2 * held_out :],
+    "val": talks[:held_out],
+    "test": talks[held_out : 2 * held_out],
+    "train": [talks + questions for talks, questions in groups[2 * held_out :]],
   }
   for split, images in parts.items():
     records = [record for image in images for record in image]

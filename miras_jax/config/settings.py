@@ -260,6 +260,9 @@ class LossConfig:
   dice: float = setting(0.0, "weight of dice", least=0)
   focal: float = setting(0.0, "weight of the focal term", least=0)
   boundary: float = setting(0.0, "weight of the boundary term", least=0)
+  iou: float = setting(
+    0.0, "weight of the predicted IoU's squared error; as published: none", least=0
+  )
   dice_scale: float = setting(
     1000.0,
     "what dice divides its sums by: the larger, the less empty masks weigh",

@@ -114,6 +114,12 @@ def _add_synth(commands):
   synth.add_path("--out", required=True, help="folder to make")
   synth.add_argument("--conversations", type=int, default=2000, help="how many")
   synth.add_argument("--seed", type=int, default=0, help="same seed, same data")
+  synth.add_argument(
+    "--single",
+    type=int,
+    default=0,
+    help="questions of one round about each training image, beside its conversations",
+  )
 
 
 def _add_cache(commands):
@@ -146,13 +152,15 @@ def run_synth(args):
 
   if args.conversations < 1:
     raise UserError(f"--conversations {args.conversations}: want at least 1")
+  if args.single < 0:
+    raise UserError(f"--single {args.single}: want 0 or more")
   out = pathlib.Path(args.out)
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(f"--out {out} cannot be made: {error.strerror}") from None
   with lock.hold(out, "miras data synth"):
-    synth.generate(out, args.conversations, args.seed)
+    synth.generate(out, args.conversations, args.seed, args.single)
   return 0
 
 

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from miras_jax.inference.sampling import Sampling, pick
+from miras_jax.inference.segs import find_segs
 from miras_jax.models import llama
 from miras_jax.models.attention import cache_mask, segment_mask
 from miras_jax.parallel import sharding
@@ -253,7 +254,7 @@ def read(
   num_seg [B]            how many [SEG] were generated; M of them get a mask
   seg_valid [B, M]       1 where a slot has a [SEG]
   seg_at [B, M]          index of that [SEG] among the new tokens
-  mask_logits [B, M, H, W], iou [B, M]   zeros when no row has a [SEG]
+  mask_logits [B, M, H, W], iou [B, M]   zeros from the slot on that no row has
 
   first: number (data, not shape) of the [SEG] from which on M get their mask.
   hints: what a user has pointed at, see `Sam.masks_from_text`.
@@ -265,16 +266,11 @@ def read(
     state.states_BGD, segs.seg_BM + 1, obj_pos_BM, segs.valid_BM, method="prompts"
   )
 
-  def masks():
-    return call(encoded["sam"], prompt_BMC, hints, method="masks")
-
-  def nothing():
-    return jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: masks())
-    )
-
-  # Most turns of most conversations ask for no mask: do not decode any then.
-  mask_logits_BMHW, iou_BM = jax.lax.cond(segs.valid_BM.any(), masks, nothing)
+  mask_logits_BMHW, iou_BM = _masks(
+    lambda prompt_B1C: call(encoded["sam"], prompt_B1C, hints, method="masks"),
+    prompt_BMC,
+    segs.valid_BM,
+  )
   return {
     "tokens": state.tokens_BG,
     "num_tokens": state.step_B,
@@ -286,6 +282,24 @@ def read(
     "mask_logits": mask_logits_BMHW,
     "iou": iou_BM,
   }
+
+
+def _masks(decode_one, prompt_BMC, valid_BM):
+  """decode_one of the prompts that are valid in some row, one after the other: most
+  turns ask for no mask or for one, and each costs as much as several new tokens."""
+  shapes = jax.eval_shape(decode_one, prompt_BMC[:, :1])
+  M, wanted = valid_BM.shape[1], valid_BM.any(0).sum()  # valid ones come first
+
+  def add(m, out):
+    found = decode_one(jax.lax.dynamic_slice_in_dim(prompt_BMC, m, 1, 1))
+    return jax.tree.map(
+      lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, m, 1), out, found
+    )
+
+  nothing = jax.tree.map(
+    lambda x: jnp.zeros((x.shape[0], M, *x.shape[2:]), x.dtype), shapes
+  )
+  return jax.lax.fori_loop(0, wanted, add, nothing)
 
 
 def read_row(model, params, state: State, encoded, ids, row, hints=None, *, max_masks):
@@ -360,31 +374,3 @@ def _set(x_BG, at_B, value_B):
   """x with one entry of each row replaced; an index past the end replaces none."""
   rows_B = jnp.arange(len(at_B))
   return x_BG.at[rows_B, at_B].set(value_B.astype(x_BG.dtype), mode="drop")
-
-
-class Segs(NamedTuple):
-  """Where M [SEG] of each row are; `obj_BM` is -1 without an [OBJ]."""
-
-  seg_BM: jax.Array
-  obj_BM: jax.Array
-  valid_BM: jax.Array
-  count_B: jax.Array
-
-
-def find_segs(tokens_BG, ids, max_masks, first=0):
-  """Finds `max_masks` [SEG] of each row, from number `first` on, and for each its
-  [OBJ]: the last one between it and the [SEG] before it."""
-  g_G = jnp.arange(tokens_BG.shape[1])
-  is_seg_BG = tokens_BG == ids.seg
-  count_B = is_seg_BG.sum(1)
-  order_BG = jnp.argsort(~is_seg_BG, axis=1, stable=True)
-  # Before the first there is none. More slots than tokens are legal, and never valid.
-  order_BS = jnp.pad(order_BG, ((0, 0), (1, 0)), constant_values=-1)
-  order_BS = jnp.pad(order_BS, ((0, 0), (0, max_masks)))
-  slots_BS = jax.lax.dynamic_slice_in_dim(order_BS, first, max_masks + 1, axis=1)
-  before_BM, seg_BM = slots_BS[:, :-1], slots_BS[:, 1:]
-  valid_BM = (first + jnp.arange(max_masks) < count_B[:, None]).astype(jnp.int32)
-  is_obj_B1G = (tokens_BG == ids.obj)[:, None]
-  between_BMG = (g_G > before_BM[..., None]) & (g_G < seg_BM[..., None])
-  obj_BM = jnp.where(is_obj_B1G & between_BMG, g_G, -1).max(-1)
-  return Segs(seg_BM, obj_BM, valid_BM, count_B)

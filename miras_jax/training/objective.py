@@ -52,7 +52,7 @@ class MirasObjective:
 
   @property
   def _mask_terms(self):
-    terms = ("mask_bce", "dice", "focal", "boundary")
+    terms = ("mask_bce", "dice", "focal", "boundary", "iou")
     return [term for term in terms if getattr(self.loss, term)]
 
   def counts(self, batch):
@@ -76,8 +76,8 @@ class MirasObjective:
     by_row = self._has_sources(batch)
 
     def of_masks():
-      logits_BMHW, _ = apply(batch, hidden_BTD, method="masks_of")
-      return self._of_masks(logits_BMHW, batch, by_row)
+      logits_BMHW, iou_BM = apply(batch, hidden_BTD, method="masks_of")
+      return self._of_masks(logits_BMHW, iou_BM, batch, by_row)
 
     if self.skip_maskless:
       nothing = functools.partial(self._of_no_masks, batch, by_row)
@@ -99,13 +99,14 @@ class MirasObjective:
       sums = {term: rows_B.sum() for term, rows_B in sums.items()} | parts
     return sums, jax.lax.stop_gradient(pairs)
 
-  def _of_masks(self, mask_logits_BMhw, batch, by_row):
+  def _of_masks(self, mask_logits_BMhw, iou_BM, batch, by_row):
     """(sums of the mask terms, {metric: (numerator, denominator)})."""
     logits_BMHW, target_BMHW, pixels_BHW = self.compared(mask_logits_BMhw, batch)
     sums = losses.mask_losses(
       self.loss,
       logits_BMHW,
       target_BMHW,
+      predicted_BM=iou_BM,
       seg_valid_BM=batch["seg_valid"],
       pixels_BHW=pixels_BHW,
       normaliser=1.0,
