@@ -1,7 +1,7 @@
-"""`miras scale --check`: the 7B stage-2 step still fits v5e, and sends no more.
+"""`miras scale --check`: the 7B stage-2 step still fits its chips, and moves no more.
 
-Compiles it with two micro-batches, on cached features and with the compiler's least
-effort (a minute instead of six), for 16 v5e chips cut along `data` and `fsdp`, and
+Compiles it with ten micro-batches, on cached features and with the compiler's least
+effort (two minutes instead of six), for 16 v6e chips that each hold all weights, and
 compares peak memory, HBM traffic and collective bytes with the committed baseline.json:
 more than 3 % above is a failure, with the difference shown.
 `--check --update` writes the numbers of today, for a commit that explains them.
@@ -16,10 +16,9 @@ from miras_jax.config import file as config_file
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 
-CONFIG, TOPOLOGY, PROGRAM = "miras_7b_stage2", "v5e:4x4", "train"
-# Along one axis weights are gathered in both micro-batches, along the other gradients
-# are added up after them.
-ACCUMULATION, MESH = 2, {"data": 4, "fsdp": 4}
+CONFIG, TOPOLOGY, PROGRAM = "miras_7b_stage2", "v6e:4x4", "train"
+# Of several micro-batches, gradients are to cross the network once.
+ACCUMULATION, MESH = 10, {"data": 16, "fsdp": 1}
 TOLERANCE = 0.03
 SMALL = 2**20  # bytes below which a collective is noise
 
