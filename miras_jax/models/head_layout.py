@@ -17,7 +17,8 @@ from jax.experimental.pallas import tpu as pltpu
 
 from miras_jax.config.model import LANES
 
-BLOCKS = (2048, 1536, 1024, 768, 512, 384, 256, 128)  # tokens, the first that divides T
+# Tokens of a tile, the first that divides T and has at most as many numbers a head.
+BLOCKS, MOST = (1024, 768, 512, 384, 256, 128), 2**17
 
 
 def fits(length, head_dim):
@@ -62,7 +63,7 @@ def _split(x_BTD, table, extra_BTE, num_heads, interpret):
     if E:
       out_ref[0, 0, :, H:] = rest[-1][0]
 
-  block = _block(T)
+  block = _block(T, H)
   more = [*(table or ()), *([] if extra_BTE is None else [extra_BTE])]
   return pl.pallas_call(
     kernel,
@@ -85,7 +86,7 @@ def _join(x_BNTW, table, width, interpret):
       x = _rotated_back(x, rest[0][0], rest[1][0])
     out_ref[0] = x.astype(out_ref.dtype)
 
-  block = _block(T)
+  block = _block(T, width)
   more = table or ()
   return pl.pallas_call(
     kernel,
@@ -107,8 +108,9 @@ def _rotated_back(x, cos, sin):
   return x * cos + pltpu.roll(x * sin, x.shape[-1] // 2, 1)
 
 
-def _block(length):
-  return next(b for b in BLOCKS if length % b == 0)
+def _block(length, width):
+  fits = (b for b in BLOCKS if length % b == 0 and b * width <= MOST)
+  return next(fits, LANES)
 
 
 def _in_row(block, width):

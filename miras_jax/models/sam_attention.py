@@ -52,10 +52,12 @@ def attend_grid(q_BNHWE, k_BNSE, v_BNSE, rel_HKE, rel_WJE, form="auto"):
 
 
 def _usual(shape):
-  length = shape[2] * shape[3]
+  """The form for queries of shape [B, N, H, W, E] on the devices at hand."""
+  _, num_heads, H, W, _ = shape
   if not splash.on_tpu():
     return "bias"
-  return "splash" if length >= LONG and length % LANES == 0 else "folded"
+  kernel = H * W >= LONG and H * W % LANES == 0 and splash.heads_divide(num_heads)
+  return "splash" if kernel else "folded"
 
 
 def fold(q_BNHWE, k_BNSE, rel_HKE, rel_WJE, parts):

@@ -69,7 +69,7 @@ def _on_each_device(attend, arrays, num_heads, *, heads_at):
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return attend(*arrays)
-  if num_heads % mesh.shape.get(HEAD_AXIS, 1):
+  if not heads_divide(num_heads):
     raise ValueError(
       f"splash attention: {num_heads} key heads do not divide over"
       f" tensor={mesh.shape[HEAD_AXIS]}"
@@ -85,6 +85,12 @@ def _on_each_device(attend, arrays, num_heads, *, heads_at):
     axis_names=set(mesh.axis_names) - set(mesh.manual_axes),
     check_vma=False,
   )(*arrays)
+
+
+def heads_divide(num_heads):
+  """Whether the mesh that is set, if any, cuts so many heads into equal parts."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return mesh.empty or num_heads % mesh.shape.get(HEAD_AXIS, 1) == 0
 
 
 def _attend_local(q_BTNH, k_BTKH, v_BTKH, segments_BT, *rotary, interpret):

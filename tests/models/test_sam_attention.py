@@ -82,3 +82,5 @@ def test_kernels_are_for_long_rows_on_a_tpu(monkeypatch):
   monkeypatch.setattr(splash, "on_tpu", lambda: True)
   assert sam_attention._usual(full) == "splash"
   assert sam_attention._usual(window) == "folded"
+  with jax.set_mesh(mesh_lib.make_mesh(MeshConfig(data=2, tensor=4))):
+    assert sam_attention._usual((1, 18, 64, 64, 64)) == "folded"  # no kernel a device
