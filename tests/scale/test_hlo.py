@@ -29,6 +29,21 @@ def test_copies_of_one_collective_count_once_and_once_a_turn():
   ]  # fmt: skip
 
 
+def test_what_a_shard_map_sends_on_one_channel_counts_each():
+  groups = "channel_id=1, replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add"
+  text = f"""HloModule m
+
+ENTRY %main (a: f32[64], b: f32[64]) -> f32[64] {{
+  %a = f32[64]{{0}} parameter(0)
+  %b = f32[64]{{0}} parameter(1)
+  %psum.1 = f32[64]{{0}} all-reduce(%a), {groups}
+  ROOT %psum.2 = f32[64]{{0}} all-reduce(%b), {groups}
+}}
+"""
+  mesh = {"dcn_data": 1, "data": 8, "fsdp": 1, "tensor": 1, "sequence": 1}
+  assert [c["bytes"] for c in found(text, mesh)] == [2 * 2 * 64 * 4 * 7 // 8]
+
+
 def test_groups_are_told_as_mesh_axes_in_every_notation():
   axes = {c["axis"] for c in found(snippets.LOOP) if c["kind"] == "all-reduce"}
   assert axes == {"tensor", "fsdp"}
