@@ -31,19 +31,19 @@ FOLDERS = ("images", "masks")
 RECIPE = 2  # of the scenes and talks: another one makes other data from the same seed
 
 
-def generate(out, conversations, seed, single=0):
+def generate(out, conversations, seed, short=0):
   """Writes `conversations` conversations under `out`. Returns a dict of counts.
 
-  single: so many questions of one round follow in train.json for each of its images
-  (`naming.py`); the conversations and pictures are the same without them.
+  short: so many short talks follow in train.json for each of its images (`naming.py`);
+  the conversations and pictures are the same without them.
 
   Does nothing when `out` already holds this very data set. Raises UserError when it
   holds anything else.
   """
   out = pathlib.Path(out)
   recipe = {"conversations": conversations, "seed": seed, "recipe": RECIPE}
-  if single:
-    recipe["single"] = single
+  if short:
+    recipe["short"] = short
   if conversations < 3 * PER_IMAGE:
     raise UserError(
       f"--conversations={conversations}: give at least {3 * PER_IMAGE}, "
@@ -55,7 +55,7 @@ def generate(out, conversations, seed, single=0):
   _write_whole(out / BEGUN, json.dumps(recipe) + "\n")
   for folder in FOLDERS:
     (out / folder).mkdir(exist_ok=True)
-  _write_splits(out, _records(out, conversations, seed, single))
+  _write_splits(out, _records(out, conversations, seed, short))
   _write_whole(out / MARKER, json.dumps(recipe) + "\n")
   (out / BEGUN).unlink()
   return _counts(out)
@@ -101,7 +101,7 @@ def _write_whole(path, text):
   os.replace(aside, path)
 
 
-def _records(out, conversations, seed, single):
+def _records(out, conversations, seed, short):
   """Yields for each image its records and its questions of one round, writing its
   picture and masks on the way."""
   done, index = 0, 0
@@ -114,7 +114,7 @@ def _records(out, conversations, seed, single):
       if not talks:
         continue
       stem = f"synth_{index:06d}"
-      questions = sample_namings(scene, np.random.default_rng([seed, index, 1]), single)
+      questions = sample_namings(scene, np.random.default_rng([seed, index, 1]), short)
       image = Image.fromarray(render(scene, rng))
       image.save(out / "images" / f"{stem}.jpg", quality=JPEG_QUALITY)
       name, talked = f"{stem}.jpg", [*talks, *questions]
@@ -155,7 +155,7 @@ def _record(name, talk):
   return {
     "img_id": name,
     "dialogue": dialogue,
-    "focus": focus[0] if len(focus) == 1 else focus,
+    "focus": focus[0] if len(focus) == 1 else focus,  # []: no mask is wanted
   }
 
 

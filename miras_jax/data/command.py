@@ -115,10 +115,10 @@ def _add_synth(commands):
   synth.add_argument("--conversations", type=int, default=2000, help="how many")
   synth.add_argument("--seed", type=int, default=0, help="same seed, same data")
   synth.add_argument(
-    "--single",
+    "--short",
     type=int,
     default=0,
-    help="questions of one round about each training image, beside its conversations",
+    help="short talks about each training image, beside its conversations",
   )
 
 
@@ -152,15 +152,15 @@ def run_synth(args):
 
   if args.conversations < 1:
     raise UserError(f"--conversations {args.conversations}: want at least 1")
-  if args.single < 0:
-    raise UserError(f"--single {args.single}: want 0 or more")
+  if args.short < 0:
+    raise UserError(f"--short {args.short}: want 0 or more")
   out = pathlib.Path(args.out)
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(f"--out {out} cannot be made: {error.strerror}") from None
   with lock.hold(out, "miras data synth"):
-    synth.generate(out, args.conversations, args.seed, args.single)
+    synth.generate(out, args.conversations, args.seed, args.short)
   return 0
 
 
