@@ -12,6 +12,7 @@ from input_pipeline.examples import VIEWS
 from input_pipeline.templates import TEMPLATES
 from miras_jax.config.fields import check, setting
 from miras_jax.errors import UserError
+from miras_jax.parallel import gathered
 from miras_jax.parallel.mesh import AXES
 
 OPTIMIZERS = ("adamw", "muon")
@@ -139,6 +140,12 @@ class MeshConfig:
   fsdp: int = setting(1, "devices that share every parameter, and the batch")
   tensor: int = setting(1, "devices that share every matrix product")
   sequence: int = setting(1, "devices that share every row; divides its length")
+  keep_gathered: str = setting(
+    "auto",
+    "whether what fsdp cuts stays whole through the micro-batches of a step; auto:"
+    " where memory allows",
+    choices=gathered.CHOICES,
+  )
 
   def __post_init__(self):
     check(self, "mesh.")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from miras_jax.config.model import ATTENTIONS
-from miras_jax.models.splash import attend_splash
+from miras_jax.models.splash import attend_splash, rope
 
 MAX_BLOCKS, MIN_BLOCK = 8, 64  # of "blocked": how many, and queries in one
 PLATFORM = {"splash": "tpu", "cudnn": "gpu"}  # the platform they are made for
@@ -23,12 +23,20 @@ def attention_for(implementation, platform) -> str:
 
 
 def attend(
-  q_BTNH, k_BSKH, v_BSKH, *, mask=None, segments_BT=None, implementation="xla"
+  q_BTNH,
+  k_BSKH,
+  v_BSKH,
+  *,
+  mask=None,
+  segments_BT=None,
+  rotary=None,
+  implementation="xla",
 ) -> jax.Array:
   """Scaled dot-product attention with grouped queries; returns [B, T, N, H].
 
   `mask`: bool, True where a query sees a key, broadcastable to [B, 1, T, S]. A query
-  that sees nothing gets a finite, meaningless result.
+  that sees nothing gets a finite, meaningless result. `rotary`: of `rope_table`, by
+  which queries and keys are still to be rotated.
 
   `implementation`:
     xla      einsums with a float32 softmax; any shape, any platform.
@@ -47,12 +55,14 @@ def attend(
   num_heads, num_kv_heads = q_BTNH.shape[2], k_BSKH.shape[2]
   if num_heads % num_kv_heads:
     raise ValueError(f"{num_heads=} is not a multiple of {num_kv_heads=}")
+  if rotary is not None and implementation != "splash":
+    q_BTNH, k_BSKH = rope(q_BTNH, *rotary), rope(k_BSKH, *rotary)
   if implementation == "xla":
     return _attend_xla(q_BTNH, k_BSKH, v_BSKH, mask)
   if implementation == "splash":
     if segments_BT is None or q_BTNH.shape[1] != k_BSKH.shape[1]:
       raise ValueError("'splash' attention needs segments_BT and equal T and S")
-    return attend_splash(q_BTNH, k_BSKH, v_BSKH, segments_BT)
+    return attend_splash(q_BTNH, k_BSKH, v_BSKH, segments_BT, rotary=rotary)
   if implementation == "blocked":
     return _attend_blocked(q_BTNH, k_BSKH, v_BSKH, mask)
   backend = {"jax": "xla", "cudnn": "cudnn"}[implementation]
@@ -143,14 +153,6 @@ def _scale_frequencies(frequency_F, scaling):
   turns_F = scaling.original_max_positions * frequency_F / (2 * jnp.pi)
   keep_F = jnp.clip((turns_F - low) / (high - low), 0.0, 1.0)
   return keep_F * frequency_F + (1 - keep_F) * slow_F
-
-
-def rope(x_BTNH, cos_BTF, sin_BTF):
-  """Rotates pairs (i, i + H/2), the half-split order of published HF checkpoints."""
-  cos_BT1F, sin_BT1F = cos_BTF[:, :, None], sin_BTF[:, :, None]
-  first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-  out = (first * cos_BT1F - second * sin_BT1F, second * cos_BT1F + first * sin_BT1F)
-  return jnp.concatenate(out, axis=-1).astype(x_BTNH.dtype)
 
 
 class KvCache(NamedTuple):

@@ -42,7 +42,7 @@ FEATURES = {
   "sam_features": ("sam/encoder", "sam/fine"),
 }
 ENCODERS = sum(FEATURES.values(), ())
-PARTS = {"prefill": ("llm/layers",), "read": ("seg_prompt", "sam/decoder")}
+READ = ("seg_prompt", "sam/decoder")
 
 
 def of_masks(encoder) -> tuple[str, ...]:
@@ -85,7 +85,8 @@ def example(config, *, program="train", context=None, cached=False, features=FEA
   cached: image tokens and SAM features come from a feature cache.
 
   program: train, eval (no backward), cache and encode (`features` of an image),
-  prefill (the decoder on a whole row, no head), decode (one token against `context`
+  prefill (the decoder on a whole row, no head; the last layer gives keys and values of
+  all tokens and the rest of one), decode (one token against `context`
   cached ones), read (masks, without the states that an alignment looks at). What
   answers has its adapters merged.
   """
@@ -102,8 +103,10 @@ def example(config, *, program="train", context=None, cached=False, features=FEA
     if program in ("cache", "encode"):
       made = sum((FEATURES[name] for name in features), ())
       units = [u for u in units if u.group in made]
-    if program in PARTS:
-      units = [u for u in units if u.path.startswith(PARTS[program])]
+    if program == "read":
+      units = [u for u in units if u.path.startswith(READ)]
+    if program == "prefill":
+      units = prefill_units(cfg.llama, length)
   if program == "train":
     return _train(units, config.trainable)
   return _total([(u, u.flops, 0.0, 0.0) for u in units])
@@ -134,6 +137,19 @@ def _image_units(cfg):
   units += _clip(cfg.clip)
   units += _convnext(cfg.convnext) if cfg.convnext else []
   return units + (_mining(cfg) if cfg.mined_grid else [])
+
+
+def prefill_units(llama, length):
+  """All layers but the last on a row; of that keys and values, and one token's rest."""
+  units = [
+    u._replace(flops=u.flops * (llama.depth - 1) / llama.depth)
+    for u in _llama(llama, length)
+  ]
+  for name, flops in _projections(llama).items():
+    rows = length if name.startswith(("attn/k_proj", "attn/v_proj")) else 1
+    units.append(Unit(f"llm/layers/{name}/kernel", rows * flops))
+  scores = 4 * length * llama.num_heads * llama.head_dim
+  return [*units, Unit("llm/layers/attn", scores, pairs=True)]
 
 
 def decode_units(cfg, context):

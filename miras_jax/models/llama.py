@@ -94,24 +94,34 @@ class Attention(nn.Module):
       y = linear(x_BTD, deterministic=deterministic)
       return y.reshape(*x_BTD.shape[:2], num_heads, cfg.head_dim)
 
+    # Kept keys are rotated; else a kernel rotates as it reads.
+    later = cache is None and self._implementation() == "splash"
+
     def rotated(letter, x_BTD, num_heads, *table):
       x_BTNH = heads(f"{letter}_proj", x_BTD, num_heads)
       if cfg.qk_norm:
         x_BTNH = _norm(cfg, self.dtype, f"{letter}_norm")(x_BTNH)
-      return attention.rope(x_BTNH, *table)
+      return x_BTNH if later else attention.rope(x_BTNH, *table)
 
     table = context.cos_BTF, context.sin_BTF
     wanted = [context.wanted(x) for x in (x_BTD, *table)]
     q_BTNH = rotated("q", wanted[0], cfg.num_heads, *wanted[1:])
     k_BTKH = rotated("k", x_BTD, cfg.num_kv_heads, *table)
     v_BTKH = heads("v_proj", x_BTD, cfg.num_kv_heads)
-    out_BTNH, cache = self._attend(q_BTNH, k_BTKH, v_BTKH, cache, layer, context)
+    rotary = table if later else None
+    out_BTNH, cache = self._attend(
+      q_BTNH, k_BTKH, v_BTKH, cache, layer, context, rotary
+    )
     out_BTD = _projection(cfg, self.dtype, "o_proj", cfg.width)(
       out_BTNH.reshape(*out_BTNH.shape[:2], -1), deterministic=deterministic
     )
     return out_BTD, cache
 
-  def _attend(self, q_BTNH, k_BTKH, v_BTKH, cache, layer, context):
+  def _implementation(self):
+    # Shapes and parameters are the same in init, whose one row no mesh divides.
+    return "xla" if self.is_initializing() else self.cfg.attention
+
+  def _attend(self, q_BTNH, k_BTKH, v_BTKH, cache, layer, context, rotary):
     """(what the queries find, the cache with the new keys)."""
     mask_BTS, T = context.wanted(context.mask_BTS), k_BTKH.shape[1]
     fresh = mask_BTS.shape[-1] == T  # nobody looks into the cache
@@ -125,16 +135,15 @@ class Attention(nn.Module):
         q_BTNH, k_BKSH.astype(self.dtype), v_BKSH.astype(self.dtype), mask_BTS[:, None]
       )
       return out_BTNH, cache
-    # Shapes and parameters are the same in init, whose one row no mesh divides; the
-    # other implementations want as many queries as keys.
-    plain = self.is_initializing() or q_BTNH.shape[1] != T
+    plain = q_BTNH.shape[1] != T  # the others want as many queries as keys
     out_BTNH = attention.attend(
       q_BTNH,
       k_BTKH,
       v_BTKH,
       mask=mask_BTS[:, None],
       segments_BT=context.segments_BT,
-      implementation="xla" if plain else self.cfg.attention,
+      rotary=rotary,
+      implementation="xla" if plain else self._implementation(),
     )
     return out_BTNH, cache
 

@@ -69,7 +69,9 @@ class Miras(nn.Module):
     self.projector = Projector(cfg.llama.width, dtype, cfg.projector)
     self.llm = Llama(cfg.llama, dtype)
     self.seg_prompt = SegPrompt(cfg.seg_prompt, cfg.llama.width, dtype)
-    self.sam = Sam(cfg.sam_encoder, cfg.sam_decoder, dtype)
+    cudnn = cfg.llama.attention == "cudnn"  # asked for, and known to be there
+    form = "cudnn" if cudnn else "auto"
+    self.sam = Sam(cfg.sam_encoder, cfg.sam_decoder, dtype, form)
 
   def __call__(self, batch, *, deterministic=True):
     """One forward pass with known answers.

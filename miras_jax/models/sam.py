@@ -24,10 +24,11 @@ class Sam(nn.Module):
   encoder_cfg: SamEncoderConfig
   decoder_cfg: SamDecoderConfig
   dtype: Any = jnp.float32
+  attention: str = "auto"  # a form of sam_attention.attend_grid
 
   def setup(self):
     cfg = self.encoder_cfg
-    self.encoder = SamEncoder(cfg, self.dtype)
+    self.encoder = SamEncoder(cfg, self.dtype, self.attention)
     if cfg.fine:
       self.fine = FineFeatures(cfg, self.dtype)
     self.prompt_encoder = PromptEncoder(

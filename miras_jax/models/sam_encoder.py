@@ -3,8 +3,8 @@
 Segment Anything, arXiv 2304.02643, after `modeling/image_encoder.py` of its release.
 
 B images or windows, H W rows and columns of the patch grid (or of one window),
-T = H * W queries, K J rows and columns of the keys on the same grid, S = K * J keys,
-N heads, E head width, D width, C channels, P patch side, R query rows at a time.
+S = H * W keys, K J their rows and columns on the same grid, N heads, E head width,
+D width, C channels, P patch side.
 """
 
 import functools
@@ -12,7 +12,6 @@ import itertools
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from miras_jax.config.model import SamEncoderConfig
@@ -24,21 +23,19 @@ from miras_jax.models.layers import (
   exact_gelu,
   resize_bilinear,
 )
-
-# Attention logits of one image held at a time, in float32 numbers (128 MiB). Past this
-# a global layer works on a few query rows after another: 8 rows of 64 for ViT-H.
-MAX_LOGITS = 2**25
+from miras_jax.models.sam_attention import attend_grid
 
 
 class SamEncoder(nn.Module):
   """Normalised image_BHWC -> features_BHWC on the patch grid, `out_width` channels.
 
   An image of another size than `cfg.image_size` works too: position embedding and
-  relative positions are interpolated.
+  relative positions are interpolated. `attention`: a form of `attend_grid`.
   """
 
   cfg: SamEncoderConfig
   dtype: Any = jnp.float32
+  attention: str = "auto"
 
   @nn.compact
   def __call__(self, image_BHWC):
@@ -52,7 +49,7 @@ class SamEncoder(nn.Module):
       pos_1HWD = resize_bilinear(pos_1HWD, *x_BHWD.shape[1:3])
     x_BHWD = x_BHWD + pos_1HWD.astype(self.dtype)
     for window, run in itertools.groupby(range(cfg.depth), self._window):
-      make = functools.partial(Block, cfg, window, self.dtype)
+      make = functools.partial(Block, cfg, window, self.dtype, self.attention)
       names = [f"block_{i:02d}" for i in run]
       x_BHWD = run_blocks(self, make, names, x_BHWD, scan=cfg.scan_blocks)
     return Neck(cfg, self.dtype, name="neck")(x_BHWD)
@@ -67,11 +64,13 @@ class Block(nn.Module):
   cfg: SamEncoderConfig
   window: int
   dtype: Any = jnp.float32
+  attention: str = "auto"
 
   @nn.compact
   def __call__(self, x_BHWD):
     cfg = self.cfg
-    attn = Attention(cfg, self.window or cfg.grid, self.dtype, name="attn")
+    size = self.window or cfg.grid
+    attn = Attention(cfg, size, self.dtype, self.attention, name="attn")
     y_BHWD = LayerNorm(cfg.norm_eps, self.dtype, name="norm1")(x_BHWD)
     if self.window:
       # As published, zeros are padded after the norm and take part as keys.
@@ -108,6 +107,7 @@ class Attention(nn.Module):
   cfg: SamEncoderConfig
   size: int
   dtype: Any = jnp.float32
+  attention: str = "auto"
 
   @nn.compact
   def __call__(self, x_BHWD):
@@ -119,12 +119,13 @@ class Attention(nn.Module):
     shape = (2 * self.size - 1, E)
     table_h = self.param("rel_pos_h", nn.initializers.zeros, shape)
     table_w = self.param("rel_pos_w", nn.initializers.zeros, shape)
-    out_BNHWE = attend_rows(
+    out_BNHWE = attend_grid(
       q_BNSE.reshape(B, N, H, W, E),
       k_BNSE,
       v_BNSE,
       relative_positions(table_h, H).astype(self.dtype),
       relative_positions(table_w, W).astype(self.dtype),
+      self.attention,
     )
     out_BHWD = out_BNHWE.transpose(0, 2, 3, 1, 4).reshape(B, H, W, D)
     return Linear(D, dtype=self.dtype, name="proj")(out_BHWD)
@@ -166,51 +167,6 @@ def relative_positions(table, size):
   period = jnp.pad(table[::-1], ((0, 1), (0, 0)))
   tiled = jnp.tile(period, (size, 1))[: size * length]
   return tiled.reshape(size, length, -1)[:, size - 1 :]
-
-
-def attend_rows(q_BNHWE, k_BNSE, v_BNSE, rel_HKE, rel_WJE):
-  """Attention with a relative position bias, a few query rows at a time when large.
-
-  `rel_HKE`, `rel_WJE`: relative position vectors between rows and between columns.
-  Returns out_BNHWE.
-  """
-  B, N, H, W, E = q_BNHWE.shape
-  R = rows_at_a_time(H, N * W * k_BNSE.shape[2])
-  if R == H:
-    return _attend(q_BNHWE, k_BNSE, v_BNSE, rel_HKE, rel_WJE)
-
-  # Recomputed in the backward pass: keeping the weights of every chunk would bring back
-  # the memory that chunking saves.
-  @jax.checkpoint
-  def chunk(rows):
-    q_BNRWE, rel_RKE = rows
-    return _attend(q_BNRWE, k_BNSE, v_BNSE, rel_RKE, rel_WJE)
-
-  q = jnp.moveaxis(q_BNHWE.reshape(B, N, H // R, R, W, E), 2, 0)
-  out = jax.lax.map(chunk, (q, rel_HKE.reshape(H // R, R, H, E)))
-  return jnp.moveaxis(out, 0, 2).reshape(B, N, H, W, E)
-
-
-def rows_at_a_time(height, logits_per_row):
-  """The largest divisor of `height` whose logits stay within MAX_LOGITS, at least 1."""
-  fits = [r for r in range(1, height + 1) if height % r == 0]
-  return max([r for r in fits if r * logits_per_row <= MAX_LOGITS], default=1)
-
-
-def _attend(q_BNHWE, k_BNSE, v_BNSE, rel_HKE, rel_WJE):
-  B, N, H, W, E = q_BNHWE.shape
-  K, J = rel_HKE.shape[1], rel_WJE.shape[1]
-  f32 = jnp.float32
-  # Two small tensors instead of one of S per query; the sum broadcasts them.
-  bias_h = jnp.einsum("BNHWE,HKE->BNHWK", q_BNHWE, rel_HKE, preferred_element_type=f32)
-  bias_w = jnp.einsum("BNHWE,WJE->BNHWJ", q_BNHWE, rel_WJE, preferred_element_type=f32)
-  q_BNTE = (q_BNHWE * E**-0.5).reshape(B, N, H * W, E)
-  logits = jnp.einsum("BNTE,BNSE->BNTS", q_BNTE, k_BNSE, preferred_element_type=f32)
-  logits = logits.reshape(B, N, H, W, K, J)
-  logits = logits + bias_h[..., :, None] + bias_w[..., None, :]
-  weights_BNTS = jax.nn.softmax(logits.reshape(B, N, H * W, K * J))
-  out = jnp.einsum("BNTS,BNSE->BNTE", weights_BNTS.astype(v_BNSE.dtype), v_BNSE)
-  return out.reshape(B, N, H, W, E)
 
 
 def split_windows(x_BHWD, window):

@@ -16,6 +16,7 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -143,8 +144,30 @@ def constrain(x, name):
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return x
-  spec = fit(ACTIVATION_RULES[name], x.shape, mesh)
-  return jax.lax.with_sharding_constraint(x, spec)
+  spec = P(*(still_whole(entry, mesh) for entry in ACTIVATION_RULES[name]))
+  return jax.lax.with_sharding_constraint(x, fit(spec, x.shape, mesh))
+
+
+def still_whole(entry, mesh):
+  """An entry of a spec without the axes along which a `shard_map` around this has cut
+  already: what is inside one is a part."""
+  if entry is None:
+    return None
+  names = entry if isinstance(entry, tuple) else (entry,)
+  return tuple(name for name in names if name not in mesh.manual_axes) or None
+
+
+def any_part(flag):
+  """A bool scalar, true where it is so in any part that a `shard_map` around this has
+  cut the batch into: all devices then take the same branch."""
+  axes = cut_by_hand()
+  return jax.lax.psum(flag.astype(jnp.float32), axes) > 0 if axes else flag
+
+
+def cut_by_hand() -> tuple[str, ...]:
+  """The batch axes along which a `shard_map` around this has cut."""
+  manual = jax.sharding.get_abstract_mesh().manual_axes
+  return tuple(axis for axis in BATCH_AXES if axis in manual)
 
 
 def activation_sharding(mesh, name, shape) -> NamedSharding:
@@ -153,9 +176,10 @@ def activation_sharding(mesh, name, shape) -> NamedSharding:
 
 
 def batch_shards(rows):
-  """How many ways the mesh that is set cuts a batch; 1 where it does not divide it."""
+  """How many ways the mesh that is set cuts a batch (what a `shard_map` around this has
+  left whole of it); 1 where it does not divide it."""
   mesh = jax.sharding.get_abstract_mesh()
-  shards = 1 if mesh.empty else _size(BATCH_AXES, mesh)
+  shards = 1 if mesh.empty else _size(still_whole(BATCH_AXES, mesh), mesh)
   return 1 if rows % shards else shards
 
 

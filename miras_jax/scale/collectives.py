@@ -5,8 +5,9 @@ reduce-scatter (n-1)/n of the whole array, all-reduce twice that, all-to-all (n-
 the local one, collective-permute the array itself. An all-reduce that XLA fuses with a
 slice sends half of what is counted here.
 
-Asynchronous fusions list one collective several times: copies that share a channel
-inside the same loops count once.
+Asynchronous fusions list one collective several times: copies in fusions that share a
+channel and a shape inside the same loops count once. Outside of fusions every one
+counts: all that a `shard_map` sends has the same channel.
 """
 
 import math
@@ -36,17 +37,23 @@ def find(visits, mesh_shape):
 
   visits: `hlo.walk`. mesh_shape: {axis: size} in the order of the mesh.
   """
-  out, seen = [], set()
-  for visit in visits:
-    made = _collective(visit, mesh_shape)
-    if made is None:
-      continue
-    channel = re.search(r"channel_id=(\d+)", visit.instruction.attributes)
-    key = (channel[1] if channel else visit.instruction.name, visit.loops)
-    if key not in seen:
-      seen.add(key)
-      out.append(made)
-  return out
+  found = [(visit, _collective(visit, mesh_shape)) for visit in visits]
+  found = [(visit, made) for visit, made in found if made is not None]
+  apart = {_nest(visit) for visit, _ in found if not visit.fused}
+  out = {}
+  for visit, made in found:
+    nest, shape = _nest(visit), max(s.dims for s in visit.instruction.shapes)
+    if not visit.fused:
+      out[nest, visit.instruction.name] = made
+    elif nest not in apart:
+      out.setdefault((nest, shape), made)
+  return list(out.values())
+
+
+def _nest(visit):
+  """What copies of a collective have in common: its channel and the loops around it."""
+  channel = re.search(r"channel_id=(\d+)", visit.instruction.attributes)
+  return channel[1] if channel else visit.instruction.name, visit.loops
 
 
 def totals(found):

@@ -26,6 +26,7 @@
              width, depth and data, the last to --budget=8e12 FLOPs, and fits loss and
              cIoU against FLOPs (with --estimate: lists them). Run again, it goes on
 --estimate   by the model's formulas alone: nothing is compiled, no libtpu is needed
+--breakdown  HBM traffic, FLOPs and least time by module, pass and kind of operation
 --measure    times the step on this machine's devices beside the bound
 --effort     O1 compiles in a third of the time, for a first look: at 7B the same bytes
              sent, memory within 7 % (default: what the trainer compiles with)
@@ -66,6 +67,8 @@ def main(argv):
   for entry in entries:
     entry["chip_hours"] = roofline.chip_hours(entry, _examples(options, config, entry))
   print(report.table(entries))
+  if options.breakdown:
+    print("\n".join(report.breakdowns(entries)))
   if options.out:
     folder = pathlib.Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,6 +187,7 @@ def _parser():
   parser.add_argument("--effort", default="", choices=EFFORTS)
   parser.add_argument("--budget", type=float, default=0.0, help="FLOPs of a ladder")
   parser.add_argument("--rungs", type=int, default=5, help="of a ladder")
-  for name in ("search", "estimate", "measure", "cached", "check", "update"):
+  flags = "search estimate measure cached breakdown check update"
+  for name in flags.split():
     parser.add_argument(f"--{name}", action="store_true")
   return parser

@@ -25,12 +25,29 @@ def flops(module):
   found = {"matmul": 0, "kernels": 0}
   for visit in hlo.walk(module):
     op = visit.instruction
-    scope = module.computations[visit.computation]
-    if op.opcode in ("convolution", "dot"):
-      found["matmul"] += visit.times * _product(op, scope)
-    elif op.opcode == "custom-call" and "splash_m" in op.name:
-      found["kernels"] += visit.times * _splash(op, scope)
+    kind = "kernels" if op.opcode == "custom-call" else "matmul"
+    found[kind] += visit.times * _own_work(op, module.computations[visit.computation])
   return found
+
+
+def work(module, op, computation):
+  """FLOPs of one run of an instruction, with what a fusion holds."""
+  own = _own_work(op, module.computations[computation])
+  if op.opcode != "fusion":
+    return own
+  return own + sum(
+    work(module, inner, name)
+    for name in op.called("calls")
+    for inner in module.computations[name].values()
+  )
+
+
+def _own_work(op, scope):
+  if op.opcode in ("convolution", "dot"):
+    return _product(op, scope)
+  if op.opcode == "custom-call" and "splash_m" in op.name:
+    return _splash(op, scope)
+  return 0
 
 
 def _product(op, scope):
@@ -101,7 +118,8 @@ def _meetings(*, size, kernel, out, stride, low, dilate, step):
 
 
 def _splash(op, scope):
-  """A kernel of causal attention: q, k, v are its three operands of heads and width."""
+  """A kernel of attention: q, k, v are its first operands of heads and width. A causal
+  one reads the positions of its queries too, one without a mask visits every tile."""
   arrays = [scope[name].shapes[0] for name in op.operands if name in scope]
   q, k, v = [a for a in arrays if len(a.dims) >= 3 and a.dtype in ("bf16", "f32")][:3]
   kind = next(name for name in SPLASH if f"_{name}" in op.name)
@@ -109,7 +127,9 @@ def _splash(op, scope):
   length = q.dims[-2]
   heads = math.prod(q.dims[:-2])
   width = passes_qk * q.dims[-1] + passes_v * v.dims[-1]
-  return 2 * heads * length * k.dims[-2] * width * visited(length)
+  causal = any(a.dtype == "s32" and length in a.dims for a in arrays)
+  share = visited(length) if causal else 1
+  return 2 * heads * length * k.dims[-2] * width * share
 
 
 def visited(length, block=None):
@@ -131,11 +151,12 @@ def traffic(module):
   total = 0
   for visit in hlo.walk(module):
     if not visit.fused and visit.instruction.opcode not in FREE:
-      total += visit.times * _moved(module, visit)
+      total += visit.times * moved(module, visit)
   return total
 
 
-def _moved(module, visit):
+def moved(module, visit):
+  """HBM bytes of one run of an instruction that is in no fusion and not FREE."""
   op, scope = visit.instruction, module.computations[visit.computation]
   operands = [scope.get(name) for name in op.operands]
   if op.opcode == "custom-call" and "tpu_custom_call" not in op.attributes:

@@ -9,8 +9,10 @@ the judge. Per device, of b rows of T tokens in a micro-batch:
                projections (dots); attention weights too (minimal, none)
   at work      one gathered layer twice, the head's gradient whole, SAM's logits
   traffic      all weights once a pass (forward, backward, again), 12 x activations
-  all-gather   weights that fsdp cuts, once a pass and micro-batch
-  all-reduce   gradients, twice their bytes; over `tensor`, 4 activations a layer
+  all-gather   weights that fsdp cuts, once a pass and micro-batch; once a step where
+               they are kept (`mesh.keep_gathered`), which takes their room
+  all-reduce   gradients, twice their bytes, once a step; over `fsdp`, once a
+               micro-batch unless weights are kept; over `tensor`, 4 activations a layer
 """
 
 import dataclasses
@@ -24,9 +26,9 @@ import numpy as np
 
 from miras_jax.config.settings import MeshConfig
 from miras_jax.models import flops, trees
-from miras_jax.models.sam_encoder import MAX_LOGITS
+from miras_jax.models.sam_attention import MAX_LOGITS
+from miras_jax.parallel import gathered, sharding
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.parallel import sharding
 from miras_jax.scale import programs, roofline, topology
 from miras_jax.training import initial_state
 
@@ -75,12 +77,24 @@ def estimate(config, name, *, per_chip=0, mesh=None, cached=False):
     "traps": [],
   }
   parts = _parts(_key(config), config.model.dtype, tuple(sizes.items()))
+  parts = parts | {"kept": _is_kept(config, sizes, parts, chip)}
   entry["argument_bytes"] = int(parts["arguments"])
   entry["hbm_bytes"] = int(parts["arguments"] + _working(config, sizes, parts))
   entry["fits"] = entry["hbm_bytes"] <= chip.hbm_bytes
   entry["hbm_traffic"] = int(_traffic(config, sizes, parts))
   entry["collectives"] = _collectives(config, sizes, parts)
   return entry | _rates(entry, chip, sizes, shape)
+
+
+def _is_kept(config, sizes, parts, chip):
+  whole = parts["arguments"] + parts["cut"] + 2 * parts["trains"] / sizes["tensor"]
+  return gathered.keep(
+    config.mesh.keep_gathered,
+    fsdp=sizes["fsdp"],
+    accumulation=config.optim.accumulation,
+    needed=whole,
+    capacity=chip.hbm_bytes,
+  )
 
 
 def _rates(entry, chip, sizes, shape):
@@ -162,6 +176,7 @@ def _working(config, sizes, parts):
   if llama.remat in ("minimal", "none") and llama.attention != "splash":
     kept += b * T * T * llama.num_heads * (FLOAT32 + size) * llama.depth
   layer = parts["layers"] / llama.depth if sizes["fsdp"] > 1 else 0
+  layer = parts["cut"] / 2 if parts["kept"] else layer
   head = llama.vocab_size * llama.width * FLOAT32 / sizes["tensor"]
   sam = cfg.sam_encoder
   logits = min(MAX_LOGITS, b * sam.num_heads * sam.grid**4) * 3 * FLOAT32
@@ -198,13 +213,15 @@ def _collectives(config, sizes, parts):
 
   f, t = sizes["fsdp"], sizes["tensor"]
   towers = parts["cut"] - parts["layers"]
-  gathered = towers + parts["layers"] * min(_passes(config), 2)
-  add("all-gather", "fsdp", gathered * number * (f - 1) / f)
+  passes, times = (1, 1) if parts["kept"] else (min(_passes(config), 2), number)
+  weights = towers + parts["layers"] * passes
+  add("all-gather", "fsdp", weights * times * (f - 1) / f)
   gradients = parts["trains"] / t
   for axis in ("dcn_data", "data", "fsdp"):
     n = sizes[axis]
     each = gradients / (f if axis != "fsdp" else 1)
-    add("all-reduce", axis, 2 * each * number * (n - 1) / n)
+    often = times if axis == "fsdp" else 1
+    add("all-reduce", axis, 2 * each * often * (n - 1) / n)
   sums = 4 * llama.depth * b * config.data.max_len * llama.width * size * number
   add("all-reduce", "tensor", 2 * sums * (t - 1) / t)
   return out

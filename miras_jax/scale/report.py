@@ -59,6 +59,41 @@ def remarks(entry):
   yield from entry.get("traps", ())
 
 
+BREAKDOWN = ("HBM GiB", "TFLOP", "least ms", "runs", "module", "pass", "kind")
+SHOWN = 30  # rows of a breakdown; what is below comes as one
+
+
+def breakdowns(entries):
+  """Lines of a table for each entry that was compiled, the longest operations first."""
+  for entry in entries:
+    if not entry.get("breakdown"):
+      continue
+    yield f"\n{_title(entry)}: where bytes and FLOPs go"
+    for row in (BREAKDOWN, *_breakdown(entry)):
+      numbers = "".join(f"{cell:>10}" for cell in row[:4])
+      yield f"{numbers}  {row[4]}  {row[5]}  {row[6]}"
+
+
+def _breakdown(entry):
+  """Cells of the table: the SHOWN longest rows and the sum of the others."""
+  found = entry["breakdown"]
+  out = [_breakdown_row(row) for row in found[:SHOWN]]
+  rest = {
+    name: sum(row[name] for row in found[SHOWN:])
+    for name in ("bytes", "flops", "seconds", "count")
+  }
+  names = {"module": f"{len(found) - SHOWN} others", "phase": "", "kind": ""}
+  return out + ([_breakdown_row(rest | names)] if len(found) > SHOWN else [])
+
+
+def _breakdown_row(row):
+  return (
+    _number(row["bytes"], 2, GIB), _number(row["flops"], 3, 1e12),
+    _number(row["seconds"], 2, 1e-3), str(row["count"]),
+    row["module"], row["phase"], row["kind"],
+  )  # fmt: skip
+
+
 def _title(entry):
   return f"{entry.get('label') or entry['topology']} {entry['program']}"
 
@@ -106,6 +141,7 @@ def write_html(path, entries):
     f"<h3>{html.escape(_title(e))}</h3><ul>"
     + "".join(f"<li>{html.escape(r)}</li>" for r in remarks(e))
     + "</ul>"
+    + _breakdown_html(e)
     for e in entries
   )
   image = base64.b64encode(plots(entries)).decode()
@@ -123,6 +159,17 @@ real step is faster. Compiled for devices that are not there; nothing here was r
 """,
     encoding="utf-8",
   )
+
+
+def _breakdown_html(entry):
+  if not entry.get("breakdown"):
+    return ""
+  rows = (
+    f"<tr>{''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in row)}</tr>"
+    for tag, row in [("th", BREAKDOWN), *(("td", r) for r in _breakdown(entry))]
+  )
+  title = "<summary>where bytes and FLOPs go</summary>"
+  return f"<details>{title}<table>{''.join(rows)}</table></details>"
 
 
 def plots(entries):

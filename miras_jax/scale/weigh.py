@@ -10,7 +10,15 @@ import time
 import jax
 
 from miras_jax.models import flops
-from miras_jax.scale import arrays, collectives, cost, hlo, programs, roofline
+from miras_jax.scale import (
+  arrays,
+  breakdown,
+  collectives,
+  cost,
+  hlo,
+  programs,
+  roofline,
+)
 from miras_jax.scale.topology import quiet_stderr
 
 # Collective matmuls hide gathers in loops of permutes, where nobody can count them.
@@ -43,7 +51,7 @@ def weigh(build, topology, *, source="compiled"):
     return entry
   entry["compile_s"] = time.perf_counter() - start
   entry |= memory(executable, topology.chip)
-  entry |= count(executable.as_text(), build.mesh)
+  entry |= count(executable.as_text(), build.mesh, topology.chip)
   entry |= compilers_own(executable.cost_analysis())
   entry |= roofline.bounds(entry, topology, build.mesh)
   entry["traps"] = roofline.traps(entry, build)
@@ -103,7 +111,7 @@ def memory(executable, chip):
   }
 
 
-def count(text, mesh):
+def count(text, mesh, chip):
   """FLOPs, HBM traffic and collectives, read from the compiled module's text."""
   module = hlo.parse(text)
   work = cost.flops(module)
@@ -115,6 +123,7 @@ def count(text, mesh):
     "hbm_traffic": int(cost.traffic(module)),
     "collectives": collectives.totals(found),
     "largest_collectives": [c._asdict() for c in largest],
+    "breakdown": breakdown.rows(module, chip),
   }
 
 

@@ -18,8 +18,11 @@ With `by_row` a loss is one sum for each row, [B], instead of one of all.
 import jax
 import jax.numpy as jnp
 
+from miras_jax.config.model import LANES
 from miras_jax.config.settings import BOUNDARY_FORMS, FOCAL_FORMS
 from miras_jax.parallel import sharding
+
+MAX_LOGITS = 2**26  # float32, of a device at a time: 256 MiB
 
 
 def next_tokens(tokens_BT, loss_mask_BT):
@@ -46,15 +49,17 @@ def chunked_token_ce(
   *,
   normaliser,
   by_row=False,
-  chunk=256,
+  chunk=None,
 ) -> jax.Array:
-  """`token_ce` of `hidden @ head`, `chunk` positions at a time.
+  """`token_ce` of `hidden @ head`, `chunk` positions at a time: by default as many as
+  have MAX_LOGITS logits, since every chunk reads the head and writes its gradient.
 
   The logits of one chunk exist at a time, in the backward pass too: they are computed
   again there. The product runs in the dtype of `hidden`, the rest in float32.
   """
   whole = (hidden_BTD, *next_tokens(tokens_BT, loss_mask_BT))
   G = sharding.batch_shards(hidden_BTD.shape[0])
+  chunk = chunk or positions_at_a_time(hidden_BTD.shape[0] // G, head_DV.shape[1])
   if G == 1:
     return _ce_in_chunks(whole, head_DV, chunk, by_row) / normaliser
   # A copy of the head for each shard of the batch: its gradient then adds up where it
@@ -67,6 +72,11 @@ def chunked_token_ce(
   )
   sums = of_each_G(shards, head_GDV)
   return (sums.reshape(-1) if by_row else sums.sum()) / normaliser
+
+
+def positions_at_a_time(rows, vocabulary):
+  """How many positions of so many rows have at most MAX_LOGITS logits, or LANES."""
+  return max(MAX_LOGITS // (rows * vocabulary) // LANES, 1) * LANES
 
 
 def _ce_in_chunks(whole, head_DV, chunk, by_row):

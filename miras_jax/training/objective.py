@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from miras_jax.config.settings import LossConfig
 from miras_jax.models.layers import resize_bilinear
+from miras_jax.parallel import sharding
 from miras_jax.training import losses
 
 METRIC_THRESHOLD = 0.0  # a logit above it is foreground, as SAM's mask_threshold
@@ -80,7 +81,8 @@ class MirasObjective:
 
     if self.skip_maskless:
       nothing = functools.partial(self._of_no_masks, batch, by_row)
-      sums, pairs = jax.lax.cond((batch["seg_valid"] > 0).any(), of_masks, nothing)
+      has_masks = sharding.any_part((batch["seg_valid"] > 0).any())
+      sums, pairs = jax.lax.cond(has_masks, of_masks, nothing)
     else:
       sums, pairs = of_masks()
     if self.loss.token_ce:

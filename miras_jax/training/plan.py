@@ -6,7 +6,7 @@ import jax
 
 from miras_jax import logs
 from miras_jax.models import trees
-from miras_jax.parallel import sharding
+from miras_jax.parallel import gathered, sharding
 from miras_jax.training import initial_state, optim
 from miras_jax.training import step as train_step
 
@@ -35,7 +35,10 @@ def make_plan(task, mesh) -> tuple[train_step.TrainState, train_step.Parts]:
   shapes = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed
   )
-  return shapes, parts
+  keep = gathered.decide(config.mesh.keep_gathered, shapes, mesh, parts.accumulation)
+  if keep:
+    logs.log.info("what fsdp cuts is gathered once a step: mesh.keep_gathered")
+  return shapes, parts._replace(keep_gathered=keep)
 
 
 def jit_train_step(parts, state_shapes):

@@ -18,6 +18,7 @@ A term "dice/vqa" is that of a part of the batch, here the rows of `vqa`; "loss/
 the metrics is the total that these rows would have alone.
 """
 
+import math
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -27,6 +28,7 @@ from flax import struct
 from jax.sharding import PartitionSpec as P
 
 from miras_jax.models.trees import merge
+from miras_jax.parallel import part_keys, sharding
 from miras_jax.parallel.mesh import BATCH_AXES
 
 
@@ -59,6 +61,7 @@ class Parts(NamedTuple):
   schedule: optax.Schedule = optax.constant_schedule(0.0)  # for the log only
   accumulation: int = 1
   ema: float = 0.0
+  keep_gathered: bool = False  # what `fsdp` cuts is whole through a step
 
 
 def create_state(trainable, frozen, tx, *, seed, ema=0.0):
@@ -112,16 +115,58 @@ def total_loss(weights, sums, counts) -> jax.Array:
 
 
 def _gradients(state, batch, counts, rng, parts):
-  """(gradient, sums, metric pairs) of the whole batch, micro-batch by micro-batch."""
+  """(gradient, sums, metric pairs) of the whole batch.
+
+  Of several micro-batches each part of the mesh adds up those of its own rows, and what
+  it has at the end crosses the network: once a step, not once a micro-batch. Along
+  `fsdp` parameters are gathered, and gradients added up, as they are used, unless
+  `parts.keep_gathered`.
+  """
+  axes = _parts_of_batch(parts)
+  if parts.accumulation == 1 or not axes:
+    return _accumulate(state.trainable, state.frozen, batch, counts, rng, parts)
+
+  def of_part(number_1, trainable, frozen, batch, counts, key):
+    rng = part_keys.of_part(jax.random.wrap_key_data(key), number_1[0])
+    own = _accumulate(trainable, frozen, batch, counts, rng, parts)
+    return jax.lax.psum(own, axes)
+
+  mesh = jax.sharding.get_abstract_mesh()
+  # An array, since a device's own number in a mesh cut by hand in part is none.
+  numbers = jnp.arange(math.prod(mesh.shape[axis] for axis in axes))
+  cut = P(axes)
+  return jax.shard_map(
+    of_part,
+    in_specs=(cut, P(), P(), cut, P(), P()),
+    out_specs=P(),
+    axis_names=set(axes),
+    check_vma=False,  # with it, gradients would be added up where they arise
+  )(
+    numbers, state.trainable, state.frozen, batch, counts, jax.random.key_data(rng)
+  )  # fmt: skip
+
+
+def _parts_of_batch(parts):
+  """Mesh axes along which the batch is cut by hand; none where that makes one part."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return ()
+  gathered = parts.keep_gathered or mesh.shape["fsdp"] == 1
+  axes = tuple(axis for axis in BATCH_AXES if axis != "fsdp" or gathered)
+  return axes if math.prod(mesh.shape[axis] for axis in axes) > 1 else ()
+
+
+def _accumulate(trainable, frozen, batch, counts, rng, parts):
+  """(gradient, sums, metric pairs) of a batch, micro-batch by micro-batch."""
 
   def loss(trainable, micro, key):
-    params = merge(trainable, state.frozen)
+    params = merge(trainable, frozen)
     sums, pairs = parts.objective.sums(params, micro, key)
     return total_loss(parts.objective.weights, sums, counts), (sums, pairs)
 
   def gradient(micro, key):
     gradient_of = jax.value_and_grad(loss, has_aux=True)
-    (_, aux), grads = gradient_of(state.trainable, micro, key)
+    (_, aux), grads = gradient_of(trainable, micro, key)
     return grads, *aux
 
   if parts.accumulation == 1:
@@ -143,12 +188,14 @@ def micro_batches(batch, number):
 
   Strided, so that each device cuts the examples that it already holds.
   """
+  mesh = jax.sharding.get_abstract_mesh()
 
   def cut(x):
     x = x.reshape(x.shape[0] // number, number, *x.shape[1:]).swapaxes(0, 1)
-    if jax.sharding.get_abstract_mesh().empty:
+    if mesh.empty:
       return x
-    return jax.lax.with_sharding_constraint(x, P(None, BATCH_AXES))
+    rows = sharding.still_whole(BATCH_AXES, mesh)
+    return jax.lax.with_sharding_constraint(x, P(None, rows))
 
   return jax.tree.map(cut, batch)
 

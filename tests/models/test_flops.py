@@ -9,7 +9,7 @@ import pytest
 from miras_jax.config import file as config_file
 from miras_jax.config.overrides import with_overrides
 from miras_jax.config.run import RunConfig
-from miras_jax.models import flops, sam_encoder
+from miras_jax.models import flops, sam_attention
 from miras_jax.models.miras import dummy_batch
 from miras_jax.training import optim, task
 from miras_jax.training import step as train_step
@@ -68,7 +68,9 @@ def counted(run, program):
 def test_the_formula_is_within_5_percent_of_the_compiler(
   trainable, remat, program, encoder, monkeypatch
 ):
-  monkeypatch.setattr(sam_encoder, "MAX_LOGITS", 2**40)  # no loop: its body counts once
+  monkeypatch.setattr(
+    sam_attention, "MAX_LOGITS", 2**40
+  )  # no loop: its body counts once
   run = config(trainable, encoder, **{"llama.remat": remat})
   ours = flops.example(run, program=program).executed
   assert counted(run, program) / ours == pytest.approx(1, abs=0.05)
@@ -81,3 +83,16 @@ def test_a_linear_projector_saves_its_second_matrix():
     sum(u.flops for u in flops.forward_units(c, 64, 1)) for c in (cfg, one)
   )
   assert both - first == 2 * cfg.num_image_tokens * cfg.llama.width**2
+
+
+def test_the_last_layer_of_a_prefill_gives_keys_and_values_and_one_token():
+  """The formula is two layers less what 255 of 256 tokens have no use for."""
+  run = config()
+  llama = run.model.build().llama
+  T, D = run.data.max_len, llama.width
+  query, key = llama.num_heads * llama.head_dim, llama.num_kv_heads * llama.head_dim
+  layer = 2 * T * D * (2 * query + 2 * key + 3 * llama.mlp_width)
+  layer += 4 * query * T * (T + 1) / 2
+  last = 2 * T * D * 2 * key + 2 * D * (2 * query + 3 * llama.mlp_width) + 4 * query * T
+  found = flops.example(run, program="prefill").useful
+  assert found == pytest.approx((llama.depth - 1) * layer + last, rel=1e-9)

@@ -9,13 +9,13 @@ from flax.traverse_util import flatten_dict
 
 from miras_jax.config.model import SamEncoderConfig
 from miras_jax.config.variants import SAM_VARIANTS
-from miras_jax.models import sam_encoder
+from miras_jax.models import sam_attention
 from miras_jax.models.layers import PatchConv
+from miras_jax.models.sam_attention import rows_at_a_time
 from miras_jax.models.sam_encoder import (
   SamEncoder,
   join_windows,
   relative_positions,
-  rows_at_a_time,
   split_windows,
 )
 from tests.models import golden_sam
@@ -151,7 +151,7 @@ def test_row_chunks_change_neither_output_nor_gradient(monkeypatch):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 
   (_, whole), grads = run()
-  monkeypatch.setattr(sam_encoder, "MAX_LOGITS", 2 * 2 * 8 * 64)  # two rows of eight
+  monkeypatch.setattr(sam_attention, "MAX_LOGITS", 2 * 2 * 8 * 64)  # two rows of eight
   (_, chunked), chunked_grads = run()
   np.testing.assert_allclose(chunked, whole, atol=1e-5)
   jax.tree.map(
@@ -166,7 +166,7 @@ def test_global_attention_at_1024_pixels_works_on_a_few_rows():
   per_row = cfg.num_heads * cfg.grid * cfg.grid**2
   rows = rows_at_a_time(cfg.grid, per_row)
   assert rows < cfg.grid and cfg.grid % rows == 0
-  assert rows * per_row <= sam_encoder.MAX_LOGITS
+  assert rows * per_row <= sam_attention.MAX_LOGITS
 
 
 def test_padding_of_the_last_window_takes_part_as_keys():

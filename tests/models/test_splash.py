@@ -49,6 +49,27 @@ def test_packed_and_single_rows_equal_plain_attention_forward_and_backward():
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_inside_a_batch_that_is_cut_by_hand_the_rest_of_the_mesh_is_cut():
+  q, k, v = inputs([SINGLE, PACKED, PACKED, SINGLE], N=4, K=2)[0]
+  segments_BT = jnp.array([SINGLE, PACKED, PACKED, SINGLE], jnp.int32)
+  mesh = mesh_lib.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+
+  def attend_part(*args):
+    q, k, v, segments_BT = args
+    return attend(q, k, v, segments_BT=segments_BT, implementation="splash")
+
+  rows = jax.sharding.PartitionSpec("data")
+  with jax.set_mesh(mesh):
+    ours = jax.jit(
+      jax.shard_map(
+        attend_part, in_specs=rows, out_specs=rows, axis_names={"data"}, check_vma=False
+      )
+    )(q, k, v, segments_BT)
+  want = attend(q, k, v, mask=segment_mask(segments_BT)[:, None])
+  seen = (segments_BT > 0)[..., None, None]
+  np.testing.assert_allclose(ours * seen, want * seen, atol=1e-5)
+
+
 def test_under_a_mesh_each_device_attends_in_its_rows_and_heads():
   case = inputs([SINGLE, PACKED, PACKED, SINGLE], N=4, K=2)
   mesh = mesh_lib.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))

@@ -84,7 +84,7 @@ def test_a_program_that_is_too_large_names_its_largest_buffers():
 
 
 BASE = {
-  "fits": True, "hbm_bytes": 10 * 2**30, "versions": {},
+  "fits": True, "hbm_bytes": 10 * 2**30, "hbm_traffic": 100 * 2**30, "versions": {},
   "collectives": {"all-gather fsdp": 2**30},
 }  # fmt: skip
 
@@ -98,6 +98,7 @@ def test_the_guard_lets_3_percent_pass():
   "change, words",
   [
     ({"hbm_bytes": 11 * 2**30}, "peak HBM .*10.0%"),
+    ({"hbm_traffic": 110 * 2**30}, "HBM traffic .*10.0%"),
     ({"collectives": {"all-gather fsdp": 2**31}}, "all-gather fsdp .*100.0%"),
     ({"collectives": {"all-gather fsdp": 2**30, "all-reduce fsdp": 2**30}}, "new"),
     ({"fits": False}, "does not fit"),

@@ -57,8 +57,8 @@ def test_the_programs_of_an_answer_are_weighed_with_the_weights_that_answer():
     # Whether any row still speaks is all that the devices tell each other.
     assert sum(x["bytes"] for x in entry["collectives"]) < 100
   prefill = found["prefill", "trained"]
-  # The last of the two layers computes one token, which the formula does not know.
-  assert 0.5 < prefill["flops"] / prefill["flops_analytic"] < 1
+  # Plain attention computes the pairs beyond the diagonal too.
+  assert 1 < prefill["flops"] / prefill["flops_analytic"] < 1.1
   whole, small = (found["decode", x]["argument_bytes"] for x in ("trained", "int8"))
   llama = config.model.build().llama
   layers = llama.depth * llama.width * (4 * llama.width + 3 * llama.mlp_width)

@@ -29,6 +29,21 @@ def test_copies_of_one_collective_count_once_and_once_a_turn():
   ]  # fmt: skip
 
 
+def test_what_a_shard_map_sends_on_one_channel_counts_each():
+  groups = "channel_id=1, replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add"
+  text = f"""HloModule m
+
+ENTRY %main (a: f32[64], b: f32[64]) -> f32[64] {{
+  %a = f32[64]{{0}} parameter(0)
+  %b = f32[64]{{0}} parameter(1)
+  %psum.1 = f32[64]{{0}} all-reduce(%a), {groups}
+  ROOT %psum.2 = f32[64]{{0}} all-reduce(%b), {groups}
+}}
+"""
+  mesh = {"dcn_data": 1, "data": 8, "fsdp": 1, "tensor": 1, "sequence": 1}
+  assert [c["bytes"] for c in found(text, mesh)] == [2 * 2 * 64 * 4 * 7 // 8]
+
+
 def test_groups_are_told_as_mesh_axes_in_every_notation():
   axes = {c["axis"] for c in found(snippets.LOOP) if c["kind"] == "all-reduce"}
   assert axes == {"tensor", "fsdp"}
@@ -79,6 +94,24 @@ ENTRY %main (x: f32[1,8,3], k: f32[3,3,5]) -> f32[1,8,5] {
 """
   inside = sum(0 <= o + k - 1 < 8 for o in range(8) for k in range(3))
   assert cost.flops(hlo.parse(text))["matmul"] == 2 * inside * 3 * 5
+
+
+@pytest.mark.parametrize("positions, share", [("", 1), (", %p", 2 / 3)])
+def test_a_kernel_of_attention_counts_the_tiles_that_its_mask_lets_it_visit(
+  positions, share
+):
+  text = f"""HloModule m
+
+ENTRY %main (q: bf16[2,1536,256], v: bf16[2,1536,128], p: s32[1536,128]) -> bf16[2,1536,128] {{
+  %q = bf16[2,1536,256]{{2,1,0}} parameter(0)
+  %v = bf16[2,1536,128]{{2,1,0}} parameter(1)
+  %p = s32[1536,128]{{1,0}} parameter(2)
+  ROOT %splash_mha_fwd.1 = bf16[2,1536,128]{{2,1,0}} custom-call(%q, %q, %v{positions}), custom_call_target="tpu_custom_call"
+}}
+"""
+  pairs = 2 * 1536 * 1536
+  work = cost.flops(hlo.parse(text))
+  assert work["kernels"] == pytest.approx(2 * pairs * (256 + 128) * share)
 
 
 def test_a_batched_product_written_as_a_dilated_convolution_counts_as_a_product():

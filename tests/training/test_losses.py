@@ -309,6 +309,11 @@ def test_chunked_token_ce_never_holds_all_logits():
   assert memory.temp_size_in_bytes < 4 * 2 * 512 * 500 / 4
 
 
+@pytest.mark.parametrize("rows, chunk", [(1, 2048), (4, 512), (1000, 128)])
+def test_a_chunk_has_as_many_positions_as_a_fixed_number_of_logits(rows, chunk):
+  assert losses.positions_at_a_time(rows, 32_064) == chunk
+
+
 def test_losses_are_float32_for_bfloat16_inputs():
   hidden, head, tokens, mask = _text()
   ce = losses.chunked_token_ce(

@@ -11,6 +11,7 @@ import pytest
 from miras_jax.config.settings import MeshConfig
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
+from miras_jax.scale import collectives, hlo
 from miras_jax.training import step as train_step
 from tests import toy
 
@@ -157,10 +158,39 @@ def test_eight_devices_give_the_losses_of_one(name, number):
   assert leaves_equal(many[1].frozen, one[1].frozen)
 
 
-def run_on(mesh, accumulation, steps=5):
+@pytest.mark.parametrize("name", ["data", "fsdp", "mix"])
+def test_what_is_random_does_not_depend_on_how_the_batch_is_cut(name):
+  noisy = {"objective": toy.ToyObjective(noise=0.5), "keep_gathered": True}
+  one = run_on(mesh_lib.make_mesh(MeshConfig(), jax.devices()[:1]), 2, **noisy)
+  cfg = MeshConfig(**MESHES[name])
+  many = run_on(mesh_lib.make_mesh(cfg, jax.devices()[:8]), 2, **noisy)
+  np.testing.assert_allclose(many[0], one[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "sizes, kept", [({"data": 8}, False), ({"data": 2, "fsdp": 4}, True)]
+)
+def test_gradients_cross_the_network_once_after_all_micro_batches(sizes, kept):
+  mesh = mesh_lib.make_mesh(MeshConfig(**sizes), jax.devices()[:8])
+  state, parts = make_state()
+  parts = parts._replace(accumulation=4, keep_gathered=kept)
+  with jax.set_mesh(mesh):
+    places = sharding.state_shardings(jax.eval_shape(lambda: state), mesh, RULES)
+    step = jax.jit(
+      functools.partial(train_step.train_step, parts=parts),
+      in_shardings=(places, sharding.batch_sharding(mesh)),
+    )
+    batch = toy.batch(np.random.default_rng(0), size=64)
+    module = hlo.parse(step.lower(state, batch).compile().as_text())
+  inside = [v for v in hlo.walk(module) if v.loops]
+  kinds = {v.instruction.opcode for v in inside}
+  assert inside and not any(kind.startswith(collectives.KINDS) for kind in kinds)
+
+
+def run_on(mesh, accumulation, steps=5, **changes):
   """(losses, final state on the host) of a few steps on a mesh."""
   state, parts = make_state()
-  parts = parts._replace(accumulation=accumulation)
+  parts = parts._replace(accumulation=accumulation, **changes)
   rng = np.random.default_rng(1)
   with jax.set_mesh(mesh):
     shardings = sharding.state_shardings(jax.eval_shape(lambda: state), mesh, RULES)

@@ -1,0 +1,108 @@
+"""Where a compiled program's bytes and FLOPs go: by module, pass and kind of operation.
+
+Every instruction of the schedule is put down to the module whose name it carries (a
+fusion to that of its root), to the pass it belongs to and to what it mostly does. Rows
+add up to the program's HBM traffic and FLOPs. An instruction takes at least the longer
+of its compute and its memory time; those times add up to more than the roofline bound
+of the whole, in which everything overlaps.
+"""
+
+import re
+from typing import NamedTuple
+
+from miras_jax.scale import collectives, cost, hlo
+
+DEPTH = 4  # names of a path that tell modules apart
+# Parts of an operation's name that are no module.
+_WRAPPERS = re.compile(
+  r"^(while|body|cond|closed_call|checkpoint|remat\d*|rematted_computation|shard_map"
+  r"|branch_\d+_fun|custom_(jvp|vjp)_call.*|named|core_call|xla_call|pjit)$"
+)
+_CALL = re.compile(r"^(jit|pjit|jvp|transpose|vmap|remat|checkpoint)\((.*)\)$")
+_MOVES = frozenset(
+  "copy transpose bitcast slice dynamic-slice concatenate pad broadcast reshape reverse"
+  " gather parameter constant iota tuple get-tuple-element".split()
+)
+
+
+class Part(NamedTuple):
+  module: str
+  phase: str  # forward, backward, again (computed again in the backward pass), update
+  kind: str
+
+
+def rows(module, chip):
+  """[{module, phase, kind, bytes, flops, seconds, count}], the longest first.
+
+  module: a parsed `hlo.Module`. chip: whose peaks make the seconds.
+  """
+  sums = {}
+  for visit in hlo.walk(module):
+    op = visit.instruction
+    if visit.fused or op.opcode in cost.FREE:
+      continue
+    moved = cost.moved(module, visit)
+    work = cost.work(module, op, visit.computation)
+    if not moved and not work:
+      continue
+    entry = sums.setdefault(part_of(module, op), [0, 0, 0.0, 0])
+    entry[0] += visit.times * moved
+    entry[1] += visit.times * work
+    slowest = max(work / chip.peak_flops, moved / chip.hbm_bandwidth)
+    entry[2] += visit.times * slowest
+    entry[3] += visit.times
+  names = ("bytes", "flops", "seconds", "count")
+  out = [p._asdict() | dict(zip(names, s, strict=True)) for p, s in sums.items()]
+  return sorted(out, key=lambda row: (-row["seconds"], -row["bytes"]))
+
+
+def part_of(module, op) -> Part:
+  """The Part of an instruction."""
+  name = op.op_name
+  path, phase = split_name(name)
+  return Part(path, phase, kind_of(module, op))
+
+
+def split_name(name):
+  """(path of modules, pass) of an operation's name, as JAX writes them."""
+  phase = "forward" if "jvp(" in name else "update"
+  if "transpose(" in name:
+    phase = "backward"
+  if "rematted_computation" in name:
+    phase = "again"
+  path = []
+  for part in name.split("/")[:-1]:
+    while found := _CALL.match(part):
+      part = "" if found[1] in ("jit", "pjit") else found[2]
+    if part and not _WRAPPERS.match(part):
+      path.append(re.sub(r"_\d+$", "_*", part))
+  return "/".join(path[:DEPTH]) or "-", phase
+
+
+def kind_of(module, op):
+  """What an instruction mostly does."""
+  opcode = op.opcode.removesuffix("-start").removesuffix("-done")
+  if opcode in collectives.KINDS or opcode in ("send", "recv"):
+    return "collective"
+  if opcode == "custom-call":
+    return "kernel"
+  inside = _opcodes(module, op) if opcode == "fusion" else {opcode}
+  if inside & {"convolution", "dot"}:
+    return "product"
+  if "custom-call" in inside:
+    return "kernel"
+  if inside & {"dynamic-update-slice", "scatter"}:
+    return "write in place"
+  if inside <= _MOVES:
+    return "copy"
+  if inside <= _MOVES | {"convert"}:
+    return "convert"
+  return "reduction" if inside & {"reduce", "reduce-window"} else "element-wise"
+
+
+def _opcodes(module, op):
+  found = set()
+  for name in op.called("calls"):
+    for inner in module.computations[name].values():
+      found |= _opcodes(module, inner) if inner.opcode == "fusion" else {inner.opcode}
+  return found
