@@ -253,6 +253,15 @@ class LossConfig:
   dice: float = setting(0.0, "weight of dice", least=0)
   focal: float = setting(0.0, "weight of the focal term", least=0)
   boundary: float = setting(0.0, "weight of the boundary term", least=0)
+  state_relation: float = setting(
+    0.2, "weight of how a mask relates to earlier ones, with model.state", least=0
+  )
+  state_pointer: float = setting(
+    0.2, "weight of which earlier mask is meant, with model.state", least=0
+  )
+  state_mask: float = setting(
+    0.5, "weight of an earlier mask decoded again from what is kept of it", least=0
+  )
   dice_scale: float = setting(
     1000.0,
     "what dice divides its sums by: the larger, the less empty masks weigh",
