@@ -21,7 +21,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from miras_jax.inference import memory
 from miras_jax.inference.sampling import Sampling, pick
+from miras_jax.inference.segs import find_segs
 from miras_jax.models import llama
 from miras_jax.models.attention import cache_mask, segment_mask
 from miras_jax.parallel import sharding
@@ -58,10 +60,12 @@ class Rows(NamedTuple):
 
 
 def encode_images(model, params, batch) -> dict:
-  """{"image_tokens" [B, N, D], "sam" [B, h, w, C]} of the images of a batch.
+  """{"image_tokens" [B, N, D], "sam" [B, h, w, C]} of the images of a batch, and their
+  `valid_hw` for a model that looks at earlier masks.
 
   A device encodes MOST_PIXELS at a time, whatever the batch.
   """
+  more = {} if model.cfg.state == "none" else {"valid_hw": batch["valid_hw"]}
   call = _call(model, params)
   tokens = functools.partial(call, method="image_tokens")
   features = functools.partial(call, method="sam_features")
@@ -69,10 +73,10 @@ def encode_images(model, params, batch) -> dict:
     return {
       "image_tokens": _in_parts(tokens, batch["image_aux"]),
       "sam": _in_parts(features, batch["image_sam"], batch["valid_hw"]),
-    }
+    } | more
   sam_BHWC = _in_parts(features, batch["image_sam"], batch["valid_hw"])
   views = batch["image_aux"], sam_BHWC, batch["valid_hw"]
-  return {"image_tokens": _in_parts(tokens, *views), "sam": sam_BHWC}
+  return {"image_tokens": _in_parts(tokens, *views), "sam": sam_BHWC} | more
 
 
 def _in_parts(encode, image_BHWC, *more):
@@ -242,7 +246,16 @@ def _read_last_seg(model, params, state, encoded, ids) -> State:
 
 
 def read(
-  model, params, state: State, encoded, ids, first=0, hints=None, *, max_masks
+  model,
+  params,
+  state: State,
+  encoded,
+  ids,
+  first=0,
+  hints=None,
+  slots=None,
+  *,
+  max_masks,
 ) -> dict:
   """What the rows have answered in their turn, a dict:
 
@@ -257,6 +270,7 @@ def read(
 
   first: number (data, not shape) of the [SEG] from which on M get their mask.
   hints: what a user has pointed at, see `Sam.masks_from_text`.
+  slots: earlier masks, see `memory.stack`, for a model that looks at them; None: none.
   """
   call = _call(model, params)
   segs = find_segs(state.tokens_BG, ids, max_masks, first)
@@ -266,7 +280,13 @@ def read(
   )
 
   def masks():
-    return call(encoded["sam"], prompt_BMC, hints, method="masks")
+    if slots is None:
+      return call(encoded["sam"], prompt_BMC, hints, method="masks")
+    states_BMD = call(
+      state.states_BGD, segs.seg_BM + 1, segs.valid_BM, method="seg_states"
+    )
+    inputs = prompt_BMC, states_BMD, *memory.seen(slots, encoded, max_masks), hints
+    return call(*inputs, method="masks_after")[:2]
 
   def nothing():
     return jax.tree.map(
@@ -288,8 +308,10 @@ def read(
   }
 
 
-def read_row(model, params, state: State, encoded, ids, row, hints=None, *, max_masks):
-  """`read` of one row (data, not shape), with a B of 1."""
+def read_row(
+  model, params, state: State, encoded, ids, row, hints=None, slots=None, *, max_masks
+):
+  """`read` of one row (data, not shape), with a B of 1, that of `slots` too."""
 
   def one(x):
     return jax.lax.dynamic_slice_in_dim(x, row, 1)
@@ -297,7 +319,7 @@ def read_row(model, params, state: State, encoded, ids, row, hints=None, *, max_
   parts = {k: one(v) for k, v in state._asdict().items() if k != "cache"}
   state = State(cache=None, **parts)  # nothing is read from it here
   encoded = jax.tree.map(one, encoded)
-  return read(model, params, state, encoded, ids, 0, hints, max_masks=max_masks)
+  return read(model, params, state, encoded, ids, 0, hints, slots, max_masks=max_masks)
 
 
 def put_row(model, params, encoded, one, row):
@@ -360,31 +382,3 @@ def _set(x_BG, at_B, value_B):
   """x with one entry of each row replaced; an index past the end replaces none."""
   rows_B = jnp.arange(len(at_B))
   return x_BG.at[rows_B, at_B].set(value_B.astype(x_BG.dtype), mode="drop")
-
-
-class Segs(NamedTuple):
-  """Where M [SEG] of each row are; `obj_BM` is -1 without an [OBJ]."""
-
-  seg_BM: jax.Array
-  obj_BM: jax.Array
-  valid_BM: jax.Array
-  count_B: jax.Array
-
-
-def find_segs(tokens_BG, ids, max_masks, first=0):
-  """Finds `max_masks` [SEG] of each row, from number `first` on, and for each its
-  [OBJ]: the last one between it and the [SEG] before it."""
-  g_G = jnp.arange(tokens_BG.shape[1])
-  is_seg_BG = tokens_BG == ids.seg
-  count_B = is_seg_BG.sum(1)
-  order_BG = jnp.argsort(~is_seg_BG, axis=1, stable=True)
-  # Before the first there is none. More slots than tokens are legal, and never valid.
-  order_BS = jnp.pad(order_BG, ((0, 0), (1, 0)), constant_values=-1)
-  order_BS = jnp.pad(order_BS, ((0, 0), (0, max_masks)))
-  slots_BS = jax.lax.dynamic_slice_in_dim(order_BS, first, max_masks + 1, axis=1)
-  before_BM, seg_BM = slots_BS[:, :-1], slots_BS[:, 1:]
-  valid_BM = (first + jnp.arange(max_masks) < count_B[:, None]).astype(jnp.int32)
-  is_obj_B1G = (tokens_BG == ids.obj)[:, None]
-  between_BMG = (g_G > before_BM[..., None]) & (g_G < seg_BM[..., None])
-  obj_BM = jnp.where(is_obj_B1G & between_BMG, g_G, -1).max(-1)
-  return Segs(seg_BM, obj_BM, valid_BM, count_B)

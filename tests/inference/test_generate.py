@@ -12,8 +12,8 @@ import pytest
 from input_pipeline import batch_table
 from miras_jax.config import variants
 from miras_jax.config.overrides import with_overrides
-from miras_jax.inference import generate
 from miras_jax.inference.generator import Generator
+from miras_jax.inference.segs import find_segs
 from miras_jax.models import miras
 
 GRID = 2  # image tokens a side
@@ -124,7 +124,7 @@ def forced(model, params, batch, out, ids):
   B, T = batch["tokens"].shape
   full = {k: np.pad(batch[k], ((0, 0), (0, NEW))) for k in batch_table.prompt_names()}
   full["image_slot"][:, T:] = -1
-  segs = jax.tree.map(np.asarray, generate.find_segs(out["tokens"], ids, MASKS))
+  segs = jax.tree.map(np.asarray, find_segs(out["tokens"], ids, MASKS))
   for b, n in enumerate(lengths):
     stop = n + out["num_tokens"][b]
     full["tokens"][b, n:stop] = out["tokens"][b, : out["num_tokens"][b]]
@@ -218,7 +218,7 @@ def test_no_seg_gives_no_mask():
 
 def test_first_masks_are_kept_and_all_are_counted():
   tokens = jnp.array([[60, 7, 60, 60, 2], [7, 7, 7, 7, 2]])
-  segs = generate.find_segs(tokens, IDS, 2)
+  segs = find_segs(tokens, IDS, 2)
   np.testing.assert_array_equal(segs.seg_BM[0], [0, 2])
   np.testing.assert_array_equal(segs.valid_BM, [[1, 1], [0, 0]])
   np.testing.assert_array_equal(segs.count_B, [3, 0])
@@ -226,12 +226,12 @@ def test_first_masks_are_kept_and_all_are_counted():
 
 def test_each_seg_takes_the_obj_since_the_seg_before_it():
   tokens = jnp.array([[61, 5, 60, 60, 61, 61, 60, 61]])
-  segs = generate.find_segs(tokens, IDS, 3)
+  segs = find_segs(tokens, IDS, 3)
   np.testing.assert_array_equal(segs.obj_BM, [[0, -1, 5]])
 
 
 def test_more_mask_slots_than_tokens():
-  segs = generate.find_segs(jnp.array([[60, 5]]), IDS, 4)
+  segs = find_segs(jnp.array([[60, 5]]), IDS, 4)
   np.testing.assert_array_equal(segs.valid_BM, [[1, 0, 0, 0]])
 
 

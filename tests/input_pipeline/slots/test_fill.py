@@ -7,7 +7,8 @@ from input_pipeline.slots import fill, relations
 from input_pipeline.slots.damage import damaged
 from input_pipeline.slots.relations import UNRELATED
 
-S, NOTHING = 32, dict.fromkeys(("drop", "damaged", "own", "wrong", "swapped", "user"), 0)
+S = 32
+NOTHING = dict.fromkeys(("drop", "damaged", "own", "wrong", "swapped", "user"), 0)
 
 
 def row(answers, talks=None):
@@ -46,16 +47,12 @@ def slots(sides, made_row, most=8, **shares):
 
 def test_a_seg_sees_the_masks_of_earlier_answers():
   found, _ = slots([FIRST, SECOND, PART], row([0, 1, 1]))
-  np.testing.assert_array_equal(
-    found["slot_seen"], [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
-  )
+  np.testing.assert_array_equal(found["slot_seen"], [[0, 0, 0], [1, 0, 0], [1, 0, 0]])
 
 
 def test_talks_of_a_packed_row_do_not_see_each_others_masks():
   found, _ = slots([FIRST, SECOND, PART], row([0, 1, 2], talks=[2, 3, 2]))
-  np.testing.assert_array_equal(
-    found["slot_seen"], [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
-  )
+  np.testing.assert_array_equal(found["slot_seen"], [[0, 0, 0], [0, 0, 0], [1, 0, 0]])
 
 
 def test_only_the_latest_are_seen():
