@@ -16,6 +16,7 @@ from PIL import Image
 
 from input_pipeline import safe_files
 from input_pipeline.prepare.dialogue import sample_conversation
+from input_pipeline.prepare.edits import with_edits
 from input_pipeline.prepare.scene import render, sample_scene
 from miras_jax.errors import UserError
 
@@ -30,14 +31,17 @@ FOLDERS = ("images", "masks")
 RECIPE = 2  # of the scenes and talks: another one makes other data from the same seed
 
 
-def generate(out, conversations, seed):
+def generate(out, conversations, seed, edits=0.0):
   """Writes `conversations` conversations under `out`. Returns a dict of counts.
 
+  edits: the share of those that end with a mask of one object and go on from there
+  (`edits.with_edits`); pictures and all turns before are the same for any share.
   Does nothing when `out` already holds this very data set. Raises UserError when it
   holds anything else.
   """
   out = pathlib.Path(out)
   recipe = {"conversations": conversations, "seed": seed, "recipe": RECIPE}
+  recipe |= {"edits": edits} if edits else {}
   if conversations < 3 * PER_IMAGE:
     raise UserError(
       f"--conversations={conversations}: give at least {3 * PER_IMAGE}, "
@@ -49,7 +53,7 @@ def generate(out, conversations, seed):
   _write_whole(out / BEGUN, json.dumps(recipe) + "\n")
   for folder in FOLDERS:
     (out / folder).mkdir(exist_ok=True)
-  _write_splits(out, _records(out, conversations, seed))
+  _write_splits(out, _records(out, conversations, seed, edits))
   _write_whole(out / MARKER, json.dumps(recipe) + "\n")
   (out / BEGUN).unlink()
   return _counts(out)
@@ -95,7 +99,7 @@ def _write_whole(path, text):
   os.replace(aside, path)
 
 
-def _records(out, conversations, seed):
+def _records(out, conversations, seed, edits):
   """Yields one list of records an image, writing its picture and masks on the way."""
   done, index = 0, 0
   with tqdm.tqdm(total=conversations, desc="render", unit="conv") as bar:
@@ -106,6 +110,7 @@ def _records(out, conversations, seed):
       index += 1
       if not talks:
         continue
+      talks = _edited(scene, talks, np.random.default_rng([seed, index, 1]), edits)
       stem = f"synth_{index:06d}"
       image = Image.fromarray(render(scene, rng))
       image.save(out / "images" / f"{stem}.jpg", quality=JPEG_QUALITY)
@@ -134,6 +139,14 @@ def _talks(scene, rng, count):
     if len(talks) == count:
       break
   return talks
+
+
+def _edited(scene, talks, rng, share):
+  """The conversations, a share of them with requests that go on from the last mask."""
+  return [
+    with_edits(scene, talk, rng) if share and rng.random() < share else talk
+    for talk in talks
+  ]
 
 
 def _record(name, talk):

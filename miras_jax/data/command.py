@@ -114,6 +114,13 @@ def _add_synth(commands):
   synth.add_path("--out", required=True, help="folder to make")
   synth.add_argument("--conversations", type=int, default=2000, help="how many")
   synth.add_argument("--seed", type=int, default=0, help="same seed, same data")
+  synth.add_argument(
+    "--edits",
+    type=float,
+    default=0.0,
+    help="share of the conversations that go on from their mask: also, without, only,"
+    " the same again, the other one (0)",
+  )
 
 
 def _add_cache(commands):
@@ -146,13 +153,15 @@ def run_synth(args):
 
   if args.conversations < 1:
     raise UserError(f"--conversations {args.conversations}: want at least 1")
+  if not 0 <= args.edits <= 1:
+    raise UserError(f"--edits {args.edits}: want a share from 0 to 1")
   out = pathlib.Path(args.out)
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(f"--out {out} cannot be made: {error.strerror}") from None
   with lock.hold(out, "miras data synth"):
-    synth.generate(out, args.conversations, args.seed)
+    synth.generate(out, args.conversations, args.seed, args.edits)
   return 0
 
 
