@@ -157,8 +157,8 @@ class FakeSession:
   def stop(self, row):
     self._shown[row] = self._out["num_tokens"][row]
 
-  def answer(self, row, hints=None):
-    self._generator.hints = hints
+  def answer(self, row, hints=None, slots=None):
+    self._generator.hints, self._generator.slots = hints, slots
     return {name: value[row : row + 1] for name, value in self._out.items()}
 
   def copy(self):

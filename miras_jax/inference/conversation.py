@@ -270,8 +270,7 @@ class Conversation:
       tokens, ended = session.progress()[0]
       count = most if ended else len(tokens)
       yield loaded.tokenizer.decode(tokens[: len(tokens) - ended]).strip()
-    seen = {} if slots is None else {"slots": slots}
-    answer = read_answers(session.answers(hints, **seen), loaded.tokenizer)[0]
+    answer = read_answers(session.answers(hints, slots), loaded.tokenizer)[0]
     reply, turn = self._reply(answer, prompt.dropped_rounds), len(self.replies)
     made = zip(reply.masks, answer.logits, strict=False)
     self.turns = [*asked, ("assistant", answer.text)]

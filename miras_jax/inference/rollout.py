@@ -6,7 +6,7 @@ compiled program. Each batch encodes its images once.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,13 +24,13 @@ OVER_MASKS = ("seg_pos", "obj_pos", "seg_valid")
 class Job:
   """`image` names the picture, for `views_of`. With `gold` answers, these instead of
   the model's own are the history; `names` are then the names of their targets. With
-  `slots`, those of a turn are the earlier masks that it sees, else the model's own."""
+  `slots`, slots(turn) are the earlier masks that a turn sees, else the model's own."""
 
   image: int
   questions: tuple
   gold: tuple = ()
   names: tuple = ()
-  slots: tuple = ()
+  slots: Callable[[int], list] | None = None
 
 
 def batches(jobs, size) -> list[list[int]]:
@@ -84,7 +84,7 @@ class Rollout:
       except ConversationError as error:
         refused[b] = conversation.Answer("", refused=str(error))
     if any(prompts):
-      slots = self._slots(turn, jobs, answers) if self._earlier else {}
+      slots = self._slots(turn, jobs, answers) if self._earlier else None
       spoken = self._spoken(session, prompts, slots)
     for b in active:
       if b in refused:
@@ -94,25 +94,24 @@ class Rollout:
         answers[b].append(spoken[b]._replace(dropped_rounds=gone))
 
   def _slots(self, turn, jobs, answers):
-    """{"slots": the earlier masks of all rows}, or {} where there are none."""
+    """The earlier masks of all rows, None where there are none."""
     rows = [()] * self._batch_size
     for b, job in enumerate(jobs):
       if job.slots:
-        rows[b] = job.slots[turn] if turn < len(job.slots) else ()
+        rows[b] = job.slots(turn)
         continue
       rows[b] = [memory.of_logits(x) for a in answers[b] for x in a.logits]
-    slots = memory.stack(rows, self._loaded.data)
-    return {} if slots is None else {"slots": slots}
+    return memory.stack(rows, self._loaded.data)
 
   def _spoken(self, session, prompts, slots):
     """The answers of all rows, with up to `most_masks` masks each."""
-    out = session.turn(prompts, **slots)
+    out = session.turn(prompts, slots=slots)
     spoken = conversation.read_answers(out, self._loaded.tokenizer)
     step = self._generator.max_masks
     for first in range(step, self._most_masks, step):
       asked = zip(prompts, spoken, strict=True)
       if any(prompt and answer.num_seg > first for prompt, answer in asked):
-        spoken = conversation.with_more(spoken, session.masks_from(first, **slots))
+        spoken = conversation.with_more(spoken, session.masks_from(first, slots=slots))
     return spoken
 
   def _prompt(self, turn, job, answers):

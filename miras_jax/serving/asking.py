@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import anyio
 from starlette.concurrency import run_in_threadpool
 
+from input_pipeline.slots import fill
 from miras_jax.inference import hints as hints_lib
+from miras_jax.inference import memory
 from miras_jax.inference.conversation import prompt_of
 from miras_jax.serving import inputs
 from miras_jax.serving.engine import Engine, Question
@@ -127,8 +129,7 @@ def _question(service, talk, say, tell) -> Question:
   if mask is not None:
     given = mask if isinstance(mask, str) else mask.model_dump()
     mask = inputs.mask_of(given, talk.size)
-  mask = hints_lib.chosen(mask, say.refers_to, _Masks(talk.masks))
-  hints = hints_lib.make(say.points, say.box, mask, talk.sizes, data)
+  hints, slots = _pointed(say, mask, talk, data)
   prompt = prompt_of([*talk.said, ("user", text)], service.loaded.tokenizer, data)
   if not service.engine.holds(talk):
     talk.views()  # decoded here, not where the device waits
@@ -138,9 +139,26 @@ def _question(service, talk, say, tell) -> Question:
     tell=tell,
     deadline=time.monotonic() + settings.timeout,
     hints=hints,
+    slots=slots,
     choice=(say.temperature, say.top_p, say.seed),
     streams=say.stream,
   )
+
+
+def _pointed(say, mask, talk, data):
+  """(hints, slots) of what is pointed at; slots of a model that looks at earlier masks,
+  of which a mask that is given is the last."""
+  if not memory.has_state(data):
+    mask = hints_lib.chosen(mask, say.refers_to, _Masks(talk.masks))
+    return hints_lib.make(say.points, say.box, mask, talk.sizes, data), None
+  earlier = [memory.of_mask(kept.array(), data, fill.MODEL) for kept in talk.masks]
+  hints_lib.chosen(mask, say.refers_to, earlier)  # tells of a number without a mask
+  pick = memory.NONE if say.refers_to is None else say.refers_to
+  if mask is not None:
+    hints_lib.make((), None, mask, talk.sizes, data)  # tells of an empty one
+    earlier, pick = [*earlier, memory.of_mask(mask, data)], len(earlier)
+  hints = hints_lib.make(say.points, say.box, None, talk.sizes, data)
+  return hints, memory.stack([earlier], data, [pick])
 
 
 def _remember(talk, say, reply, question):
