@@ -151,14 +151,15 @@ def _pointed(say, mask, talk, data):
   if not memory.has_state(data):
     mask = hints_lib.chosen(mask, say.refers_to, _Masks(talk.masks))
     return hints_lib.make(say.points, say.box, mask, talk.sizes, data), None
-  earlier = [memory.of_mask(kept.array(), data, fill.MODEL) for kept in talk.masks]
-  hints_lib.chosen(mask, say.refers_to, earlier)  # tells of a number without a mask
+  masks = _Masks(talk.masks)
+  hints_lib.chosen(mask, say.refers_to, masks)  # tells of a number without a mask
   pick = memory.NONE if say.refers_to is None else say.refers_to
+  given = None
   if mask is not None:
     hints_lib.make((), None, mask, talk.sizes, data)  # tells of an empty one
-    earlier, pick = [*earlier, memory.of_mask(mask, data)], len(earlier)
+    given, pick = memory.of_mask(mask, data), len(masks)
   hints = hints_lib.make(say.points, say.box, None, talk.sizes, data)
-  return hints, memory.stack([earlier], data, [pick])
+  return hints, memory.stack([_Slots(masks, given, data)], data, [pick])
 
 
 def _remember(talk, say, reply, question):
@@ -180,3 +181,18 @@ class _Masks(Sequence):
 
   def __getitem__(self, k):
     return self._kept[k].array()
+
+
+class _Slots(Sequence):
+  """Earlier masks as slots, a user's last; only those that are looked at are made."""
+
+  def __init__(self, masks: _Masks, given, data):
+    self._masks, self._given, self._data = masks, given, data
+
+  def __len__(self):
+    return len(self._masks) + (self._given is not None)
+
+  def __getitem__(self, k):
+    if k == len(self._masks):
+      return self._given
+    return memory.of_mask(self._masks[k], self._data, fill.MODEL)
