@@ -64,6 +64,12 @@ EXTRAS = {
   "llm": LLM,
   # libtpu is the TPU compiler: it runs on any Linux machine.
   "scale": [*STUDY, "libtpu>=0.0.42,<0.1"],
+  # `mkdocs build`: the pages of docs/ as a site (mkdocs.yml).
+  "docs": [
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.6,<10",
+    "mkdocstrings[python]>=0.29,<2",
+  ],
   # The other side of `miras bench` and of the live parity tests.
   "torch": ["torch>=2.9,<3"],
   "test": [

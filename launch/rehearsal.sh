@@ -3,7 +3,7 @@
 #
 # Published parts (random ones, in their published layouts) -> convert -> stage 1 ->
 # stage 2 -> eval -> chat -> export to PyTorch and PEFT -> read back, equal bit for bit.
-# Only sizes, steps and weights differ from "Training at size" in the README.
+# Only sizes, steps and weights differ from docs/real_run.md.
 #
 # Everything is in runs/rehearsal (MIRAS_REHEARSAL_DIR names another folder). Run again,
 # it goes on where it stopped. Options are those of `miras train`, for both stages.

@@ -3,9 +3,10 @@
     OUT/NAME/VERSION/
       NAME-SPLIT.array_record-00000-of-00042   examples (`schema`)
       dataset_info.json, features.json         for `tfds.builder_from_directory`
+      card.md                                  data card, for people to complete
       index-SPLIT.*                            image ids, dialogues: for ours
       rejected-SPLIT.jsonl                     [file, record, reason] of each
-  notes-SPLIT.jsonl                        the same of what is odd and was used
+      notes-SPLIT.jsonl                        the same of what is odd and was used
       miras.json                               counts, digests, options of the build
       .build/                                  while it is not finished
 

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 
-from input_pipeline.builders import schema, shard
+from input_pipeline.builders import data_card, schema, shard
 from input_pipeline.builders.builder import Card
 
 NAME = "miras.json"
@@ -28,6 +28,8 @@ def finish(card: Card, folder, settings) -> None:
       if made.exists():  # else moved by a run that was stopped here
         made.rename(folder / shard_name(card.name, split, k, len(full)))
   _write_info(card, folder, splits, lengths)
+  card_text = data_card.text(card, settings, splits)
+  (folder / data_card.NAME).write_text(card_text, encoding="utf-8")
   made = {"format": FORMAT, "settings": settings, "splits": splits}
   half = folder / f"{NAME}.tmp"
   half.write_text(json.dumps(made, indent=1))

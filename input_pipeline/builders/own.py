@@ -4,6 +4,7 @@ Conversations that came with the labels are used as they are; where there are no
 are written from the labels (`input_pipeline.narrate`).
 """
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -56,6 +57,7 @@ class Own(Builder):
       as the first of these.
     wordings: file of questions and answers in the user's language; "": English.
     per_photo: most conversations that are written for a photograph.
+    single: most questions of one round that are written besides, in the split "train".
     views: pictures made of each photograph of the split "train" that has no dialogues
       of its own: itself, its mirror image, crops of both in turn.
   """
@@ -76,16 +78,25 @@ class Own(Builder):
   )
 
   def __init__(
-    self, form="", names="", splits="", wordings="", per_photo=PER_PHOTO, views=1
+    self,
+    form="",
+    names="",
+    splits="",
+    wordings="",
+    per_photo=PER_PHOTO,
+    single=0,
+    views=1,
   ):
     if form and form not in find.FORMS:
       raise UserError(f"--form={form}: is none of {', '.join(find.FORMS)}")
     if not 1 <= per_photo <= MAX_PER_PHOTO:
       raise UserError(f"--per_photo={per_photo}: want 1 to {MAX_PER_PHOTO}")
+    if not 0 <= single <= MAX_PER_PHOTO:
+      raise UserError(f"--single={single}: want 0 to {MAX_PER_PHOTO}")
     if not 1 <= views <= MAX_VIEWS:
       raise UserError(f"--views={views}: want 1 to {MAX_VIEWS}")
     self._form_name, self._splits, self._per_photo = form, splits, per_photo
-    self._views = views
+    self._single, self._views = single, views
     self._shares = split_by_photograph.parse(splits or SPLITS)
     self._names = class_names.from_path(names) if names else None
     self._wordings_file = wordings or str(narrate_wordings.ENGLISH)
@@ -106,6 +117,7 @@ class Own(Builder):
       "splits": self._splits,
       "wordings": hashlib.sha256(wordings).hexdigest()[:16],
       "per_photo": self._per_photo,
+      "single": self._single,
       "views": self._views,
     }
 
@@ -150,7 +162,7 @@ class Own(Builder):
     if not view:
       yield from photo.defects
       yield from (Problem(unit["image"], WHOLE_FILE, note) for note in photo.notes)
-    photo, talks = self._talks(photo, view)
+    photo, talks = self._talks(photo, view, self._single * (unit["split"] == TRAIN))
     if not talks and not view:
       reason = "no conversation can be written from its labels"
       yield Problem(unit["image"], WHOLE_FILE, reason)
@@ -165,19 +177,18 @@ class Own(Builder):
         image_id=image_id,
       )
 
-  def _talks(self, photo, view):
-    """(photograph as it is seen, conversations about it)."""
+  def _talks(self, photo, view, single):
+    """(photograph as it is seen, conversations about it and `single` questions)."""
     if photo.dialogues:
       return photo, [] if view else _from_files(photo)
     image_HWC = canvas.decode(photo.image)
     photo, image_HWC = narrate_views.view(photo, image_HWC, view)
-    talks = narrate_write.write(
-      photo,
-      image_HWC,
-      photo.image_id,
-      wordings=self._wordings,
-      per_photo=self._per_photo,
+    write = functools.partial(
+      narrate_write.write, photo, image_HWC, photo.image_id, wordings=self._wordings
     )
+    talks = write(per_photo=self._per_photo)
+    if talks and single:
+      talks += write(per_photo=single, mix=narrate_write.SINGLE)
     return photo, talks
 
   def _form_of(self, src, name=""):

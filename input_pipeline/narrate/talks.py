@@ -121,6 +121,23 @@ def none(talk: Talk, thing: Thing) -> Talk | None:
   return _answer_empty(talk)
 
 
+def name(talk: Talk, thing: Thing) -> Talk | None:
+  """One round that names the thing."""
+  if thing not in talk.scene.singles:
+    return None
+  talk.ask("request_name", the=talk.words.the(thing.name))
+  talk.answer("mask", talk.target(thing))
+  return talk
+
+
+def name_absent(talk: Talk, thing: Thing) -> Talk | None:
+  """As `name`, for a thing that is not in the photograph: an empty mask."""
+  if not (name := _absent_name(talk)):
+    return None
+  talk.ask("request_name", the=talk.words.the(name))
+  return _answer_empty(talk)
+
+
 def missing(talk: Talk, thing: Thing) -> Talk | None:
   """The thing and one that is not in the photograph, which the assistant says. Then the
   mask of the one that is there, or an empty one where the other is asked for again."""

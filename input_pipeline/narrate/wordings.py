@@ -42,6 +42,7 @@ FIELDS = {
   "left": ("list",),
   "left_many": ("n", "many"),
   "request": (),  # user: wants the mask of what is left
+  "request_name": ("the",),  # user: wants the mask of what the turn itself names
   "request_both": (),
   "request_piece": ("side",),
   "request_found": (),  # user: wants a mask of what may not be there

@@ -20,6 +20,9 @@ MIX = {
   "piece": 10, "part": 10,
 }  # fmt: skip
 
+# The same of questions of one round, from which a model learns what words mean.
+SINGLE = {"name": 85, "name_absent": 15}
+
 
 def write(
   photo: LabelledPhoto,
@@ -58,5 +61,5 @@ def write(
     if talk is None or (done := talk.done()) in written.values():
       continue
     written[len(written)] = done
-    used[thing.number] += kind != "none"
+    used[thing.number] += kind not in ("none", "name_absent")
   return list(written.values())

@@ -68,13 +68,13 @@ class _Plan:
 
 def attribute_facts(item):
   """Every fact about an object that does not depend on what was said before."""
-  facts = [_is("colour", item.colour), _is("shape", item.shape), _is("size", item.size)]
+  facts = [has("colour", item.colour), has("shape", item.shape), has("size", item.size)]
   if item.texture != "plain":
-    facts.append(_is("texture", item.texture))
+    facts.append(has("texture", item.texture))
   return facts
 
 
-def _is(kind, word):
+def has(kind, word):
   return Fact(
     kind, word, lambda items: tuple(o for o in items if getattr(o, kind) == word)
   )
@@ -169,7 +169,7 @@ def _two(objects, rng):
   if len(single) < 2 or len(group) == len(objects):
     return None
   first, second = (single[i] for i in rng.permutation(len(single))[:2])
-  targets = tuple(_target((fact, _is("shape", o.shape)), o) for o in (first, second))
+  targets = tuple(_target((fact, has("shape", o.shape)), o) for o in (first, second))
   return _Plan("two", (fact,), targets, (first.shape, second.shape))
 
 
@@ -180,12 +180,12 @@ def _none(objects, rng):
   left = first.pick(objects)
   words = {"colour": COLOURS, "shape": SHAPES, "texture": TEXTURES[1:]}
   absent = [
-    _is(kind, word)
+    has(kind, word)
     for kind, choices in words.items()
     for word in choices
     if kind != first.kind
-    and _is(kind, word).pick(objects)
-    and not _is(kind, word).pick(left)
+    and has(kind, word).pick(objects)
+    and not has(kind, word).pick(left)
   ]
   if not absent or len(left) == len(objects):
     return None

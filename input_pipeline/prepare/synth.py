@@ -17,6 +17,7 @@ from PIL import Image
 from input_pipeline import safe_files
 from input_pipeline.prepare.dialogue import sample_conversation
 from input_pipeline.prepare.edits import with_edits
+from input_pipeline.prepare.naming import sample_namings
 from input_pipeline.prepare.scene import render, sample_scene
 from miras_jax.errors import UserError
 
@@ -31,17 +32,23 @@ FOLDERS = ("images", "masks")
 RECIPE = 2  # of the scenes and talks: another one makes other data from the same seed
 
 
-def generate(out, conversations, seed, edits=0.0):
+def generate(out, conversations, seed, single=0, edits=0.0):
   """Writes `conversations` conversations under `out`. Returns a dict of counts.
 
+  single: so many questions of one round follow in train.json for each of its images
+  (`naming.py`); the conversations and pictures are the same without them.
   edits: the share of those that end with a mask of one object and go on from there
   (`edits.with_edits`); pictures and all turns before are the same for any share.
+
   Does nothing when `out` already holds this very data set. Raises UserError when it
   holds anything else.
   """
   out = pathlib.Path(out)
   recipe = {"conversations": conversations, "seed": seed, "recipe": RECIPE}
-  recipe |= {"edits": edits} if edits else {}
+  if single:
+    recipe["single"] = single
+  if edits:
+    recipe["edits"] = edits
   if conversations < 3 * PER_IMAGE:
     raise UserError(
       f"--conversations={conversations}: give at least {3 * PER_IMAGE}, "
@@ -53,7 +60,7 @@ def generate(out, conversations, seed, edits=0.0):
   _write_whole(out / BEGUN, json.dumps(recipe) + "\n")
   for folder in FOLDERS:
     (out / folder).mkdir(exist_ok=True)
-  _write_splits(out, _records(out, conversations, seed, edits))
+  _write_splits(out, _records(out, conversations, seed, single, edits))
   _write_whole(out / MARKER, json.dumps(recipe) + "\n")
   (out / BEGUN).unlink()
   return _counts(out)
@@ -99,8 +106,9 @@ def _write_whole(path, text):
   os.replace(aside, path)
 
 
-def _records(out, conversations, seed, edits):
-  """Yields one list of records an image, writing its picture and masks on the way."""
+def _records(out, conversations, seed, single, edits):
+  """Yields for each image its records and its questions of one round, writing its
+  picture and masks on the way."""
   done, index = 0, 0
   with tqdm.tqdm(total=conversations, desc="render", unit="conv") as bar:
     while done < conversations:
@@ -110,12 +118,14 @@ def _records(out, conversations, seed, edits):
       index += 1
       if not talks:
         continue
-      talks = _edited(scene, talks, np.random.default_rng([seed, index, 1]), edits)
+      talks = _edited(scene, talks, np.random.default_rng([seed, index, 2]), edits)
       stem = f"synth_{index:06d}"
+      questions = sample_namings(scene, np.random.default_rng([seed, index, 1]), single)
       image = Image.fromarray(render(scene, rng))
       image.save(out / "images" / f"{stem}.jpg", quality=JPEG_QUALITY)
-      _write_masks(out / "masks" / f"{stem}.json", f"{stem}.jpg", scene, talks)
-      yield [_record(f"{stem}.jpg", talk) for talk in talks]
+      name, talked = f"{stem}.jpg", [*talks, *questions]
+      _write_masks(out / "masks" / f"{stem}.json", name, scene, talked)
+      yield tuple([_record(name, t) for t in part] for part in (talks, questions))
       done += len(talks)
       bar.update(len(talks))
 
@@ -205,10 +215,11 @@ def _shape(label, polygon, group):
 def _write_splits(out, per_image):
   groups = list(per_image)
   held_out = max(1, round(EVAL_SHARE * len(groups)))
+  talks = [talks for talks, _ in groups]
   parts = {
-    "val": groups[:held_out],
-    "test": groups[held_out : 2 * held_out],
-    "train": groups[2 * held_out :],
+    "val": talks[:held_out],
+    "test": talks[held_out : 2 * held_out],
+    "train": [talks + questions for talks, questions in groups[2 * held_out :]],
   }
   for split, images in parts.items():
     records = [record for image in images for record in image]

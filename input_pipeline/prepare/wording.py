@@ -47,6 +47,10 @@ REQUEST = (
   "Please segment it.", "Segment that for me.", "Please show me the mask of it.",
   "Now outline it in the picture.", "Please mark what is left.",
 )
+NAME_REQUEST = (
+  "Please segment the {noun}.", "Now mark the {noun}.", "Outline the {noun}.",
+  "Show me the mask of the {noun}.",
+)
 NARROW_REQUEST = (
   "Please segment the {noun} of those.", "Now mark the {noun} of them.",
   "Among these, outline the {noun}.", "Show me the mask of the {noun} of those.",

@@ -11,12 +11,13 @@
   miras bench chat --rows=8 --rounds=5
   miras bench chat --size=7b --sides=ours,published      # an accelerator
 
-Weights are random; no answer ends early; the first token of the first answer stands
-for [SEG]. The sides take turns, medians are compared, and ours and published have to
-say the same tokens. The 508 public test dialogues of PRIST have 13.5 tokens a question
-and 16.7 an answer with its `</s>` (Llama's tokenizer; 8.7 the last one, which holds the
-[SEG]); a question of 24 is that with the template around it. Needs `pip install
-torch==2.13.0 transformers` for its side.
+Weights are random; no answer ends early; a token that an answer has once, if there is
+one, stands for [SEG], so that the answer has one mask. Sides take turns, medians are
+compared, and ours and published have to say the same tokens. Lengths are those of the
+508 public test dialogues of PRIST in Llama's tokens: 13.5 a question, here 24 with the
+template around it; answers, their `</s>` included, of 16.7, 20.0, 20.2 and 8.9 in turns
+1 to 4, of which the fourth is nearly always the last. Needs `pip install torch==2.13.0
+transformers` for its side.
 """
 
 import functools
@@ -40,6 +41,7 @@ from miras_jax.models.miras import Miras, batch_sizes
 from miras_jax.options import Parser
 
 SIDES = ("ours", "published", "torch")
+PRIST = (17, 20, 20, 9)  # tokens of the answers of turns 1 to 4
 
 
 def main(argv):
@@ -77,18 +79,27 @@ def parse(argv):
   add("--rows", type=int, default=1, help="conversations answered together")
   add("--turns", type=int, default=5, help="of a conversation")
   add("--question", type=int, default=24, help="tokens of a question")
-  add("--new", type=int, default=17, help="tokens of an answer (PRIST's: 16.7)")
+  add("--new", type=_lengths, default=PRIST, help="tokens of the answers, by comma")
   add("--rounds", type=int, default=3, help="timed conversations of each side")
   add("--sides", default="ours,published,torch", help="which are timed")
   add("--clock", choices=CLOCKS, default="wall", help="cpu: seconds of the process")
   args = parser.parse_args(argv)
-  least = {"rows": 1, "turns": 1, "question": 1, "new": 2, "rounds": 1}
+  least = {"rows": 1, "turns": 1, "question": 1, "rounds": 1}
   for name, value in least.items():
     if getattr(args, name) < value:
       raise UserError(f"--{name}={getattr(args, name)} must be at least {value}")
   args.sides = split_sides(args.sides, SIDES)
+  args.new = (*args.new, *args.new[-1:] * args.turns)[: args.turns]
   args.fields = fields
   return args
+
+
+def _lengths(text):
+  """ "17,20" -> (17, 20); the last one holds for all turns after it."""
+  parts = text.split(",")
+  if not all(part.isdigit() and int(part) > 1 for part in parts):
+    raise UserError(f"--new={text}: want numbers of tokens by comma, at least 2 each")
+  return tuple(map(int, parts))
 
 
 class Talk:
@@ -103,22 +114,28 @@ class Talk:
     self.dtype, self.now = jnp.dtype(config.model.dtype), CLOCKS[args.clock]
     self.rows, self.turns, self.new = args.rows, args.turns, args.new
     self.first = PREFIX + self.cfg.num_image_tokens + args.question
-    self.most = self.first + (args.turns - 1) * (args.question + args.new)
+    self.most = self.first + (args.turns - 1) * args.question + sum(args.new[:-1])
     self._random = np.random.default_rng(0).integers(
       0, self.cfg.llama.vocab_size // 2, (args.rows, self.first, args.turns)
     )
     self._question = args.question
     self.images = self._images()
-    self.ids = decode.no_ids()
-    prompts = self.batch(self.asked(0, []))
-    first = self.generator(1).generate(prompts, self.encode())["tokens"][0, 0]
-    self.ids = self.ids._replace(seg=int(first))
+    self.ids, self._segs = decode.no_ids(), {}
 
   @functools.cache  # noqa: B019  one Talk a process
   def generator(self, new):
     return Generator(
       Miras(self.cfg, self.dtype), self.params, self.ids, max_new_tokens=new
     )
+
+  def ids_of(self, turn):
+    """Token ids by which the turn's answer has a [SEG], once it is known."""
+    return self.ids._replace(seg=self._segs.get(turn, decode.NEVER))
+
+  def learn(self, turn, tokens_BG):
+    """Greedy answers are always the same: the next conversation has masks."""
+    said, times = np.unique(tokens_BG[0], return_counts=True)
+    self._segs[turn] = int(said[np.argmin(times)])
 
   def encode(self):
     return self.generator(1).encode(self.images)
@@ -162,12 +179,12 @@ class Ours:
   """The session that chat uses."""
 
   def __init__(self, talk):
-    self._talk, self._generator = talk, talk.generator(talk.new)
-    self._generator.ids = talk.ids
+    self._talk, self._generator = talk, talk.generator(max(talk.new))
 
   def turn(self, turn, said):
     """(new tokens (B, G), seconds to the first of them, to all and the masks)."""
-    talk = self._talk
+    talk, new = self._talk, self._talk.new[turn]
+    self._generator.ids = talk.ids_of(turn)
     start = talk.now()
     if turn == 0:
       encoded = self._generator.encode(talk.images)
@@ -177,9 +194,11 @@ class Ours:
     self._session.go_on(1)
     self._session.progress()
     first_s = talk.now() - start
-    self._session.go_on(talk.new)
+    self._session.go_on(new - 1)
     out = jax.device_get(self._session.answers())
-    return out["tokens"], first_s, talk.now() - start
+    whole_s, tokens = talk.now() - start, out["tokens"][:, :new]
+    talk.learn(turn, tokens)
+    return tokens, first_s, whole_s
 
 
 class Published:
@@ -187,17 +206,17 @@ class Published:
 
   def __init__(self, talk):
     self._talk = talk
-    for new in (1, talk.new):
-      talk.generator(new).ids = talk.ids
 
   def turn(self, turn, said):
     talk = self._talk
     prompts, seconds = talk.batch(talk.asked(turn, said)), []
-    for new in (1, talk.new):
-      start, generator = talk.now(), talk.generator(new)
+    for new in (1, talk.new[turn]):
+      generator = talk.generator(new)
+      generator.ids, start = talk.ids_of(turn), talk.now()
       out = generator.generate(prompts, generator.encode(talk.images))
       out = jax.device_get(out)
       seconds.append(talk.now() - start)
+    talk.learn(turn, out["tokens"])
     return out["tokens"], *seconds
 
 
@@ -214,7 +233,7 @@ class Torch:
     talk = self._talk
     answer = self._answers(talk.asked(turn, said).shape[1])
     seconds = []
-    for new in (1, talk.new):
+    for new in (1, talk.new[turn]):
       start = talk.now()
       answer(new)
       seconds.append(talk.now() - start)
@@ -239,7 +258,7 @@ def measure(sides, args):
       own = [x for x in tokens.values() if x is not None]
       if not all(np.array_equal(own[0], x) for x in own):
         raise AssertionError(f"turn {turn + 1}: ours and published say something else")
-      said.append(own[0] if own else np.zeros((args.rows, args.new), np.int32))
+      said.append(own[0] if own else np.zeros((args.rows, args.new[turn]), np.int32))
   return {
     name: [tuple(map(statistics.median, turn)) for turn in turns]
     for name, turns in found.items()

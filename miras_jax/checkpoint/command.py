@@ -10,9 +10,9 @@
 frozen/; it then ends with status 1; `prune` reads the newest
 steps until it has found so many whole ones, and deletes the others, damaged ones and
 what killed saves left. Without a whole step it deletes nothing. `export` writes one
-folder with all that `chat`, `eval` and `serve` need: safetensors, config, tokenizer;
-`--small` rounds the numbers to bfloat16. It is `miras convert --src=DIR --dst=OUT`,
-which has more options.
+folder with all that `chat`, `eval` and `serve` need: safetensors, config, tokenizer,
+and card.md, a model card to complete; `--small` rounds the numbers to bfloat16. It is
+`miras convert --src=DIR --dst=OUT`, which has more options.
 """
 
 import contextlib

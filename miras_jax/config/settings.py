@@ -253,6 +253,9 @@ class LossConfig:
   dice: float = setting(0.0, "weight of dice", least=0)
   focal: float = setting(0.0, "weight of the focal term", least=0)
   boundary: float = setting(0.0, "weight of the boundary term", least=0)
+  iou: float = setting(
+    0.0, "weight of the predicted IoU's squared error; as published: none", least=0
+  )
   state_relation: float = setting(
     0.2, "weight of how a mask relates to earlier ones, with model.state", least=0
   )

@@ -4,6 +4,7 @@ DIR/config.json                 a run (config.run.RunConfig), as `miras train` w
 DIR/tokenizer/
 DIR/params/model*.safetensors   our leaves by path; `llm/layers/...` stacked
 DIR/params/index.json           in which file each leaf is
+DIR/card.md                     a model card, for people to complete
 DIR/manifest.json               SHA-256 of every file, where they come from
 """
 

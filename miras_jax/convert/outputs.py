@@ -18,7 +18,7 @@ import numpy as np
 
 from input_pipeline.tokenizer import load_tokenizer
 from miras_jax.config.run import OWN_FIELDS, ModelChoice, RunConfig, base_config
-from miras_jax.convert import hf, infer
+from miras_jax.convert import card, hf, infer
 from miras_jax.convert.files import stream
 from miras_jax.convert.tables.kinds import KINDS
 from miras_jax.convert.tree import published_targets
@@ -52,8 +52,11 @@ def is_converted(path):
 def _ours(job, shard_bytes):
   targets = job.tree.targets()
   shards = stream.plan_shards(targets, folder="params/", shard_bytes=shard_bytes)
+  run = run_config(job)
+  dtypes = sorted({np.dtype(info.dtype).name for info in job.tree.infos.values()})
   texts = {
-    "config.json": run_config(job).to_json(),
+    stream.CARD: card.text(job, run, " and ".join(dtypes)),
+    "config.json": run.to_json(),
     INDEX: stream.index_text(shards),
     "language_model.json": json.dumps(job.settings, indent=2, default=str) + "\n",
   }

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from miras_jax.inference import memory
+from miras_jax.inference import mask_decoding
 from miras_jax.inference.sampling import Sampling, pick
 from miras_jax.inference.segs import find_segs
 from miras_jax.models import llama
@@ -266,7 +266,7 @@ def read(
   num_seg [B]            how many [SEG] were generated; M of them get a mask
   seg_valid [B, M]       1 where a slot has a [SEG]
   seg_at [B, M]          index of that [SEG] among the new tokens
-  mask_logits [B, M, H, W], iou [B, M]   zeros when no row has a [SEG]
+  mask_logits [B, M, H, W], iou [B, M]   zeros from the slot on that no row has
 
   first: number (data, not shape) of the [SEG] from which on M get their mask.
   hints: what a user has pointed at, see `Sam.masks_from_text`.
@@ -279,22 +279,10 @@ def read(
     state.states_BGD, segs.seg_BM + 1, obj_pos_BM, segs.valid_BM, method="prompts"
   )
 
-  def masks():
-    if slots is None:
-      return call(encoded["sam"], prompt_BMC, hints, method="masks")
-    states_BMD = call(
-      state.states_BGD, segs.seg_BM + 1, segs.valid_BM, method="seg_states"
-    )
-    inputs = prompt_BMC, states_BMD, *memory.seen(slots, encoded, max_masks), hints
-    return call(*inputs, method="masks_after")[:2]
-
-  def nothing():
-    return jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: masks())
-    )
-
-  # Most turns of most conversations ask for no mask: do not decode any then.
-  mask_logits_BMHW, iou_BM = jax.lax.cond(segs.valid_BM.any(), masks, nothing)
+  decode, inputs = mask_decoding.decoder(
+    call, state.states_BGD, segs, encoded, prompt_BMC, hints, slots
+  )
+  mask_logits_BMHW, iou_BM = mask_decoding.masks(decode, inputs, segs.valid_BM)
   return {
     "tokens": state.tokens_BG,
     "num_tokens": state.step_B,

@@ -1,4 +1,4 @@
-"""Losses: token cross-entropy; mask cross-entropy, dice, focal, boundary.
+"""Losses: token cross-entropy; mask cross-entropy, dice, focal, boundary, IoU.
 
 All are masked, in float32, and divided by a normaliser that the caller passes: the
 number of valid targets of the *whole* global batch, at least 1. So the sum over
@@ -10,6 +10,7 @@ V vocabulary, G shards of the batch. Mask arguments shared by the mask losses:
   targets_BMHW  0/1, any dtype
   seg_valid_BM  1 where there is a target, else 0
   pixels_BHW    1 inside the image, 0 on its padding; None: no padding
+  predicted_BM  the IoU that the model gives its own masks
 
 With `by_row` a loss is one sum for each row, [B], instead of one of all.
 """
@@ -117,6 +118,7 @@ def mask_losses(
   targets_BMHW,
   *,
   seg_valid_BM,
+  predicted_BM=None,
   pixels_BHW=None,
   normaliser,
   by_row=False,
@@ -134,6 +136,8 @@ def mask_losses(
     terms["focal"] = focal(*args, **where, form=cfg.focal_form)
   if cfg.boundary:
     terms["boundary"] = boundary(*args, **where, form=cfg.boundary_form)
+  if cfg.iou:
+    terms["iou"] = iou(*args, **where, predicted_BM=predicted_BM)
   return terms
 
 
@@ -239,6 +243,30 @@ def boundary(
     difference = jnp.where(pixels_BHW[:, None], difference, 0)
   square_BM = jnp.square(difference).sum((2, 3))
   return _masked_sum(square_BM, seg_valid_BM, by_row) / normaliser
+
+
+def iou(
+  logits_BMHW,
+  targets_BMHW,
+  *,
+  predicted_BM,
+  seg_valid_BM,
+  pixels_BHW=None,
+  normaliser,
+  by_row=False,
+) -> jax.Array:
+  """Squared error of the predicted IoU, summed over masks; masks get no gradient.
+
+  As Segment Anything trains it (arXiv 2304.02643, appendix A, "Losses and training").
+  The IoU is that of pixels past a logit of 0; of two empty masks it is 1.
+  """
+  p_BMHW, t_BMHW = _probabilities(logits_BMHW, targets_BMHW, pixels_BHW)
+  mask_BMHW, true_BMHW = p_BMHW > 0.5, t_BMHW > 0.5
+  both_BM = (mask_BMHW & true_BMHW).sum((2, 3))
+  either_BM = (mask_BMHW | true_BMHW).sum((2, 3))
+  iou_BM = jnp.where(either_BM > 0, both_BM / jnp.maximum(either_BM, 1), 1.0)
+  error_BM = predicted_BM.astype(jnp.float32) - iou_BM
+  return _masked_sum(jnp.square(error_BM), seg_valid_BM, by_row) / normaliser
 
 
 def sobel_edges(x_BMHW) -> jax.Array:

@@ -51,7 +51,7 @@ class MirasObjective:
 
   @property
   def _mask_terms(self):
-    terms = ("mask_bce", "dice", "focal", "boundary")
+    terms = ("mask_bce", "dice", "focal", "boundary", "iou")
     return [term for term in terms if getattr(self.loss, term)]
 
   @property
@@ -84,8 +84,8 @@ class MirasObjective:
     def of_masks():
       if self.model.cfg.state != "none":
         return self._of_state(apply, batch, hidden_BTD, by_row)
-      logits_BMHW, _ = apply(batch, hidden_BTD, method="masks_of")
-      return self._of_masks(logits_BMHW, batch, by_row)
+      logits_BMHW, iou_BM = apply(batch, hidden_BTD, method="masks_of")
+      return self._of_masks(logits_BMHW, iou_BM, batch, by_row)
 
     if self.skip_maskless:
       nothing = functools.partial(self._of_no_masks, batch, by_row)
@@ -106,13 +106,14 @@ class MirasObjective:
       sums = {term: rows_B.sum() for term, rows_B in sums.items()} | parts
     return sums, jax.lax.stop_gradient(pairs)
 
-  def _of_masks(self, mask_logits_BMhw, batch, by_row):
+  def _of_masks(self, mask_logits_BMhw, iou_BM, batch, by_row):
     """(sums of the mask terms, {metric: (numerator, denominator)})."""
     logits_BMHW, target_BMHW, pixels_BHW = self.compared(mask_logits_BMhw, batch)
     sums = losses.mask_losses(
       self.loss,
       logits_BMHW,
       target_BMHW,
+      predicted_BM=iou_BM,
       seg_valid_BM=batch["seg_valid"],
       pixels_BHW=pixels_BHW,
       normaliser=1.0,
@@ -125,7 +126,7 @@ class MirasObjective:
     """`_of_masks` of a model that looks at earlier masks, and what it knows of them."""
     again = bool(self.loss.state_mask)
     made = apply(batch, hidden_BTD, again=again, method="masks_with_state")
-    sums, pairs = self._of_masks(made["mask_logits"], batch, by_row)
+    sums, pairs = self._of_masks(made["mask_logits"], made["iou"], batch, by_row)
     found = state_losses.sums(made, batch, self._state_terms, by_row)
     return sums | found, pairs
 

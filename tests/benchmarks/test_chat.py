@@ -34,9 +34,18 @@ def test_sides_that_say_something_else_are_no_comparison():
     chat.measure({"ours": Side(7, 1.0), "published": Side(8, 1.0)}, args())
 
 
+def test_the_last_length_holds_for_the_turns_after_it():
+  assert chat.parse(["--turns=4", "--new=7,5"]).new == (7, 5, 5, 5)
+  assert chat.parse(["--turns=2"]).new == chat.PRIST[:2]
+
+
 @pytest.mark.parametrize(
   "option, message",
-  [("--turns=0", "--turns=0 must be at least 1"), ("--sides=my", "no side 'my'")],
+  [
+    ("--new=5,one", "--new=5,one: want numbers"),
+    ("--turns=0", "--turns=0 must be at least 1"),
+    ("--sides=my", "no side 'my'"),
+  ],
 )
 def test_a_wrong_option_is_one_line(option, message):
   with pytest.raises(UserError, match=message):

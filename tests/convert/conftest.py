@@ -1,7 +1,10 @@
 """Published checkpoints of random numbers and our folder of one."""
 
+import shutil
+
 import ml_dtypes
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from miras_jax.config.overrides import with_overrides
 from miras_jax.convert.files import torch_write
@@ -47,3 +50,24 @@ def parts(tmp_path_factory, flat):
     checkpoints.write(root / kind, state, suffix=suffix, settings={})
   torch_write.save(root / "sam.pth", checkpoints.state_dict("sam", flat))
   return [root / "vicuna", root / "clip", root / "convnext", root / "sam.pth"]
+
+
+@pytest.fixture
+def run(tmp_path, ours, flat):
+  """A folder of `miras train`, stopped after step 4."""
+  import jax.numpy as jnp
+  import optax
+
+  from miras_jax.checkpoint import store
+  from miras_jax.models import trees
+  from miras_jax.training import step as train_step
+
+  params = unflatten_dict({k: jnp.asarray(x) for k, x in flat.items()}, sep="/")
+  trainable, frozen = trees.split_by_name(params, "lora_heads")
+  state = train_step.create_state(trainable, frozen, optax.sgd(0.1), seed=0)
+  folder = tmp_path / "run"
+  with store.Checkpoints(folder, keep=1) as checkpoints:
+    checkpoints.save_frozen(frozen)
+    checkpoints.save(4, state, data_state={}, metrics={})
+  shutil.copyfile(ours / "config.json", folder / "config.json")
+  return folder

@@ -123,27 +123,6 @@ def test_another_dtype_on_request(ours, flat, tmp_path):
   assert_same(found, {k: x.astype(np.float32) for k, x in flat.items()})
 
 
-@pytest.fixture
-def run(tmp_path, ours, flat):
-  """A folder of `miras train`, stopped after step 4."""
-  import jax.numpy as jnp
-  import optax
-
-  from miras_jax.checkpoint import store
-  from miras_jax.models import trees
-  from miras_jax.training import step as train_step
-
-  params = unflatten_dict({k: jnp.asarray(x) for k, x in flat.items()}, sep="/")
-  trainable, frozen = trees.split_by_name(params, "lora_heads")
-  state = train_step.create_state(trainable, frozen, optax.sgd(0.1), seed=0)
-  folder = tmp_path / "run"
-  with store.Checkpoints(folder, keep=1) as checkpoints:
-    checkpoints.save_frozen(frozen)
-    checkpoints.save(4, state, data_state={}, metrics={})
-  shutil.copyfile(ours / "config.json", folder / "config.json")
-  return folder
-
-
 def test_a_training_folder_becomes_published_names(run, tmp_path, published):
   convert(f"--src={run}", f"--dst={tmp_path / 'out'}", "--to=miras")
   assert_same(read_folder(tmp_path / "out"), read_folder(published))

@@ -234,6 +234,28 @@ def test_terms_without_weight_are_left_out():
   assert set(terms) == {"mask_bce", "dice"}
 
 
+def test_a_predicted_iou_is_compared_with_that_of_the_mask():
+  logits, targets = np.full((1, 2, 2, 2), -5.0), np.zeros((1, 2, 2, 2))
+  logits[0, 0, 0], targets[0, 0, :, 0] = 5.0, 1  # a row against a column: 1 of 3
+  error = losses.iou(
+    logits,
+    targets,
+    predicted_BM=np.array([[0.5, 1.0]]),  # both masks of the second are empty
+    seg_valid_BM=np.ones((1, 2)),
+    normaliser=1,
+  )
+  np.testing.assert_allclose(error, (0.5 - 1 / 3) ** 2, atol=1e-6)
+
+
+def test_a_predicted_iou_pulls_at_no_mask():
+  def error(logits):
+    predicted = np.full((3, 2), 0.3)
+    return losses.iou(logits, targets, predicted_BM=predicted, **where, normaliser=1)
+
+  logits, targets, where = _batch()
+  assert not jax.grad(error)(logits).any()
+
+
 def test_valid_pixels_follow_the_resolution():
   pixels = losses.valid_pixels(jnp.array([[64, 33]]), 4, 4, 64)
   want = np.zeros((4, 4), bool)

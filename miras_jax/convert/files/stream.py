@@ -5,7 +5,7 @@ blocks of rows. Files grow from front to back, so a run that was killed goes on 
 the last whole tensor, after the bytes before it were compared with their SHA-256.
 
 DST/<files>               appear by one rename, when all is written
-DST/manifest.json         size and SHA-256 of every file
+DST/manifest.json         size and SHA-256 of every file but card.md
 .DST.partial/             until then: the same files and journal.jsonl
 """
 
@@ -32,6 +32,7 @@ from miras_jax.errors import UserError
 BLOCK_BYTES = 32 << 20
 SHARD_BYTES = 5_000_000_000  # the limit of a file, as Hugging Face splits its models
 MANIFEST, JOURNAL, IDENTITY = "manifest.json", "journal.jsonl", "identity"
+CARD = "card.md"  # people fill it in: no part of the manifest
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -181,7 +182,7 @@ def _finish(partial, dst, files, note):
     (partial / name).unlink(missing_ok=True)
   for path in sorted(p for p in partial.rglob("*") if p.is_file()):
     name = path.relative_to(partial).as_posix()
-    if name not in (*files, lock.NAME):
+    if name not in (*files, lock.NAME, CARD):
       files[name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
   manifest = workdir.seal({"files": files} | note)
   workdir.write_atomically(

@@ -4,7 +4,15 @@ import dataclasses
 import importlib.resources
 import json
 
-from miras_jax.evaluation.report import cards, charts, choose, curves, outcomes, summary
+from miras_jax.evaluation.report import (
+  cards,
+  charts,
+  choose,
+  curves,
+  outcomes,
+  summary,
+  turns,
+)
 from miras_jax.evaluation.report.markup import plural, section, text
 from miras_jax.evaluation.report.pictures import Album
 
@@ -76,7 +84,8 @@ class Page:
       "conversations": self._conversations(),
       "failures": self._failed(),
       "training": curves.render(self._curves, self._unread),
-      "turns": summary.per_turn(result.get("per_turn") or {}),
+      "turns": turns.by_turn(result),
+      "calibration": turns.calibration(result),
       "metrics": summary.metrics(result),
       "every": _every(self._rows),
       "provenance": summary.provenance(result),

@@ -1,4 +1,4 @@
-"""The numbers of the page: headline, controls, turns, every metric, provenance."""
+"""The numbers of the page: headline, controls, every metric, provenance."""
 
 from miras_jax.evaluation.report import charts
 from miras_jax.evaluation.report.markup import interval, number, plural, section, text
@@ -12,6 +12,7 @@ _LINKS = {
   "failures": "failures",
   "training": "training",
   "turns": "turns",
+  "calibration": "calibration",
   "metrics": "all metrics",
   "every": "every prediction",
   "provenance": "provenance",
@@ -116,24 +117,6 @@ def _remark(name, result):
   verdict = fall if apart else f"no clear fall of {of} ({change['value']:+.3f})"
   said = [text(CONTROLS[name])] if name in CONTROLS else []
   return ": ".join([*said, f"<strong>{verdict}</strong>"])
-
-
-def per_turn(turns) -> str:
-  """Bars by the turn in which the mask was due."""
-  rows = [
-    charts.Bar(f"turn {_turn(turn)}", m["ciou"], plural(m["giou"]["n"], "target"))
-    for turn, m in list(turns.items())[:_MOST_ROWS]
-    if "ciou" in m and "giou" in m
-  ]
-  if not rows:
-    return ""
-  note = "cIoU, with 95 % intervals."
-  body = f'<div class="card">{charts.bars(rows)}</div>'
-  return section("turns", "By turn in which the mask was due", body, note)
-
-
-def _turn(turn):
-  return str(turn)[:_MOST_NAME]
 
 
 def metrics(result) -> str:

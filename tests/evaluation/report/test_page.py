@@ -84,6 +84,26 @@ def test_control_that_has_no_ciou_is_left_out_of_the_bars(tmp_path):
   assert 'id="depends"' in text and ">absent<" not in text
 
 
+def test_what_its_own_answers_cost_is_told_by_turn(tmp_path):
+  gap = {"gold": metric(0.55), "own": metric(0.4), "gap": metric(0.15)}
+  text = write(tmp_path, history_gap={"3": gap})
+  assert "turn 3, gold answers" in text and "0.150 less" in text
+
+
+def test_masks_on_the_way_stand_beside_those_that_are_due(tmp_path):
+  turns = {"2": {"model": metric(0.33), "gold": metric(0.46)}}
+  text = write(tmp_path, intent_drift={"turns": turns})
+  assert text.index("turn 2, due") < text.index("0.460") < text.index("0.330")
+
+
+def test_predicted_iou_is_held_against_the_actual_one(tmp_path):
+  full = {"low": 0.2, "high": 0.3, "n": 5, "predicted": 0.25, "iou": 0.618}
+  bare = {"low": 0.3, "high": 0.4, "n": 0, "predicted": None, "iou": None}
+  text = write(tmp_path, calibration={"bins": [full, bare]})
+  assert "predicted 0.2 to 0.3" in text and "0.618" in text
+  assert "predicted 0.3 to 0.4" not in text
+
+
 def test_texts_of_data_and_model_are_escaped_everywhere(tmp_path):
   evil = {"checkpoint": EVIL, "data": {"split": EVIL, "dir": EVIL, EVIL: EVIL}}
   evil |= {
@@ -93,6 +113,9 @@ def test_texts_of_data_and_model_are_escaped_everywhere(tmp_path):
   evil["metrics"] = result()["metrics"] | {EVIL: metric(0.1)}
   evil["controls"] = {EVIL: {"ciou": metric(0.1)}}
   evil["per_turn"] = {EVIL: result()["per_turn"]["4"]}
+  two = {"model": metric(0.1), "own": metric(0.1), "gold": metric(0.2)}
+  evil["history_gap"] = {EVIL: two | {"gap": metric(0.1)}}
+  evil["intent_drift"] = {"turns": {EVIL: two}}
   log = write_log(tmp_path / "log", {"step": 1, EVIL: 2.0})
   wrong = target(box(20, 30), box(0, 10), EVIL)
   other = target(box(20, 30), box(20, 30), EVIL)

@@ -265,3 +265,11 @@ def test_several_data_sets_in_a_folder_have_to_be_named(tmp_path):
   with pytest.raises(UserError, match="name one of numbered/1.0.0, other/1.0.0"):
     open_source(f"tfds:{tmp_path / 'out'}", "train")
   assert len(open_source(tmp_path / "out/numbered", "train")) == 1
+
+
+def test_a_build_has_a_card_for_people_to_complete(tmp_path):
+  folder, _ = built(tmp_path, ["good", "bad_rle"])
+  card = (folder / "card.md").read_text()
+  counts = json.loads((folder / "miras.json").read_text())["splits"]["train"]
+  assert "# Data card: " in card and counts["rejected"] == 1
+  assert f" {counts['targets']} | {counts['empty_targets']} | 1 |\n" in card

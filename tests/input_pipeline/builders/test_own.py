@@ -29,13 +29,17 @@ from tests.input_pipeline.annotations.drawn import (
 
 TURNS = (("user", "Where is it?"), ("assistant", "[SEG]"))
 
+SINGLE = (("user", "Mark the dog."), ("assistant", "[SEG]"))
+
 
 @pytest.fixture
 def told(monkeypatch):
   """One conversation about the first region in place of the narrator's; what it got."""
   calls = []
 
-  def write(photo_, image_HWC, key, *, wordings, per_photo):
+  def write(photo_, image_HWC, key, *, wordings, per_photo, mix=narrate_write.MIX):
+    if mix == narrate_write.SINGLE:
+      return [(SINGLE, ((r.name, r.rle),)) for r in photo_.regions[:per_photo]]
     calls.append((photo_, image_HWC, key, wordings, per_photo))
     return [(TURNS, ((r.name, r.rle),)) for r in photo_.regions[:1]]
 
@@ -100,6 +104,18 @@ def test_views_are_other_pictures_of_the_photographs_that_are_trained_on(
   assert len({record.image_id for record in found}) == 3
   as_drawn, mirrored = (mask_ops.decode_rle(r.targets[0][1]) for r in found[:2])
   np.testing.assert_array_equal(as_drawn[:, ::-1], mirrored)
+
+
+def test_questions_of_one_round_come_after_the_conversations_in_train_alone(
+  tmp_path, told
+):
+  for seed, name in enumerate("abcd"):
+    labelled(tmp_path, name, seed=seed)
+  builder = Own(splits="train:0.5,val:0.5", single=2)
+  good, _ = units(builder, tmp_path)
+  train, val = (records(builder, tmp_path, good[s][0]) for s in ("train", "val"))
+  assert [record.turns for record in train] == [TURNS, SINGLE]
+  assert [record.turns for record in val] == [TURNS]
 
 
 @pytest.mark.parametrize("views", [0, 65])

@@ -110,9 +110,25 @@ def test_an_absent_name_that_is_labelled_everywhere_gets_an_empty_mask():
   assert all(targets == (("", empty),) for _, targets in talks)
 
 
+def test_a_question_of_one_round_names_what_it_wants():
+  photo, image = street()
+  for turns, targets in only("name", photo, image):
+    ((name, rle),) = targets
+    assert len(turns) == 2 and f"the {name}" in turns[0][1]
+    assert rle in [region.rle for region in photo.regions if region.name == name]
+
+
+def test_a_question_of_one_round_for_what_is_absent_gets_an_empty_mask():
+  photo, image = street(complete=frozenset(["hat", "scarf"]))
+  for turns, targets in only("name_absent", photo, image):
+    assert len(turns) == 2 and "the scarf" in turns[0][1]
+    assert targets == (("", mask_ops.empty_rle(photo.height, photo.width)),)
+
+
 def test_without_complete_labels_nothing_is_said_to_be_absent():
   photo, image = street()
-  assert only("none", photo, image) == only("missing", photo, image) == []
+  kinds = ("none", "missing", "name_absent")
+  assert not any(only(kind, photo, image) for kind in kinds)
 
 
 def test_of_a_thing_and_a_missing_one_only_the_thing_has_a_mask():

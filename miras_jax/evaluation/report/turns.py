@@ -1,0 +1,100 @@
+"""What the turns of a conversation say: by turn, whose history, the way to the target;
+and whether the model knows how good a mask is."""
+
+from miras_jax.evaluation.report import charts
+from miras_jax.evaluation.report.markup import number, plural, section
+
+_MOST_NAME, _MOST_ROWS = 80, 300
+
+
+def by_turn(result) -> str:
+  """Cards of bars: cIoU by the turn in which a mask was due; mean IoU after the gold
+  answers and after the model's own; how near the masks come to the last target."""
+  parts = [
+    _card("The mask was due in", "cIoU.", _due(result.get("per_turn") or {})),
+    _card(
+      "After gold answers, after its own",
+      "Mean IoU of the same targets. What is lost with the model’s own answers is the"
+      " price of its earlier mistakes.",
+      _histories(result.get("history_gap") or {}),
+    ),
+    _card(
+      "On the way to the last target",
+      "Mean IoU with the last target, of the masks made in each turn. Where the wish"
+      " narrows, the targets that are due approach it too.",
+      _drift((result.get("intent_drift") or {}).get("turns") or {}),
+    ),
+  ]
+  body = "".join(parts)
+  if not body:
+    return ""
+  return section(
+    "turns", "Turn by turn", f'<div class="pair">{body}</div>', "95 % intervals."
+  )
+
+
+def calibration(result) -> str:
+  """Bars: what the masks have whose IoU the model predicts to be in each tenth."""
+  found = result.get("calibration") or {}
+  rows = [
+    charts.Bar(
+      f"predicted {part['low']:.1f} to {part['high']:.1f}",
+      {"value": part["iou"]},
+      f"{plural(part['n'], 'mask')}; {number(part['predicted'], 2)} on average",
+    )
+    for part in found.get("bins") or []
+    if part["n"]
+  ]
+  if not rows:
+    return ""
+  error = (result["metrics"].get("ece") or {}).get("value")
+  said = "" if error is None else f" Off by {number(error)} on average (ECE)."
+  note = (
+    "Mean IoU of the masks by the IoU that the model predicts of them: the two agree"
+    f" where it knows how good its masks are.{said} The lowest tenth holds what is"
+    " predicted to be below 0 too."
+  )
+  title = "Does the model know how good its masks are?"
+  return section(
+    "calibration", title, f'<div class="card">{charts.bars(rows)}</div>', note
+  )
+
+
+def _card(title, note, rows):
+  if not rows:
+    return ""
+  return (
+    f'<div class="card"><h3>{title}</h3><p class="note">{note}</p>'
+    f"{charts.bars(rows)}</div>"
+  )
+
+
+def _turn(turn):
+  return f"turn {str(turn)[:_MOST_NAME]}"
+
+
+def _due(turns):
+  return [
+    charts.Bar(_turn(turn), m["ciou"], plural(m["giou"]["n"], "target"))
+    for turn, m in list(turns.items())[:_MOST_ROWS]
+    if "ciou" in m and "giou" in m
+  ]
+
+
+def _histories(turns):
+  rows = []
+  for turn, found in list(turns.items())[:_MOST_ROWS]:
+    count = plural(found["own"]["n"], "target")
+    rows.append(charts.Bar(f"{_turn(turn)}, gold answers", found["gold"], count))
+    lost = f"{found['gap']['value']:.3f} less" if found["gap"]["value"] else ""
+    rows.append(charts.Bar(f"{_turn(turn)}, its own", found["own"], lost, main=True))
+  return rows
+
+
+def _drift(turns):
+  rows = []
+  for turn, found in list(turns.items())[:_MOST_ROWS]:
+    count = plural(found["model"]["n"], "mask")
+    rows.append(charts.Bar(f"{_turn(turn)}, due", found["gold"], count))
+    rows.append(charts.Bar(f"{_turn(turn)}, the model’s", found["model"], main=True))
+  return rows
