@@ -18,8 +18,9 @@ def get_config(arg: str = ""):
   c.data.pack = 6
   c.data.max_masks = 9
   if size == "tiny":
-    c.model.overrides.sam_encoder = dict(image_size=128, patch_size=8, window_size=8)
-  c.loss.loss_resolution = 64
+    c.model.overrides.sam_encoder = dict(
+      image_size=128, patch_size=8, window_size=8, fine=True
+    )
   c.batch_size = 8  # of six conversations each
   c.steps = 2400
   return c

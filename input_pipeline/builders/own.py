@@ -57,7 +57,7 @@ class Own(Builder):
       as the first of these.
     wordings: file of questions and answers in the user's language; "": English.
     per_photo: most conversations that are written for a photograph.
-    single: most questions of one round that are written besides, in the split "train".
+    short: most talks of one round that are written besides, in the split "train".
     views: pictures made of each photograph of the split "train" that has no dialogues
       of its own: itself, its mirror image, crops of both in turn.
   """
@@ -84,19 +84,19 @@ class Own(Builder):
     splits="",
     wordings="",
     per_photo=PER_PHOTO,
-    single=0,
+    short=0,
     views=1,
   ):
     if form and form not in find.FORMS:
       raise UserError(f"--form={form}: is none of {', '.join(find.FORMS)}")
     if not 1 <= per_photo <= MAX_PER_PHOTO:
       raise UserError(f"--per_photo={per_photo}: want 1 to {MAX_PER_PHOTO}")
-    if not 0 <= single <= MAX_PER_PHOTO:
-      raise UserError(f"--single={single}: want 0 to {MAX_PER_PHOTO}")
+    if not 0 <= short <= MAX_PER_PHOTO:
+      raise UserError(f"--short={short}: want 0 to {MAX_PER_PHOTO}")
     if not 1 <= views <= MAX_VIEWS:
       raise UserError(f"--views={views}: want 1 to {MAX_VIEWS}")
     self._form_name, self._splits, self._per_photo = form, splits, per_photo
-    self._single, self._views = single, views
+    self._short, self._views = short, views
     self._shares = split_by_photograph.parse(splits or SPLITS)
     self._names = class_names.from_path(names) if names else None
     self._wordings_file = wordings or str(narrate_wordings.ENGLISH)
@@ -117,7 +117,7 @@ class Own(Builder):
       "splits": self._splits,
       "wordings": hashlib.sha256(wordings).hexdigest()[:16],
       "per_photo": self._per_photo,
-      "single": self._single,
+      "short": self._short,
       "views": self._views,
     }
 
@@ -162,7 +162,7 @@ class Own(Builder):
     if not view:
       yield from photo.defects
       yield from (Problem(unit["image"], WHOLE_FILE, note) for note in photo.notes)
-    photo, talks = self._talks(photo, view, self._single * (unit["split"] == TRAIN))
+    photo, talks = self._talks(photo, view, self._short * (unit["split"] == TRAIN))
     if not talks and not view:
       reason = "no conversation can be written from its labels"
       yield Problem(unit["image"], WHOLE_FILE, reason)
@@ -177,8 +177,8 @@ class Own(Builder):
         image_id=image_id,
       )
 
-  def _talks(self, photo, view, single):
-    """(photograph as it is seen, conversations about it and `single` questions)."""
+  def _talks(self, photo, view, short):
+    """(photograph as it is seen, conversations about it and `short` ones besides)."""
     if photo.dialogues:
       return photo, [] if view else _from_files(photo)
     image_HWC = canvas.decode(photo.image)
@@ -187,8 +187,8 @@ class Own(Builder):
       narrate_write.write, photo, image_HWC, photo.image_id, wordings=self._wordings
     )
     talks = write(per_photo=self._per_photo)
-    if talks and single:
-      talks += write(per_photo=single, mix=narrate_write.SINGLE)
+    if talks and short:
+      talks += write(per_photo=short, mix=narrate_write.SHORT)
     return photo, talks
 
   def _form_of(self, src, name=""):

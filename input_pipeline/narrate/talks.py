@@ -138,6 +138,13 @@ def name_absent(talk: Talk, thing: Thing) -> Talk | None:
   return _answer_empty(talk)
 
 
+def unclear(talk: Talk, thing: Thing) -> Talk:
+  """One round that asks for what nobody has named; the assistant asks which one."""
+  talk.ask("request")
+  talk.answer("which")
+  return talk
+
+
 def missing(talk: Talk, thing: Thing) -> Talk | None:
   """The thing and one that is not in the photograph, which the assistant says. Then the
   mask of the one that is there, or an empty one where the other is asked for again."""

@@ -20,8 +20,8 @@ MIX = {
   "piece": 10, "part": 10,
 }  # fmt: skip
 
-# The same of questions of one round, from which a model learns what words mean.
-SINGLE = {"name": 85, "name_absent": 15}
+# The same of talks of one round, from which a model learns what words mean.
+SHORT = {"name": 75, "name_absent": 15, "unclear": 10}
 
 
 def write(
@@ -61,5 +61,5 @@ def write(
     if talk is None or (done := talk.done()) in written.values():
       continue
     written[len(written)] = done
-    used[thing.number] += kind not in ("none", "name_absent")
+    used[thing.number] += kind not in ("none", "name_absent", "unclear")
   return list(written.values())

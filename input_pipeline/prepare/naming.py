@@ -1,8 +1,9 @@
-"""Single questions about a rendered scene: a name, and what it is the name of.
+"""Short talks about a rendered scene, from which words are learnt.
 
-Before a conversation can narrow anything down, words have to mean regions. Here a
-question names its target and nothing else has been said: one object, a part, a group,
-or nothing at all. Every name is true of the scene and of nothing else in it.
+Before a conversation can narrow anything down, words have to mean regions. Most of
+these talks are one question that names its target, and nothing else has been said: one
+object, a part, a group, or what is not there. Every name is true of the scene and of
+nothing else in it. Some ask for what nobody can know: the answer is a question.
 """
 
 from input_pipeline.prepare import wording
@@ -15,32 +16,67 @@ from input_pipeline.prepare.dialogue import (
 )
 from input_pipeline.prepare.scene import COLOURS, PARTS, SHAPES, TEXTURES
 
-KINDS = {"one": 0.45, "group": 0.2, "part": 0.25, "none": 0.1}
+KINDS = {"one": 0.42, "group": 0.2, "part": 0.2, "none": 0.08, "unclear": 0.1}
+_CHOICES = {
+  "colour": list(COLOURS), "shape": list(SHAPES), "texture": list(TEXTURES[1:])
+}  # fmt: skip
 
 
 def sample_namings(scene, rng, count):
-  """Up to `count` Conversations of one round each, no two with the same name."""
-  makers = {"one": _one, "group": _group, "part": _part, "none": _none}
+  """Up to `count` Conversations, no two that ask the same."""
   talks, seen = [], set()
   for _ in range(4 * count):
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    found = makers[kind](scene.objects, rng)
-    if found is None or found[0] in seen:
+    talk = _MAKERS[kind](scene.objects, rng)
+    if talk is None or (asked := _asked(talk)) in seen:
       continue
-    name, target = found
-    seen.add(name)
-    talks.append(_talk(name, target, rng))
+    seen.add(asked)
+    talks.append(talk)
     if len(talks) == count:
       break
   return talks
 
 
-def _talk(name, target, rng):
-  def say(table):
-    return str(table[rng.integers(len(table))]).format(noun=name)
+def _asked(talk):
+  """What makes a talk a second one of its kind: its target, or what is said."""
+  named = talk.targets and talk.targets[0].label
+  return named or tuple(question for question, _ in talk.rounds)
 
-  answer = wording.MASK if target.label else wording.NONE_MASK
-  return Conversation(((say(wording.NAME_REQUEST), say(answer)),), (target,))
+
+def _say(rng, table, **fields):
+  return str(table[rng.integers(len(table))]).format(**fields)
+
+
+def _named(maker):
+  """A talk of one round out of the (name, Target) that `maker` finds."""
+
+  def make(objects, rng):
+    found = maker(objects, rng)
+    if found is None:
+      return None
+    name, target = found
+    answer = wording.MASK if target.label else wording.NONE_MASK
+    question = _say(rng, wording.NAME_REQUEST, noun=name)
+    return Conversation(((question, _say(rng, answer)),), (target,))
+
+  return make
+
+
+def _unclear(objects, rng):
+  """A request whose object nobody has named: the answer asks which one."""
+  item = objects[rng.integers(len(objects))]
+  like = [o for o in objects if o.shape == item.shape]
+  kind = rng.integers(3)
+  if kind == 0:
+    question = _say(rng, wording.REQUEST)
+  elif len(like) < 2:
+    return None
+  elif kind == 1 and item.shape in PARTS:
+    part = str(rng.choice(PARTS[item.shape]))
+    question = _say(rng, wording.PART_REQUEST, part=part)
+  else:
+    question = _say(rng, wording.NARROW_REQUEST, noun=item.shape)
+  return Conversation(((question, _say(rng, wording.WHICH)),), ())
 
 
 def _one(objects, rng):
@@ -83,11 +119,8 @@ def _part(objects, rng):
 
 def _none(objects, rng):
   """Two facts that no object has both, one of them true of some object."""
-  choices = {
-    "colour": list(COLOURS), "shape": list(SHAPES), "texture": list(TEXTURES[1:])
-  }  # fmt: skip
-  kinds = rng.permutation(list(choices))[:2]
-  first, second = (has(str(kind), str(rng.choice(choices[kind]))) for kind in kinds)
+  kinds = rng.permutation(list(_CHOICES))[:2]
+  first, second = (has(str(kind), str(rng.choice(_CHOICES[kind]))) for kind in kinds)
   some = first.pick(objects) or second.pick(objects)
   if not some or second.pick(first.pick(objects)):
     return None
@@ -104,3 +137,12 @@ def _all_of(facts, objects):
   for fact in facts:
     objects = fact.pick(objects)
   return objects
+
+
+_MAKERS = {
+  "one": _named(_one),
+  "group": _named(_group),
+  "part": _named(_part),
+  "none": _named(_none),
+  "unclear": _unclear,
+}

@@ -32,11 +32,11 @@ FOLDERS = ("images", "masks")
 RECIPE = 2  # of the scenes and talks: another one makes other data from the same seed
 
 
-def generate(out, conversations, seed, single=0, edits=0.0):
+def generate(out, conversations, seed, short=0, edits=0.0):
   """Writes `conversations` conversations under `out`. Returns a dict of counts.
 
-  single: so many questions of one round follow in train.json for each of its images
-  (`naming.py`); the conversations and pictures are the same without them.
+  short: so many short talks follow in train.json for each of its images (`naming.py`);
+  the conversations and pictures are the same without them.
   edits: the share of those that end with a mask of one object and go on from there
   (`edits.with_edits`); pictures and all turns before are the same for any share.
 
@@ -45,8 +45,8 @@ def generate(out, conversations, seed, single=0, edits=0.0):
   """
   out = pathlib.Path(out)
   recipe = {"conversations": conversations, "seed": seed, "recipe": RECIPE}
-  if single:
-    recipe["single"] = single
+  if short:
+    recipe["short"] = short
   if edits:
     recipe["edits"] = edits
   if conversations < 3 * PER_IMAGE:
@@ -60,7 +60,7 @@ def generate(out, conversations, seed, single=0, edits=0.0):
   _write_whole(out / BEGUN, json.dumps(recipe) + "\n")
   for folder in FOLDERS:
     (out / folder).mkdir(exist_ok=True)
-  _write_splits(out, _records(out, conversations, seed, single, edits))
+  _write_splits(out, _records(out, conversations, seed, short, edits))
   _write_whole(out / MARKER, json.dumps(recipe) + "\n")
   (out / BEGUN).unlink()
   return _counts(out)
@@ -106,7 +106,7 @@ def _write_whole(path, text):
   os.replace(aside, path)
 
 
-def _records(out, conversations, seed, single, edits):
+def _records(out, conversations, seed, short, edits):
   """Yields for each image its records and its questions of one round, writing its
   picture and masks on the way."""
   done, index = 0, 0
@@ -120,7 +120,7 @@ def _records(out, conversations, seed, single, edits):
         continue
       talks = _edited(scene, talks, np.random.default_rng([seed, index, 2]), edits)
       stem = f"synth_{index:06d}"
-      questions = sample_namings(scene, np.random.default_rng([seed, index, 1]), single)
+      questions = sample_namings(scene, np.random.default_rng([seed, index, 1]), short)
       image = Image.fromarray(render(scene, rng))
       image.save(out / "images" / f"{stem}.jpg", quality=JPEG_QUALITY)
       name, talked = f"{stem}.jpg", [*talks, *questions]
@@ -169,7 +169,7 @@ def _record(name, talk):
   return {
     "img_id": name,
     "dialogue": dialogue,
-    "focus": focus[0] if len(focus) == 1 else focus,
+    "focus": focus[0] if len(focus) == 1 else focus,  # []: no mask is wanted
   }
 
 

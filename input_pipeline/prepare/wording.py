@@ -51,6 +51,7 @@ NAME_REQUEST = (
   "Please segment the {noun}.", "Now mark the {noun}.", "Outline the {noun}.",
   "Show me the mask of the {noun}.",
 )
+WHICH = ("Which one do you mean?", "Please tell me which one.", "Of what?")
 NARROW_REQUEST = (
   "Please segment the {noun} of those.", "Now mark the {noun} of them.",
   "Among these, outline the {noun}.", "Show me the mask of the {noun} of those.",

@@ -115,10 +115,10 @@ def _add_synth(commands):
   synth.add_argument("--conversations", type=int, default=2000, help="how many")
   synth.add_argument("--seed", type=int, default=0, help="same seed, same data")
   synth.add_argument(
-    "--single",
+    "--short",
     type=int,
     default=0,
-    help="questions of one round about each training image, beside its conversations",
+    help="short talks about each training image, beside its conversations",
   )
   synth.add_argument(
     "--edits",
@@ -159,8 +159,8 @@ def run_synth(args):
 
   if args.conversations < 1:
     raise UserError(f"--conversations {args.conversations}: want at least 1")
-  if args.single < 0:
-    raise UserError(f"--single {args.single}: want 0 or more")
+  if args.short < 0:
+    raise UserError(f"--short {args.short}: want 0 or more")
   if not 0 <= args.edits <= 1:
     raise UserError(f"--edits {args.edits}: want a share from 0 to 1")
   out = pathlib.Path(args.out)
@@ -169,7 +169,7 @@ def run_synth(args):
   except OSError as error:
     raise UserError(f"--out {out} cannot be made: {error.strerror}") from None
   with lock.hold(out, "miras data synth"):
-    synth.generate(out, args.conversations, args.seed, args.single, args.edits)
+    synth.generate(out, args.conversations, args.seed, args.short, args.edits)
   return 0
 
 

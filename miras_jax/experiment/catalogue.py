@@ -81,7 +81,7 @@ EXPERIMENTS = {
         {"model.encoder": "sam_only"},
       ),
     ),
-    steps=350,
+    steps=200,
   ),
   "alignment": Experiment(
     "Does the semantic region alignment of [OBJ] names help the mask?",
@@ -90,7 +90,7 @@ EXPERIMENTS = {
       Arm("residual", "added to the state of [SEG]", {_ALIGN: "residual"}),
       Arm("published", "the attention's output replaces the state of [SEG]"),
     ),
-    steps=600,
+    steps=360,
   ),
   "losses": Experiment(
     "Which of the published loss presets, and in which form?",
@@ -112,7 +112,7 @@ EXPERIMENTS = {
         _loss("stage2_code", **PUBLISHED_FORMS),
       ),
     ),
-    steps=450,
+    steps=270,
   ),
   "stages": Experiment(
     "Do both training stages help, at one number of steps?",
@@ -121,7 +121,7 @@ EXPERIMENTS = {
       Arm("1", "single requests that name the target", stages=((NAMED, 1.0),)),
       Arm("2", "conversations that lead to the target"),
     ),
-    steps=600,
+    steps=360,
   ),
   "history": Experiment(
     "How much does the mask depend on the turns before, and on whose words they hold?",
@@ -130,7 +130,7 @@ EXPERIMENTS = {
       Arm("gold", "the data's answers are the history", history=GOLD),
       Arm("none", "the request for the mask alone", history=NONE),
     ),
-    steps=1800,
+    steps=1100,
   ),
   "state": Experiment(
     "Do later turns need to see the masks of earlier ones?",
@@ -152,7 +152,7 @@ EXPERIMENTS = {
   "complexity": Experiment(
     "What makes a conversation hard: turns, distractors or small targets?",
     (Arm("own", "the model's own answers are the history"),),
-    steps=1800,
+    steps=1100,
     grouped=True,
   ),
 }

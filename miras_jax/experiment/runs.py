@@ -23,6 +23,7 @@ from miras_jax.training import sources, task
 CONFIG = "prist_quickstart"
 SCORED = "scored.json"  # written last: what was scored
 MOST_WARMUP = 100
+SHORT = 6  # short talks about each image, as the quickstart has them
 
 
 class Setup(NamedTuple):
@@ -63,7 +64,7 @@ def make_data(out, conversations, edits=0.0) -> pathlib.Path:
   """The rendered data set of all experiments in a folder, or of those with edits."""
   folder = out / ("data_edits" if edits else "data")
   folder.mkdir(parents=True, exist_ok=True)
-  synth.generate(folder, conversations, seed=0, edits=edits)
+  synth.generate(folder, conversations, seed=0, short=SHORT, edits=edits)
   return folder
 
 

@@ -29,7 +29,7 @@ from tests.input_pipeline.annotations.drawn import (
 
 TURNS = (("user", "Where is it?"), ("assistant", "[SEG]"))
 
-SINGLE = (("user", "Mark the dog."), ("assistant", "[SEG]"))
+SHORT = (("user", "Mark the dog."), ("assistant", "[SEG]"))
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def told(monkeypatch):
   calls = []
 
   def write(photo_, image_HWC, key, *, wordings, per_photo, mix=narrate_write.MIX):
-    if mix == narrate_write.SINGLE:
-      return [(SINGLE, ((r.name, r.rle),)) for r in photo_.regions[:per_photo]]
+    if mix == narrate_write.SHORT:
+      return [(SHORT, ((r.name, r.rle),)) for r in photo_.regions[:per_photo]]
     calls.append((photo_, image_HWC, key, wordings, per_photo))
     return [(TURNS, ((r.name, r.rle),)) for r in photo_.regions[:1]]
 
@@ -111,10 +111,10 @@ def test_questions_of_one_round_come_after_the_conversations_in_train_alone(
 ):
   for seed, name in enumerate("abcd"):
     labelled(tmp_path, name, seed=seed)
-  builder = Own(splits="train:0.5,val:0.5", single=2)
+  builder = Own(splits="train:0.5,val:0.5", short=2)
   good, _ = units(builder, tmp_path)
   train, val = (records(builder, tmp_path, good[s][0]) for s in ("train", "val"))
-  assert [record.turns for record in train] == [TURNS, SINGLE]
+  assert [record.turns for record in train] == [TURNS, SHORT]
   assert [record.turns for record in val] == [TURNS]
 
 

@@ -125,6 +125,12 @@ def test_a_question_of_one_round_for_what_is_absent_gets_an_empty_mask():
     assert targets == (("", mask_ops.empty_rle(photo.height, photo.width)),)
 
 
+def test_what_nobody_has_named_is_asked_back_and_not_masked():
+  photo, image = street()
+  for (_, (_, answer)), targets in only("unclear", photo, image):
+    assert targets == () and answer in ("Which one?", "Which do you mean?")
+
+
 def test_without_complete_labels_nothing_is_said_to_be_absent():
   photo, image = street()
   kinds = ("none", "missing", "name_absent")
