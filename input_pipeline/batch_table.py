@@ -2,6 +2,7 @@
 
   B batch    T tokens of a row   M masks          S SAM canvas   A aux canvas
   N image tokens   D decoder width   G SAM feature grid   C SAM feature channels
+  E earlier masks  Q side of those
 
 Padded rows, examples of zero weight, dummy and benchmark batches, abstract shapes, the
 cache's manifest and the shardings of a batch all come from `TABLE`. A new input is one
@@ -58,12 +59,24 @@ TABLE = {
   "record":       Array(("B",), _INT, -1),
   # The entry of the mixture that the example counts as; -1: none.
   "source":       Array(("B",), _INT, -1, asked=True),
+  # Earlier masks (slots/): 0..255, whether there is one, whose it is (ORIGINS), the
+  # [SEG] whose own mask of this step takes its place, which [SEG] see it and how they
+  # relate to it (RELATIONS), which of them each [SEG] is about (E: none); -1: no label.
+  "slot_masks":    Array(("B", "E", "Q", "Q"), _PIXEL, 0, asked=True),
+  "slot_valid":    Array(("B", "E"), _INT, 0, asked=True),
+  "slot_origin":   Array(("B", "E"), _INT, 0, asked=True),
+  "slot_own":      Array(("B", "E"), _INT, -1, asked=True),
+  "slot_seen":     Array(("B", "M", "E"), _INT, 0, asked=True),
+  "slot_relation": Array(("B", "M", "E"), _INT, -1, asked=True),
+  "slot_pointer":  Array(("B", "M"), _INT, -1, asked=True),
   # What `miras data cache` writes.
   "sam_features": Array(("B", "G", "G", "C"), _BF16, 0, pixels="image_sam"),
   "image_tokens": Array(("B", "N", "D"), _BF16, 0, pixels="image_aux"),
 }
 # fmt: on
 
+# Earlier masks, in batches of a model that looks at them.
+SLOTS = tuple(name for name in TABLE if name.startswith("slot_"))
 # What the image encoders read.
 ENCODER_INPUTS = ("image_sam", "image_aux", "valid_hw")
 # Of a row of tokens, what only the loss reads.
@@ -95,7 +108,8 @@ def pixel_names(features: Iterable[str] = ()) -> list[str]:
 
 def row_names() -> list[str]:
   """The arrays that the tokens of a row decide: over T or M and nothing else."""
-  return [n for n, array in TABLE.items() if array.axes in (("B", "T"), ("B", "M"))]
+  axes = ("B", "T"), ("B", "M")
+  return [n for n, array in TABLE.items() if array.axes in axes and not array.asked]
 
 
 def prompt_names() -> list[str]:

@@ -14,6 +14,7 @@ from input_pipeline.augment import augmented
 from input_pipeline.conversation import ConversationError, encode_conversation
 from input_pipeline.mixture import Mixture
 from input_pipeline.records import Problem, RecordError
+from input_pipeline.slots import fill
 from input_pipeline.templates import TEMPLATES
 
 VIEWS = ("letterbox", "center_crop")
@@ -23,7 +24,8 @@ VIEWS = ("letterbox", "center_crop")
 class DataConfig:
   """Shapes of an example and how text and image enter it. Sizes are pixels.
 
-  `aux_size` 0: nothing looks at the second view, and none is made.
+  `aux_size` 0: nothing looks at the second view, and none is made. `slot_side`: of
+  earlier masks, which [SEG] see, the latest `slots` of them; 0: they see none.
 
   `max_len` counts the image tokens; it may hold more than the model needs, never less
   than system text, image, last round and the round of the last [SEG].
@@ -38,11 +40,15 @@ class DataConfig:
   template: str = "llava_v1"
   system: str | None = None
   name_targets: bool = False
+  slot_side: int = 0
+  slots: int = 8
 
   def __post_init__(self):
     for name in ("max_len", "max_masks", "sam_size"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name}={getattr(self, name)} is not positive")
+    if self.slot_side and self.sam_size % self.slot_side:
+      raise ValueError(f"{self.sam_size=} is not a multiple of {self.slot_side=}")
     if self.aux_size < 0:
       raise ValueError(f"aux_size={self.aux_size} is negative")
     if self.view not in VIEWS:
@@ -60,6 +66,8 @@ class DataConfig:
       "S": self.sam_size,
       "A": self.aux_size,
       "N": self.num_image_tokens,
+      "E": self.max_masks,
+      "Q": self.slot_side,
       "pad": pad,
     }
 
@@ -207,6 +215,8 @@ class Examples:
   features: FeatureCache; `views` says what is in its place.
   augment: Augment; what it changes differs each time that an example is drawn, so it
     goes with neither.
+  slots: slots.fill.Draws, how earlier masks differ from those of the data set; None:
+    they are those.
   lean: SAM's view of a row without a mask stays black. For training, where nothing
     looks at it; in an evaluation the model may answer with a [SEG] of its own.
   """
@@ -222,6 +232,7 @@ class Examples:
     augment=None,
     report=None,
     lean=False,
+    slots=None,
   ):
     if augment and (cache or features):
       raise ValueError("what is prepared once cannot be augmented each time")
@@ -232,6 +243,8 @@ class Examples:
     self._augment = augment if augment and augment.is_on() else None
     self._sizes = cfg.sizes(tokenizer.ids.pad) | (features.sizes if features else {})
     self._asked = ("source",) if isinstance(dataset, Mixture) else ()
+    self._asked += batch_table.SLOTS if cfg.slot_side else ()
+    self._slots = slots
     self._names = batch_table.names(
       [*(features.shapes if features else ()), *self._asked]
     )
@@ -254,7 +267,7 @@ class Examples:
       parts = self._rows.get(index) or self._rows.setdefault(
         index, self._prepare(index)
       )
-    return self._assemble(index, *parts)
+    return self._assemble(index, epoch, *parts)
 
   def members(self, index) -> tuple[int, ...]:
     """Indices of the records that example `index` is made of."""
@@ -342,7 +355,7 @@ class Examples:
       asked=self._asked,
     )
 
-  def _assemble(self, index, views, row, packed):
+  def _assemble(self, index, epoch, views, row, packed):
     if row is None:
       return self._empty(index)
     cfg = self.cfg
@@ -350,7 +363,10 @@ class Examples:
     bits = int(row["seg_valid"].sum()) * cfg.sam_size**2
     masks.reshape(-1)[:bits] = np.unpackbits(packed, count=bits)
     values = views | row | {"masks": masks, "record": np.array(index, np.int32)}
-    if self._asked:
+    if cfg.slot_side:
+      draw = self._slots and self._slots.of(epoch, index)
+      values |= fill.slots(masks, row, cfg.slot_side, most=cfg.slots, draw=draw)
+    if "source" in self._asked:
       values["source"] = np.array(self.dataset.entry_of(index), np.int32)
     return batch_table.complete(values, self._sizes, self._names)
 

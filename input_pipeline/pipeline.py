@@ -37,6 +37,7 @@ def make_pipeline(
   report=None,
   grouping: Grouping | None = None,
   lean=False,
+  slots=None,
 ) -> "Pipeline":
   """Builds the iterator of host-local Batch dicts.
 
@@ -58,6 +59,7 @@ def make_pipeline(
     report: called with one line for each defective record; default: logging.
     grouping: the order of the rows inside each batch; None: as they are drawn.
     lean: leaves out what only masks need of a row without one (`Examples`).
+    slots: how earlier masks are drawn (`Examples`).
   """
   if batch_size < 1 or batch_size % host_count:
     raise UserError(
@@ -78,6 +80,7 @@ def make_pipeline(
       augment=augment,
       report=report,
       lean=lean,
+      slots=slots,
     ),
     order=Order(dataset, seed=seed, shuffle=shuffle, repeat=repeat),
     batch_size=batch_size,

@@ -102,9 +102,9 @@ class FakeSession:
     self._shown = np.zeros(len(encoded), int)
     self._out = generator.answer([None] * len(encoded), encoded)
 
-  def turn(self, prompts, sampling=None, hints=None):
+  def turn(self, prompts, sampling=None, hints=None, slots=None):
     self.ask(prompts)
-    return self.answers(hints)
+    return self.answers(hints, slots)
 
   def ask(self, prompts):
     asked = np.array([prompt is not None for prompt in prompts])
@@ -126,11 +126,11 @@ class FakeSession:
       )
     ]
 
-  def answers(self, hints=None):
-    self._generator.hints = hints
+  def answers(self, hints=None, slots=None):
+    self._generator.hints, self._generator.slots = hints, slots
     return dict(self._out)
 
-  def masks_from(self, first, hints=None):
+  def masks_from(self, first, hints=None, slots=None):
     out = {name: value.copy() for name, value in self._out.items()}
     for b, names in self._generator.masks.items():
       self._generator.put_masks(
@@ -157,8 +157,8 @@ class FakeSession:
   def stop(self, row):
     self._shown[row] = self._out["num_tokens"][row]
 
-  def answer(self, row, hints=None):
-    self._generator.hints = hints
+  def answer(self, row, hints=None, slots=None):
+    self._generator.hints, self._generator.slots = hints, slots
     return {name: value[row : row + 1] for name, value in self._out.items()}
 
   def copy(self):

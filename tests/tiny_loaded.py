@@ -22,15 +22,19 @@ CHANGES = {
 
 
 @functools.cache
-def loaded() -> Loaded:
+def loaded(state="none") -> Loaded:
   """Without ConvNeXt, with LoRA of random values; stacked layers."""
   tokenizer = talker.tokenizer()
   cfg = with_overrides(
     variants.VARIANTS["tiny"], CHANGES | {"llama.vocab_size": tokenizer.vocab_size}
   )
-  cfg = dataclasses.replace(cfg, convnext=None)
+  cfg = dataclasses.replace(cfg, convnext=None, state=state, state_slots=3)
   data = talker.data_config(
-    sam_size=32, aux_size=16, num_image_tokens=cfg.num_image_tokens
+    sam_size=32,
+    aux_size=16,
+    num_image_tokens=cfg.num_image_tokens,
+    slot_side=cfg.mask_side if state != "none" else 0,
+    slots=cfg.state_slots,
   )
   params = jax.tree.map(jnp.asarray, _params(cfg, tokenizer.ids.seg))
   return Loaded(miras.Miras(cfg), params, tokenizer, data)

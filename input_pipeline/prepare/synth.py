@@ -16,6 +16,7 @@ from PIL import Image
 
 from input_pipeline import safe_files
 from input_pipeline.prepare.dialogue import sample_conversation
+from input_pipeline.prepare.edits import with_edits
 from input_pipeline.prepare.naming import sample_namings
 from input_pipeline.prepare.scene import render, sample_scene
 from miras_jax.errors import UserError
@@ -31,11 +32,13 @@ FOLDERS = ("images", "masks")
 RECIPE = 2  # of the scenes and talks: another one makes other data from the same seed
 
 
-def generate(out, conversations, seed, short=0):
+def generate(out, conversations, seed, short=0, edits=0.0):
   """Writes `conversations` conversations under `out`. Returns a dict of counts.
 
   short: so many short talks follow in train.json for each of its images (`naming.py`);
   the conversations and pictures are the same without them.
+  edits: the share of those that end with a mask of one object and go on from there
+  (`edits.with_edits`); pictures and all turns before are the same for any share.
 
   Does nothing when `out` already holds this very data set. Raises UserError when it
   holds anything else.
@@ -44,6 +47,8 @@ def generate(out, conversations, seed, short=0):
   recipe = {"conversations": conversations, "seed": seed, "recipe": RECIPE}
   if short:
     recipe["short"] = short
+  if edits:
+    recipe["edits"] = edits
   if conversations < 3 * PER_IMAGE:
     raise UserError(
       f"--conversations={conversations}: give at least {3 * PER_IMAGE}, "
@@ -55,7 +60,7 @@ def generate(out, conversations, seed, short=0):
   _write_whole(out / BEGUN, json.dumps(recipe) + "\n")
   for folder in FOLDERS:
     (out / folder).mkdir(exist_ok=True)
-  _write_splits(out, _records(out, conversations, seed, short))
+  _write_splits(out, _records(out, conversations, seed, short, edits))
   _write_whole(out / MARKER, json.dumps(recipe) + "\n")
   (out / BEGUN).unlink()
   return _counts(out)
@@ -101,7 +106,7 @@ def _write_whole(path, text):
   os.replace(aside, path)
 
 
-def _records(out, conversations, seed, short):
+def _records(out, conversations, seed, short, edits):
   """Yields for each image its records and its questions of one round, writing its
   picture and masks on the way."""
   done, index = 0, 0
@@ -113,6 +118,7 @@ def _records(out, conversations, seed, short):
       index += 1
       if not talks:
         continue
+      talks = _edited(scene, talks, np.random.default_rng([seed, index, 2]), edits)
       stem = f"synth_{index:06d}"
       questions = sample_namings(scene, np.random.default_rng([seed, index, 1]), short)
       image = Image.fromarray(render(scene, rng))
@@ -143,6 +149,14 @@ def _talks(scene, rng, count):
     if len(talks) == count:
       break
   return talks
+
+
+def _edited(scene, talks, rng, share):
+  """The conversations, a share of them with requests that go on from the last mask."""
+  return [
+    with_edits(scene, talk, rng) if share and rng.random() < share else talk
+    for talk in talks
+  ]
 
 
 def _record(name, talk):

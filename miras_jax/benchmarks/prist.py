@@ -52,7 +52,7 @@ from miras_jax.config import file as config_file
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
 from miras_jax.models import flops
-from miras_jax.models.miras import batch_sizes
+from miras_jax.models.miras import batch_sizes, slot_names
 from miras_jax.options import Parser
 from miras_jax.parallel import chips
 from miras_jax.training import meters
@@ -226,7 +226,7 @@ def _with_features(batch, cfg, rng):
   sizes = batch_sizes(cfg, batch_size=len(batch["tokens"]))
   values = {n: rng.normal(size=batch_table.shape(n, sizes)) for n in features}
   cached = {n: x.astype(batch_table.TABLE[n].dtype) for n, x in values.items()}
-  kept = batch_table.names(features)
+  kept = batch_table.names([*features, *slot_names(cfg)])
   return {n: x for n, x in batch.items() if n in kept} | cached
 
 

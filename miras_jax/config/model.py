@@ -294,6 +294,7 @@ class SegPromptConfig:
 
 PROJECTORS = ("mlp2x_gelu", "linear")
 ENCODERS = ("dual", "shared", "sam_only")
+STATES, MOST_SLOTS = ("none", "dense"), 64  # earlier masks: models/state/
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -303,7 +304,9 @@ class MirasConfig:
   "sam_only", SAM's on a grid of `token_grid` a side (0: as CLIP's). The latter have no
   ConvNeXt, whatever the size says; `convnext=None` leaves it and the mining out of the
   first, as LISA. `projector`: image tokens to the decoder's width, published as
-  `mlp2x_gelu` or, in LISA and the first LLaVA, as one `linear` layer.
+  `mlp2x_gelu` or, in LISA and the first LLaVA, as one `linear` layer. `state`: what
+  later turns see of earlier masks, "none" (published) or "dense", the mask prompt of
+  SAM's decoder; `state_slots`: of how many masks, the latest (models/state/).
   """
 
   clip: ClipConfig
@@ -315,8 +318,13 @@ class MirasConfig:
   projector: str = "mlp2x_gelu"
   encoder: str = "dual"
   token_grid: int = 0
+  state: str = "none"
+  state_slots: int = 8
 
   def __post_init__(self):
+    _check(self.state in STATES, f"{self.state=} is not there: there are {STATES}")
+    few = 1 <= self.state_slots <= MOST_SLOTS
+    _check(few, f"{self.state_slots=} is not 1 to {MOST_SLOTS}")
     _check(self.projector in PROJECTORS, f"{self.projector=} is not in {PROJECTORS}")
     _check(self.encoder in ENCODERS, f"{self.encoder=} is not in {ENCODERS}")
     if self.encoder != "dual":
@@ -363,6 +371,11 @@ class MirasConfig:
     """Channels of what is mined."""
     shared = self.encoder == "shared"
     return self.sam_encoder.out_width if shared else self.convnext.out_channels
+
+  @property
+  def mask_side(self):
+    """Cells a side of the masks that SAM's decoder makes, and of earlier ones."""
+    return 4 * self.sam_encoder.grid
 
   @property
   def aux_size(self):

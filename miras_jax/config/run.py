@@ -30,6 +30,7 @@ from miras_jax.config.settings import (
 from miras_jax.errors import UserError
 
 DTYPES = ("float32", "bfloat16")
+OWN_FIELDS = ("encoder", "state", "state_slots")  # of a model, not of its parts
 SEEDS = 2**31  # what every random number generator of a run takes
 
 
@@ -50,21 +51,28 @@ class ModelChoice:
     " sam_only, SAM",
     choices=model_config.ENCODERS,
   )
+  state: str = setting(
+    "none",
+    "what later turns see of earlier masks: none, or dense, as SAM's mask prompt"
+    " (docs/state.md)",
+  )
+  state_slots: int = setting(8, "most earlier masks that a turn sees", least=1)
   dtype: str = setting(
     "float32", "number type of the arithmetic and of frozen parameters", choices=DTYPES
   )
 
   def __post_init__(self):
     check(self, "model.")
-    if "encoder" in self.overrides:
-      raise UserError("model.overrides.encoder: it is --config.model.encoder=NAME")
+    for name in OWN_FIELDS:
+      if name in self.overrides:
+        raise UserError(f"model.overrides.{name}: it is --config.model.{name}=VALUE")
     self.build()
 
   def build(self) -> model_config.MirasConfig:
     variant = variants.VARIANTS[self.variant]
     try:
-      encoder = {"encoder": self.encoder}
-      return with_overrides(variant, self.overrides | encoder)
+      own = {name: getattr(self, name) for name in OWN_FIELDS}
+      return with_overrides(variant, self.overrides | own)
     except (ValueError, TypeError) as error:
       text = str(error).replace("self.", "")
       raise UserError(f"model.overrides of {self.variant!r}: {text}") from error

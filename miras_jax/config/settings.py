@@ -263,6 +263,15 @@ class LossConfig:
   iou: float = setting(
     0.0, "weight of the predicted IoU's squared error; as published: none", least=0
   )
+  state_relation: float = setting(
+    0.2, "weight of how a mask relates to earlier ones, with model.state", least=0
+  )
+  state_pointer: float = setting(
+    0.2, "weight of which earlier mask is meant, with model.state", least=0
+  )
+  state_mask: float = setting(
+    0.5, "weight of an earlier mask decoded again from what is kept of it", least=0
+  )
   dice_scale: float = setting(
     1000.0,
     "what dice divides its sums by: the larger, the less empty masks weigh",

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline.tokenizer import load_tokenizer
-from miras_jax.config.run import ModelChoice, RunConfig, base_config
+from miras_jax.config.run import OWN_FIELDS, ModelChoice, RunConfig, base_config
 from miras_jax.convert import card, hf, infer
 from miras_jax.convert.files import stream
 from miras_jax.convert.tables.kinds import KINDS
@@ -72,6 +72,11 @@ def _miras(job, shard_bytes):
   if job.cfg.encoder != "dual":
     raise UserError(
       f"--to=miras: the published code has no model of encoder={job.cfg.encoder!r};"
+      " --to=hf writes its language model, --to=ours all of it"
+    )
+  if job.cfg.state != "none":
+    raise UserError(
+      f"--to=miras: the published code has no model of state={job.cfg.state!r};"
       " --to=hf writes its language model, --to=ours all of it"
     )
   adapted = any(LORA.search(path) for path in job.tree.infos)
@@ -139,12 +144,10 @@ def _copy_tokenizer(path, folder):
 def run_config(job):
   """RunConfig of the result: the run it came from, or the defaults around its model."""
   variant, overrides = infer.overrides_of(job.cfg)
-  encoder = overrides.pop("encoder", "dual")
+  own = {name: overrides.pop(name) for name in OWN_FIELDS if name in overrides}
   run = job.run or RunConfig.from_config_dict(base_config())
   dtype = run.model.dtype if job.run else _compute_dtype(job)
-  model = ModelChoice(
-    variant=variant, overrides=overrides, encoder=encoder, dtype=dtype
-  )
+  model = ModelChoice(variant=variant, overrides=overrides, dtype=dtype, **own)
   if job.run is None:
     # Published weights have seen the centre of the picture only, and plain answers.
     seen = any(s.kind in ("miras", "miras-training", "lisa") for s in job.sources)

@@ -120,6 +120,13 @@ def _add_synth(commands):
     default=0,
     help="short talks about each training image, beside its conversations",
   )
+  synth.add_argument(
+    "--edits",
+    type=float,
+    default=0.0,
+    help="share of the conversations that go on from their mask: also, without, only,"
+    " the same again, the other one (0)",
+  )
 
 
 def _add_cache(commands):
@@ -156,13 +163,15 @@ def run_synth(args):
     raise UserError(f"--conversations {args.conversations}: want at least 1")
   if args.short < 0:
     raise UserError(f"--short {args.short}: want 0 or more")
+  if not 0 <= args.edits <= 1:
+    raise UserError(f"--edits {args.edits}: want a share from 0 to 1")
   out = pathlib.Path(args.out)
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(f"--out {out} cannot be made: {error.strerror}") from None
   with lock.hold(out, "miras data synth"):
-    synth.generate(out, args.conversations, args.seed, args.short)
+    synth.generate(out, args.conversations, args.seed, args.short, args.edits)
   return 0
 
 

@@ -96,13 +96,14 @@ def plan(talks, *, gold, sample=SAMPLE) -> tuple[list[Altered], dict]:
   jobs, counts = [], {}
   for name, make in makers.items():
     every = [found for i in range(len(talks)) if (found := make(i))]
-    asked = every if not sample else _spread(every, sample)
+    asked = every if not sample else spread(every, sample)
     jobs += [Altered(name, *found) for found in asked]
     counts[name] = {"applies": len(every), "asked": len(asked)}
   return jobs, counts
 
 
-def _spread(every: Sequence, count) -> list:
+def spread(every: Sequence, count) -> list:
+  """`count` of them, evenly spread."""
   places = np.linspace(0, len(every) - 1, min(count, len(every)))
   return [every[round(place)] for place in places]
 

@@ -3,6 +3,7 @@
 Of the masks nothing is held: they are read again from `Parts` where somebody asks.
 """
 
+import collections
 from collections.abc import Sequence
 
 from miras_jax.errors import UserError
@@ -24,6 +25,10 @@ class Collected:
     """count: of records. groups: numbers of the jobs in the order of their batches."""
     self._parts, self._uses = parts, kept.uses(plan, count)
     self.failed, self.refused, self.shortened = {}, 0, 0
+    self._jobs = collections.defaultdict(list)  # (record, pass): (job, which use)
+    for job, of_job in self._uses.items():
+      for k, use in enumerate(of_job):
+        self._jobs[use.record, use.name].append((job, k))
     self._names = dict.fromkeys(u.name for us in self._uses.values() for u in us)
     names = [*self._names, *([FORCED] if forced else [])]
     self._rows = {name: [{} for _ in range(count)] for name in names}
@@ -43,14 +48,16 @@ class Collected:
 
   def masks_of(self, i) -> dict[str, list]:
     """{pass: RLE, or None, of each target} of a record."""
-    found = {name: {} for name in self._names}
-    for job, uses in self._uses.items():
-      for k, use in enumerate(uses):
-        if use.record == i:
-          result = self._parts[f"talk/{job}"]["uses"][k]
-          masks = zip(result["places"], _masks(result), strict=True)
-          found[use.name].update(masks)
+    found = {name: self.places_of(i, name) for name in self._names}
     return {name: [rles[k] for k in sorted(rles)] for name, rles in found.items()}
+
+  def places_of(self, i, name) -> dict:
+    """{place of a target: RLE, or None} of a record in a pass."""
+    found = {}
+    for job, k in self._jobs.get((i, name), ()):
+      result = self._parts[f"talk/{job}"]["uses"][k]
+      found.update(zip(result["places"], _masks(result), strict=True))
+    return found
 
   def _add_job(self, result):
     self.refused += result["refused"]

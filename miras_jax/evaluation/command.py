@@ -6,6 +6,9 @@
 
 --data, --images-dir and --masks-dir are those of the run where they are not given.
 
+A model with a state (docs/state.md) sees its own earlier masks; --state=gold gives it
+the true ones, --state=none none of them.
+
 Free-running: the model's own answers become the history (--history=gold takes those of
 the data), and a target without a [SEG] counts as an empty mask. Masks are scored at the
 original size of each image. The same checkpoint is scored on three controls, in which
@@ -37,7 +40,15 @@ from input_pipeline.open_source import open_source, resolve
 from miras_jax.checkpoint import lock, workdir
 from miras_jax.config.settings import DistributedConfig
 from miras_jax.errors import UserError
-from miras_jax.evaluation import altered, meteor, provenance, report, shares, suite
+from miras_jax.evaluation import (
+  altered,
+  meteor,
+  provenance,
+  report,
+  shares,
+  state_jobs,
+  suite,
+)
 from miras_jax.evaluation import parts as parts_lib
 from miras_jax.evaluation.evaluate import Options, Work
 from miras_jax.evaluation.records import read_records
@@ -66,6 +77,7 @@ def _run(args):
   loaded = distributed.together(devices.load, args)
   options = Options(
     history=args.history,
+    state=args.state,
     batch_size=size,
     max_new_tokens=args.max_new_tokens,
     controls=not args.no_controls,
@@ -109,7 +121,7 @@ def _settings(args, split, source, batch_size):
     "max_new_tokens": args.max_new_tokens,
     "no_controls": args.no_controls,
     "control_sample": args.control_sample,
-  }
+  } | ({} if args.state == "own" else {"state": args.state})
 
 
 def _open_parts(args, source, size):
@@ -147,6 +159,12 @@ def _parse(argv):
   add("--split", help="a list at its root, without .json (val)")
   parser.add_output("--out", required=True, help="folder for the results")
   add("--history", choices=("model", "gold"), default="model", help="whose answers")
+  add(
+    "--state",
+    choices=state_jobs.STATES,
+    default="own",
+    help="whose masks are earlier ones, with model.state: own, gold or none (own)",
+  )
   add("--limit", type=int, help="take only the first N conversations")
   add("--batch_size", type=int, default=64, help="conversations at a time (64)")
   add("--max_new_tokens", type=int, default=64, help="longest answer (64)")
@@ -254,6 +272,11 @@ def _print_summary(result, out, seconds):
     (f"ciou, {name.replace('_', ' ')}", table["ciou"])
     for name, table in result["controls"].items()
   ]
+  if about := result.get("state"):
+    told = about.get("metrics", {}).items()
+    rows += [(f"earlier masks: {name}", m) for name, m in told]
+    if follows := about.get("swapped_follows"):
+      rows.append(("earlier masks: swap followed", follows))
   for name, m in rows:
     low, high = report.number(m["low"]), report.number(m["high"])
     print(f"  {name:<28} {report.number(m['value'])}   [{low}, {high}]")

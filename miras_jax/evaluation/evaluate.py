@@ -25,11 +25,13 @@ from miras_jax.evaluation import (
   line_metrics,
   metrics,
   scoring,
+  state,
+  state_jobs,
   text_metrics,
 )
 from miras_jax.evaluation.collected import FORCED, Collected, line_of
 from miras_jax.evaluation.parts import Parts
-from miras_jax.inference import rollout
+from miras_jax.inference import memory, rollout
 
 VIEW_CACHE_BYTES = 2**29
 DRAWN = 1024  # pixels of a side of an example
@@ -37,10 +39,12 @@ DRAWN = 1024  # pixels of a side of an example
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """How to evaluate; the command line's flags. masks_only: the free-running pass alone,
-  and of its masks the areas."""
+  """How to evaluate; the command line's flags. state: whose masks are earlier ones, of
+  state_jobs.STATES. masks_only: the free-running pass alone, and of its masks the
+  areas."""
 
   history: str = "model"
+  state: str = "own"
   batch_size: int = 64
   max_new_tokens: int = 64
   controls: bool = True
@@ -91,10 +95,26 @@ class Work:
       enabled=with_controls,
       sample=options.control_sample,
     )
+    self._swaps = self._give_slots(with_controls)
     size = options.batch_size
     self._talks = rollout.batches(self._plan.jobs, size)
     every = range(0 if options.masks_only else len(records))
     self._forced = [every[i : i + size] for i in range(0, len(every), size)]
+
+  def _give_slots(self, with_controls):
+    """Jobs with earlier masks that are not the model's own; the swaps among them."""
+    state, records, data = self._options.state, self._records, self._loaded.data
+    if not memory.has_state(data):
+      if state != "own":
+        raise UserError(f"--state={state}: this model looks at no earlier masks")
+      return []
+    swaps = []
+    if with_controls and state != "none":
+      sample = self._options.control_sample
+      self._plan, swaps = state_jobs.with_swaps(self._plan, records, data, sample)
+    if state == "gold":
+      self._plan = state_jobs.with_gold_slots(self._plan, records, data)
+    return swaps
 
   def lines(self, parts):
     """The lines of predictions.jsonl whose jobs are in `parts`."""
@@ -132,6 +152,7 @@ class Work:
       self._views,
       batch_size=self._options.batch_size,
       most_masks=max((len(record.targets) for record in self._records), default=0),
+      earlier=self._options.state != "none",
     )
     jobs = self._plan.jobs
     for group in _bar("free-running", groups, shown):
@@ -145,7 +166,10 @@ class Work:
 
   def _force(self, groups, scorer, keep, shown):
     forced = rollout.Forced(
-      self._loaded, self._views, batch_size=self._options.batch_size
+      self._loaded,
+      self._views,
+      batch_size=self._options.batch_size,
+      earlier=self._options.state != "none",
     )
     for group in _bar("teacher-forced", groups, shown):
       found = forced.masks({i: self._records[i] for i in group})
@@ -186,6 +210,8 @@ class Work:
       "calibration": told.calibration(),
       "data": self._counts(found),
     }
+    if measured := self._state(found, sampling):
+      result["state"] = measured
 
     def example(i):
       place = found.sound[i]
@@ -193,6 +219,18 @@ class Work:
       return _example(good[i], found.lines[i], found.masks_of(place), image)
 
     return Evaluation(result, found.lines, example)
+
+  def _state(self, found, sampling):
+    """What earlier masks are worth, of conversations with several."""
+    held = self._options.state if memory.has_state(self._loaded.data) else "none"
+    swaps = []
+    for record, place, _, held_rle in self._swaps:
+      if record in found.sound:
+        masks = found.places_of(record, state_jobs.SWAPPED)
+        target = self._records[record].targets[place][1]
+        image = controls.image_key(self._records[record])
+        swaps.append((image, masks.get(place), held_rle, target))
+    return state.measures(found.lines, swaps, held=held, **sampling)
 
   def _counts(self, found):
     """What was scored, and what was not."""

@@ -94,6 +94,7 @@ class Runner:
     self._generator = loaded.generator(args.max_new_tokens)
     self._options = Options(
       history=args.history,
+      state=args.state,
       batch_size=devices.fill(args.batch_size, loaded.mesh),
       max_new_tokens=args.max_new_tokens,
       masks_only=True,

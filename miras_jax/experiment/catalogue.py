@@ -16,20 +16,24 @@ OWN, GOLD, NONE = "own", "gold", "none"  # whose answers a scored model has hear
 
 class Arm(NamedTuple):
   """fields: {"a.b": VALUE} of `--config.a.b=VALUE`. stages: (data, share of the steps),
-  each from the weights of the one before. history: OWN, GOLD or NONE."""
+  each from the weights of the one before. history: OWN, GOLD or NONE. state: whose
+  masks are the earlier ones, the same. like: the arm whose runs it shares."""
 
   name: str
   about: str
   fields: dict = {}
   stages: tuple = ((TALKS, 1.0),)
   history: str = OWN
+  state: str = OWN
+  like: str = ""
 
 
 class Experiment(NamedTuple):
   """The first arm is what the others are compared with.
 
   steps: of each run, so that `seeds` runs of every arm take half an hour on two quiet
-  cores. grouped: also by number of turns, distractors and target size.
+  cores. grouped: also by number of turns, distractors and target size. edits: share of
+  the conversations that go on from their mask.
   """
 
   question: str
@@ -37,6 +41,7 @@ class Experiment(NamedTuple):
   steps: int
   seeds: int = 3
   grouped: bool = False
+  edits: float = 0.0
 
 
 def _loss(preset, **forms):
@@ -45,6 +50,9 @@ def _loss(preset, **forms):
   return {f"loss.{name}": value for name, value in values.items()}
 
 
+# A row of conversations that go on from their mask has more of these.
+_EDITS = {"data.max_masks": 12}
+_DENSE = _EDITS | {"model.state": "dense"}
 _ALIGN = "model.overrides.seg_prompt.alignment"
 
 EXPERIMENTS = {
@@ -123,6 +131,23 @@ EXPERIMENTS = {
       Arm("none", "the request for the mask alone", history=NONE),
     ),
     steps=1100,
+  ),
+  "state": Experiment(
+    "Do later turns need to see the masks of earlier ones?",
+    (
+      Arm("none", "no mask is seen again, only the words", _EDITS),
+      Arm("dense", "the model's own masks move SAM's dense prompt", _DENSE),
+      Arm(
+        "dense, gold",
+        "the same model sees true masks",
+        _DENSE,
+        state=GOLD,
+        like="dense",
+      ),
+      Arm("dense, blind", "the same model sees none", _DENSE, state=NONE, like="dense"),
+    ),
+    steps=600,
+    edits=0.7,
   ),
   "complexity": Experiment(
     "What makes a conversation hard: turns, distractors or small targets?",

@@ -13,10 +13,12 @@ kill, it goes on; experiments with one --out share data and runs that train alik
 OUT/NAME/result.json   every number; OUT/NAME/index.html   tables and plots
 """
 
+import collections
 import json
 import pathlib
 import sys
 
+import numpy as np
 import tqdm
 
 from miras_jax.checkpoint import lock, workdir
@@ -94,9 +96,8 @@ def run(name, experiment, args, fields) -> dict:
   """Trains and scores what is not there yet; the object of result.json."""
   out, steps = pathlib.Path(args.out), args.steps or experiment.steps
   seeds = args.seeds or experiment.seeds
-  data = (
-    pathlib.Path(args.data) if args.data else runs.make_data(out, args.conversations)
-  )
+  data = pathlib.Path(args.data) if args.data else None
+  data = data or runs.make_data(out, args.conversations, experiment.edits)
   setup = runs.Setup(out, data, steps, args.limit, tuple(fields))
   runs.prepare(setup, experiment.arms)
   scored = {arm.name: [] for arm in experiment.arms}
@@ -123,10 +124,22 @@ def run(name, experiment, args, fields) -> dict:
   }
   for row, arm in zip(result["arms"], experiment.arms, strict=True):
     row |= {"about": arm.about, "fields": {k: str(v) for k, v in arm.fields.items()}}
+    if experiment.edits:
+      row["state"] = state_means(scored[arm.name])
   if experiment.grouped:
     found = next(iter(reads.values()))
     result["groups"] = groups.of_runs(found, data / "masks", args.resamples)
   return result
+
+
+def state_means(folders) -> dict:
+  """{measure of earlier masks: mean over the seeds} of `miras eval`'s folders."""
+  found = collections.defaultdict(list)
+  for folder in folders:
+    about = json.loads((folder / "metrics.json").read_text()).get("state", {})
+    for name, metric in about.get("metrics", {}).items():
+      found[name].append(metric["value"])
+  return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def _data(setup, arm):
@@ -145,6 +158,8 @@ def lines(result) -> list[str]:
   for row in result["arms"]:
     cells = [f"{name} {_cell(row['metrics'][name])}" for name in SHOWN]
     out.append(f"  {row['arm']:20}{'   '.join(cells)}")
+    told = (f"{k} {number(v)}" for k, v in row.get("state", {}).items())
+    out += [f"  {'':20}{line}" for line in filter(None, ["   ".join(told)])]
   base = result["arms"][0]["arm"]
   for row in result["arms"][1:]:
     found = row["difference"]["ciou"]

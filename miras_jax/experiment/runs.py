@@ -57,15 +57,21 @@ def jobs(name, experiment, seeds, steps) -> list[Job]:
 def _label(name, arm):
   if not arm.fields and arm.stages == catalogue.Arm("", "").stages:
     return "base"
-  return re.sub(r"[^\w.]+", "_", f"{name}.{arm.name}")
+  return re.sub(r"[^\w.]+", "_", f"{name}.{arm.like or arm.name}")
 
 
-def make_data(out, conversations) -> pathlib.Path:
-  """The rendered data set of all experiments in a folder."""
-  folder = out / "data"
+def make_data(out, conversations, edits=0.0) -> pathlib.Path:
+  """The rendered data set of all experiments in a folder, or of those with edits."""
+  folder = out / ("data_edits" if edits else "data")
   folder.mkdir(parents=True, exist_ok=True)
-  synth.generate(folder, conversations, seed=0, short=SHORT)
+  synth.generate(folder, conversations, seed=0, short=SHORT, edits=edits)
   return folder
+
+
+def tokenizer_of(setup) -> pathlib.Path:
+  """What all runs on one data set share, whichever experiment comes first."""
+  edited = setup.data == setup.out / "data_edits"
+  return setup.out / ("tokenizer_edits" if edited else "tokenizer")
 
 
 def prepare(setup: Setup, arms) -> Setup:
@@ -80,7 +86,7 @@ def prepare(setup: Setup, arms) -> Setup:
     derived.write(setup.out / "alone", lists)
   config = config_file.read(CONFIG, _fields(setup, {"data.dir": setup.data}))
   source = sources.open_split(config, config.data.split_train)
-  task.open_tokenizer(config.data, setup.out / "tokenizer", source)
+  task.open_tokenizer(config.data, tokenizer_of(setup), source)
   return setup
 
 
@@ -108,7 +114,7 @@ def train(job: Job, setup: Setup) -> pathlib.Path:
 
 def _stage(job, setup, data, steps, before):
   own = {
-    "data.tokenizer": setup.out / "tokenizer",
+    "data.tokenizer": tokenizer_of(setup),
     "optim.warmup_steps": max(1, min(MOST_WARMUP, steps // 6)),
     "checkpoint_every": max(1, steps // 3),
     "keep": 1,
@@ -134,12 +140,15 @@ def _data_fields(setup, data):
 
 def score(job: Job, setup: Setup, trained) -> pathlib.Path:
   """Scores a job's run on held-out data; the folder of `miras eval`."""
-  out = setup.out / "runs" / job.name / f"scored-{job.arm.history}"
+  seen = job.arm.state
+  about = job.arm.history if seen == catalogue.OWN else f"{job.arm.history}-{seen}"
+  out = setup.out / "runs" / job.name / f"scored-{about}"
   wanted = {"limit": setup.limit, "split": setup.split, "data": str(setup.data)}
   with contextlib.suppress(OSError, ValueError):
     if json.loads((out / SCORED).read_text()) == wanted:
       return out
   argv = [f"--checkpoint={trained}", f"--split={setup.split}", f"--out={out}"]
+  argv += [] if seen == catalogue.OWN else [f"--state={seen}"]
   argv += ["--no_controls", "--examples=4", *_scored_data(job.arm.history, setup)]
   out.mkdir(parents=True, exist_ok=True)
   with open(out / "eval.log", "w", encoding="utf-8") as log:

@@ -1,19 +1,23 @@
 """The loop of `miras chat`: lines in, answers on the screen, masks as PNG."""
 
+import re
 import sys
 
 from input_pipeline import image_ops
 from input_pipeline.conversation import ConversationError
 from miras_jax import drawing, streams
 from miras_jax.errors import UserError
-from miras_jax.inference import conversation
+from miras_jax.inference import conversation, mask_file
 from miras_jax.inference.predictor import read_image
 
-COMMANDS = "/reset, /image FILE, /help or /quit"
+COMMANDS = "/reset, /image FILE, /mask FILE, /help or /quit"
+# How a user names an earlier mask.
+OBJECT = re.compile(r"(?:\bobject\s+|\[REF:)([1-9]\d{0,3})\b", re.IGNORECASE)
 MAX_LINE = 1 << 20  # characters; no model takes so many
 HELP = """\
 /reset       forget the turns, keep the image
 /image FILE  go on with another image, without the turns
+/mask FILE   take a mask as an earlier one: PNG, labelme's JSON or COCO RLE
 /help        show this list
 /quit        leave; so does the end of the input"""
 
@@ -89,10 +93,17 @@ class Chat:
       print("The conversation starts anew.")
     elif name == "/image" and argument:
       self._go_on_about(argument)
+    elif name == "/mask" and argument:
+      self._take_mask(argument)
     elif name == "/help":
       print(HELP)
     else:
       raise UserError(f"no command {name!r}; there are {COMMANDS}")
+
+  def _take_mask(self, path):
+    mask_HW = mask_file.read(path, self._conversation.size)
+    number = self._conversation.remember(mask_HW)
+    print(f"{printable(path)} is object {number + 1}.")
 
   def _go_on_about(self, path):
     try:
@@ -110,13 +121,16 @@ class Chat:
   def _ask(self, text):
     if not self._prompts:
       print(f"you> {printable(text)}")
-    reply = self._conversation.say(text)
+    talk = self._conversation
+    reply = talk.say(text, refers_to=object_of(text) if talk.has_state else None)
     self._turn += 1
     print(f"miras> {printable(reply.text)}")
     if reply.dropped_rounds:
       print(f"  (the oldest {reply.dropped_rounds} rounds no longer fit)")
     if reply.num_seg > len(reply.masks):
       print(f"  ({reply.num_seg} [SEG]; only {len(reply.masks)} get a mask)")
+    if talk.has_state and (unseen := len(talk.earlier) - self._loaded.data.slots) > 0:
+      print(f"  (the oldest {unseen} masks are no longer seen; name one, as object 1)")
     if reply.masks:
       self._write([mask.array for mask in reply.masks])
     sys.stdout.flush()
@@ -137,6 +151,12 @@ class Chat:
     finally:
       for line in lines:
         print(line)
+
+
+def object_of(text) -> int | None:
+  """The number, from 0, of the one "object 2" or "[REF:2]" that a text names."""
+  numbers = {int(number) for number in OBJECT.findall(text)}
+  return numbers.pop() - 1 if len(numbers) == 1 else None
 
 
 def printable(text):

@@ -6,12 +6,14 @@
 
   miras chat --demo                  # the small model and a picture that come along
 
+A model with a state sees its earlier masks, and "object 2" names the second of them.
 Every turn is remembered, so "segment that one" works. For each [SEG] in an answer
 OUT/turn_02_mask_1.png (white inside, black outside) and for the answer
 OUT/turn_02_overlay.png are written and named on the screen.
 
 /reset       forget the turns, keep the image
 /image FILE  go on with another image, without the turns
+/mask FILE   take a mask as an earlier one: PNG, labelme's JSON or COCO RLE
 /help        show this list
 /quit        leave; so does the end of the input
 """

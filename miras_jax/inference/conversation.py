@@ -16,6 +16,7 @@ from input_pipeline import examples
 from input_pipeline.conversation import encode_prompt
 from miras_jax.errors import UserError
 from miras_jax.inference import hints as hints_lib
+from miras_jax.inference import memory
 from miras_jax.inference.masks import Mask, seg_spans
 from miras_jax.inference.sampling import Sampling, checked
 from miras_jax.models.sam_decoder import postprocess
@@ -134,10 +135,20 @@ class Reply(NamedTuple):
   dropped_rounds: int
 
 
+class Earlier(NamedTuple):
+  """An earlier mask. slot: of a model with a state, else None. turn: number of the
+  question that it came with, -1 where it was given between two."""
+
+  array: np.ndarray
+  slot: memory.Slot | None
+  turn: int = -1
+
+
 class Conversation:
   """A conversation about one image: its encoding is made once, its turns are kept.
 
   turns: (role, text) pairs, as the model sees them. replies: one for each answer.
+  earlier: all masks so far, those of the user too, in their order.
   """
 
   def __init__(self, loaded, generator, image):
@@ -146,7 +157,12 @@ class Conversation:
     self._views = examples.make_views(image, loaded.data)
     batch = {k: v[None] for k, v in self._views.items()}
     self._session = generator.session(generator.encode(batch), loaded.data.max_len)
-    self.turns, self.replies = [], []
+    self.turns, self.replies, self.earlier = [], [], []
+
+  @property
+  def has_state(self) -> bool:
+    """Whether the model looks at earlier masks."""
+    return memory.has_state(self._loaded.data)
 
   @property
   def size(self) -> tuple[int, int]:
@@ -155,7 +171,23 @@ class Conversation:
 
   def reset(self):
     """Forgets the turns, keeps the image."""
-    self.turns, self.replies = [], []
+    self.turns, self.replies, self.earlier = [], [], []
+
+  def remember(self, mask_HW) -> int:
+    """Takes a mask of the user's, bool (H, W), among the earlier ones; its number.
+
+    Raises UserError for what is no mask of this image, or a model without a state.
+    """
+    if not self.has_state:
+      raise UserError("this model looks at no earlier masks (model.state=none)")
+    self.earlier.append(self._given(mask_HW))
+    return len(self.earlier) - 1
+
+  def _given(self, mask_HW, turn=-1):
+    data = self._loaded.data
+    hints_lib.make((), None, mask_HW, self._views, data)  # tells what is wrong with it
+    mask_HW = np.asarray(mask_HW) > 0
+    return Earlier(mask_HW, memory.of_mask(mask_HW, data), turn)
 
   def undo(self):
     """Forgets the last question and its answer. UserError where there is none."""
@@ -163,12 +195,15 @@ class Conversation:
       raise UserError("nothing has been said yet: there is nothing to undo")
     self.replies.pop()
     del self.turns[-2:]
+    gone = len(self.replies)
+    self.earlier = [mask for mask in self.earlier if mask.turn != gone]
 
   def fork(self) -> "Conversation":
     """Another conversation that has said the same so far."""
     other = copy.copy(self)
     other._session = self._session.copy()
-    other.turns, other.replies = list(self.turns), list(self.replies)
+    for name in ("turns", "replies", "earlier"):
+      setattr(other, name, list(getattr(self, name)))
     return other
 
   def say(
@@ -192,6 +227,7 @@ class Conversation:
       box: (x0, y0, x1, y1) in pixels, around what the masks are to hold.
       mask: bool (H, W), about what the masks are to be.
       refers_to: number of an earlier mask of this conversation, from 0, in its place.
+        A model with a state sees both as earlier masks, and as the one that is meant.
       temperature, top_p, seed: see `sampling.Sampling`; temperature 0 is greedy.
 
     Raises:
@@ -223,10 +259,7 @@ class Conversation:
     tokens; the reply is `replies[-1]` after the last. Nothing is remembered of an
     answer that is not read to its end."""
     loaded, session = self._loaded, self._session
-    earlier = [mask.array for reply in self.replies for mask in reply.masks]
-    hints = hints_lib.make(
-      points, box, hints_lib.chosen(mask, refers_to, earlier), self._views, loaded.data
-    )
+    hints, slots, given = self._pointed(points, box, mask, refers_to)
     asked = [*self.turns, ("user", check_text(text))]
     prompt = prompt_of(asked, loaded.tokenizer, loaded.data)
     sampling = Sampling.of([checked(temperature, top_p, seed)])
@@ -237,9 +270,29 @@ class Conversation:
       tokens, ended = session.progress()[0]
       count = most if ended else len(tokens)
       yield loaded.tokenizer.decode(tokens[: len(tokens) - ended]).strip()
-    answer = read_answers(session.answers(hints), loaded.tokenizer)[0]
+    answer = read_answers(session.answers(hints, slots), loaded.tokenizer)[0]
+    reply, turn = self._reply(answer, prompt.dropped_rounds), len(self.replies)
+    made = zip(reply.masks, answer.logits, strict=False)
     self.turns = [*asked, ("assistant", answer.text)]
-    self.replies.append(self._reply(answer, prompt.dropped_rounds))
+    self.replies.append(reply)
+    self.earlier += given
+    for mask, logits in made:
+      slot = memory.of_logits(logits) if self.has_state else None
+      self.earlier.append(Earlier(mask.array, slot, turn))
+
+  def _pointed(self, points, box, mask, refers_to):
+    """(hints, slots, masks given) of what a user points at, or None, None, ()."""
+    arrays, data = [mask.array for mask in self.earlier], self._loaded.data
+    if not self.has_state:
+      mask = hints_lib.chosen(mask, refers_to, arrays)
+      return hints_lib.make(points, box, mask, self._views, data), None, ()
+    hints_lib.chosen(mask, refers_to, arrays)  # tells what is wrong with the number
+    given = () if mask is None else (self._given(mask, len(self.replies)),)
+    pick = memory.NONE if refers_to is None else int(refers_to)
+    pick = len(arrays) if given else pick
+    slots = [earlier.slot for earlier in (*self.earlier, *given)]
+    hints = hints_lib.make(points, box, None, self._views, data)
+    return hints, memory.stack([slots], data, [pick]), given
 
   def _reply(self, answer, dropped_rounds):
     return Reply(

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from miras_jax.inference import mask_decoding
 from miras_jax.inference.sampling import Sampling, pick
 from miras_jax.inference.segs import find_segs
 from miras_jax.models import llama
@@ -59,10 +60,12 @@ class Rows(NamedTuple):
 
 
 def encode_images(model, params, batch) -> dict:
-  """{"image_tokens" [B, N, D], "sam" [B, h, w, C]} of the images of a batch.
+  """{"image_tokens" [B, N, D], "sam" [B, h, w, C]} of the images of a batch, and their
+  `valid_hw` for a model that looks at earlier masks.
 
   A device encodes MOST_PIXELS at a time, whatever the batch.
   """
+  more = {} if model.cfg.state == "none" else {"valid_hw": batch["valid_hw"]}
   call = _call(model, params)
   tokens = functools.partial(call, method="image_tokens")
   features = functools.partial(call, method="sam_features")
@@ -70,10 +73,10 @@ def encode_images(model, params, batch) -> dict:
     return {
       "image_tokens": _in_parts(tokens, batch["image_aux"]),
       "sam": _in_parts(features, batch["image_sam"], batch["valid_hw"]),
-    }
+    } | more
   sam_BHWC = _in_parts(features, batch["image_sam"], batch["valid_hw"])
   views = batch["image_aux"], sam_BHWC, batch["valid_hw"]
-  return {"image_tokens": _in_parts(tokens, *views), "sam": sam_BHWC}
+  return {"image_tokens": _in_parts(tokens, *views), "sam": sam_BHWC} | more
 
 
 def _in_parts(encode, image_BHWC, *more):
@@ -243,7 +246,16 @@ def _read_last_seg(model, params, state, encoded, ids) -> State:
 
 
 def read(
-  model, params, state: State, encoded, ids, first=0, hints=None, *, max_masks
+  model,
+  params,
+  state: State,
+  encoded,
+  ids,
+  first=0,
+  hints=None,
+  slots=None,
+  *,
+  max_masks,
 ) -> dict:
   """What the rows have answered in their turn, a dict:
 
@@ -258,6 +270,7 @@ def read(
 
   first: number (data, not shape) of the [SEG] from which on M get their mask.
   hints: what a user has pointed at, see `Sam.masks_from_text`.
+  slots: earlier masks, see `memory.stack`, for a model that looks at them; None: none.
   """
   call = _call(model, params)
   segs = find_segs(state.tokens_BG, ids, max_masks, first)
@@ -266,11 +279,10 @@ def read(
     state.states_BGD, segs.seg_BM + 1, obj_pos_BM, segs.valid_BM, method="prompts"
   )
 
-  mask_logits_BMHW, iou_BM = _masks(
-    lambda prompt_B1C: call(encoded["sam"], prompt_B1C, hints, method="masks"),
-    prompt_BMC,
-    segs.valid_BM,
+  decode, inputs = mask_decoding.decoder(
+    call, state.states_BGD, segs, encoded, prompt_BMC, hints, slots
   )
+  mask_logits_BMHW, iou_BM = mask_decoding.masks(decode, inputs, segs.valid_BM)
   return {
     "tokens": state.tokens_BG,
     "num_tokens": state.step_B,
@@ -284,26 +296,10 @@ def read(
   }
 
 
-def _masks(decode_one, prompt_BMC, valid_BM):
-  """decode_one of the prompts that are valid in some row, one after the other: most
-  turns ask for no mask or for one, and each costs as much as several new tokens."""
-  shapes = jax.eval_shape(decode_one, prompt_BMC[:, :1])
-  M, wanted = valid_BM.shape[1], valid_BM.any(0).sum()  # valid ones come first
-
-  def add(m, out):
-    found = decode_one(jax.lax.dynamic_slice_in_dim(prompt_BMC, m, 1, 1))
-    return jax.tree.map(
-      lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, m, 1), out, found
-    )
-
-  nothing = jax.tree.map(
-    lambda x: jnp.zeros((x.shape[0], M, *x.shape[2:]), x.dtype), shapes
-  )
-  return jax.lax.fori_loop(0, wanted, add, nothing)
-
-
-def read_row(model, params, state: State, encoded, ids, row, hints=None, *, max_masks):
-  """`read` of one row (data, not shape), with a B of 1."""
+def read_row(
+  model, params, state: State, encoded, ids, row, hints=None, slots=None, *, max_masks
+):
+  """`read` of one row (data, not shape), with a B of 1, that of `slots` too."""
 
   def one(x):
     return jax.lax.dynamic_slice_in_dim(x, row, 1)
@@ -311,7 +307,7 @@ def read_row(model, params, state: State, encoded, ids, row, hints=None, *, max_
   parts = {k: one(v) for k, v in state._asdict().items() if k != "cache"}
   state = State(cache=None, **parts)  # nothing is read from it here
   encoded = jax.tree.map(one, encoded)
-  return read(model, params, state, encoded, ids, 0, hints, max_masks=max_masks)
+  return read(model, params, state, encoded, ids, 0, hints, slots, max_masks=max_masks)
 
 
 def put_row(model, params, encoded, one, row):

@@ -135,15 +135,17 @@ class Session:
     self.max_new_tokens = generator.max_new_tokens
     self.read_tokens = 0  # by all rows in all turns, without padding
 
-  def turn(self, prompts, sampling=None, hints=None) -> dict:
+  def turn(self, prompts, sampling=None, hints=None, slots=None) -> dict:
     """Answers rows; returns what `stages.read` does, on the device.
+
+    slots: the earlier masks of each row (`memory.stack`).
 
     prompts: for each row its whole conversation up to where the answer begins, with
       `tokens` and `image_slot` (T,); None: the row says nothing.
     """
     self.ask(prompts)
     self.go_on(self._generator.max_new_tokens, sampling)
-    return self.answers(hints)
+    return self.answers(hints, slots)
 
   def ask(self, prompts):
     """Reads the prompts, all at once; see `turn`."""
@@ -212,9 +214,9 @@ class Session:
     inputs = self._encoded, generator.ids, sampling, jnp.int32(limit)
     self._state = generator._decode(generator.params, self._state, *inputs)
 
-  def answers(self, hints=None) -> dict:
+  def answers(self, hints=None, slots=None) -> dict:
     """What has been answered so far; remembers the tokens."""
-    out = self.masks_from(0, hints)
+    out = self.masks_from(0, hints, slots)
     tokens, counts, lengths = jax.device_get(
       (out["tokens"], out["num_tokens"], self._state.length_B)
     )
@@ -222,10 +224,10 @@ class Session:
       self._remember(b, lengths[b], tokens[b], count)
     return out
 
-  def masks_from(self, first, hints=None) -> dict:
+  def masks_from(self, first, hints=None, slots=None) -> dict:
     """`answers`, with the masks of the [SEG] from number `first` on."""
-    generator = self._generator
-    inputs = self._state, self._encoded, generator.ids, jnp.int32(first), hints
+    generator, first = self._generator, jnp.int32(first)
+    inputs = self._state, self._encoded, generator.ids, first, hints, slots
     return generator._read(generator.params, *inputs)
 
   def put(self, row, one):
@@ -241,10 +243,10 @@ class Session:
     self._unread.pop(row, None)
     self._state = generator._stop_row(generator.params, self._state, row)
 
-  def answer(self, row, hints=None) -> dict:
+  def answer(self, row, hints=None, slots=None) -> dict:
     """`answers` of one row, with a B of 1; other rows go on where they are."""
     generator = self._generator
-    inputs = self._state, self._encoded, generator.ids, row, hints
+    inputs = self._state, self._encoded, generator.ids, row, hints, slots
     out = generator._read_row(generator.params, *inputs)
     tokens, count, length = jax.device_get(
       (out["tokens"][0], out["num_tokens"][0], self._state.length_B[row])

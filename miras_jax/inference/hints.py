@@ -9,10 +9,10 @@ import numpy as np
 
 from input_pipeline import image_ops
 from miras_jax.errors import UserError
-from miras_jax.models.sam_prompt import BACKGROUND, FOREGROUND, PADDING
+from miras_jax.models.sam_prompt import BACKGROUND, FOREGROUND, KNOWN, PADDING
 
 MAX_POINTS = 16
-INSIDE, OUTSIDE = 20.0, -20.0  # logits of a mask that is known
+INSIDE, OUTSIDE = KNOWN, -KNOWN  # logits of a mask that is known
 
 
 def chosen(mask, refers_to, earlier):

@@ -6,7 +6,7 @@ compiled program. Each batch encodes its images once.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,8 @@ import numpy as np
 
 from input_pipeline import batch_table, examples
 from input_pipeline.conversation import ConversationError
-from miras_jax.inference import conversation
+from input_pipeline.slots import fill
+from miras_jax.inference import conversation, memory
 
 OVER_MASKS = ("seg_pos", "obj_pos", "seg_valid")
 
@@ -22,12 +23,14 @@ OVER_MASKS = ("seg_pos", "obj_pos", "seg_valid")
 @dataclasses.dataclass(frozen=True)
 class Job:
   """`image` names the picture, for `views_of`. With `gold` answers, these instead of
-  the model's own are the history; `names` are then the names of their targets."""
+  the model's own are the history; `names` are then the names of their targets. With
+  `slots`, slots(turn) are the earlier masks that a turn sees, else the model's own."""
 
   image: int
   questions: tuple
   gold: tuple = ()
   names: tuple = ()
+  slots: Callable[[int], list] | None = None
 
 
 def batches(jobs, size) -> list[list[int]]:
@@ -40,12 +43,16 @@ def batches(jobs, size) -> list[list[int]]:
 class Rollout:
   """Runs jobs. `views_of(image)` gives the views of an image (`examples.make_views`).
 
+  earlier: whether turns see earlier masks, with a model that can.
   most_masks: how many [SEG] of an answer get a mask, at least the generator's own
   number; that many at a time are decoded.
   """
 
-  def __init__(self, loaded, generator, views_of, *, batch_size, most_masks=0):
+  def __init__(
+    self, loaded, generator, views_of, *, batch_size, most_masks=0, earlier=True
+  ):
     self._loaded, self._generator = loaded, generator
+    self._earlier = earlier and memory.has_state(loaded.data)
     self._views_of, self._batch_size = views_of, batch_size
     self._most_masks = most_masks
 
@@ -77,7 +84,8 @@ class Rollout:
       except ConversationError as error:
         refused[b] = conversation.Answer("", refused=str(error))
     if any(prompts):
-      spoken = self._spoken(session, prompts)
+      slots = self._slots(turn, jobs, answers) if self._earlier else None
+      spoken = self._spoken(session, prompts, slots)
     for b in active:
       if b in refused:
         answers[b].append(refused[b])
@@ -85,14 +93,25 @@ class Rollout:
         gone = prompts[b].dropped_rounds
         answers[b].append(spoken[b]._replace(dropped_rounds=gone))
 
-  def _spoken(self, session, prompts):
+  def _slots(self, turn, jobs, answers):
+    """The earlier masks of all rows, None where there are none."""
+    rows = [()] * self._batch_size
+    for b, job in enumerate(jobs):
+      if job.slots:
+        rows[b] = job.slots(turn)
+        continue
+      rows[b] = [memory.of_logits(x) for a in answers[b] for x in a.logits]
+    return memory.stack(rows, self._loaded.data)
+
+  def _spoken(self, session, prompts, slots):
     """The answers of all rows, with up to `most_masks` masks each."""
-    spoken = conversation.read_answers(session.turn(prompts), self._loaded.tokenizer)
+    out = session.turn(prompts, slots=slots)
+    spoken = conversation.read_answers(out, self._loaded.tokenizer)
     step = self._generator.max_masks
     for first in range(step, self._most_masks, step):
       asked = zip(prompts, spoken, strict=True)
       if any(prompt and answer.num_seg > first for prompt, answer in asked):
-        spoken = conversation.with_more(spoken, session.masks_from(first))
+        spoken = conversation.with_more(spoken, session.masks_from(first, slots=slots))
     return spoken
 
   def _prompt(self, turn, job, answers):
@@ -113,10 +132,14 @@ class Rollout:
 
 
 class Forced:
-  """Masks of gold dialogues, one forward pass each."""
+  """Masks of gold dialogues, one forward pass each.
 
-  def __init__(self, loaded, views_of, *, batch_size):
+  earlier: whether gold masks are earlier masks, with a model that looks at them.
+  """
+
+  def __init__(self, loaded, views_of, *, batch_size, earlier=True):
     self._loaded, self._views_of, self._batch_size = loaded, views_of, batch_size
+    self._earlier = earlier and memory.has_state(loaded.data)
     model = loaded.model
 
     @jax.jit
@@ -150,11 +173,21 @@ class Forced:
     except ConversationError:
       return
     gone = len(record.targets) - len(kept)
+    slots = self._slots_of(i, kept, row, roomy) if self._earlier else {}
     for first in range(0, len(kept), step):
       part = {name: row[name][first : first + step] for name in OVER_MASKS}
+      part |= _cut(slots, first, step, loaded.data.slots)
       sizes = loaded.data.sizes(loaded.tokenizer.ids.pad)
+      sizes["E"] = step + loaded.data.slots
       part = {name: batch_table.padded(name, x, sizes) for name, x in part.items()}
       yield _Row(i, gone + first, row | part)
+
+  def _slots_of(self, i, targets, row, roomy):
+    """`batch_table.SLOTS` of a record, a slot for each target of the row."""
+    masks = np.zeros((roomy.max_masks, roomy.sam_size, roomy.sam_size), np.uint8)
+    made = examples.make_masks(targets, self._views_of(i)["original_hw"], roomy)
+    masks[: len(made)] = made
+    return fill.slots(masks, row, roomy.slot_side, most=roomy.slots)
 
   def _run(self, group):
     filled = group + [group[0]] * (self._batch_size - len(group))
@@ -162,6 +195,16 @@ class Forced:
     batch = {k: np.stack([part[k] for part in parts]) for k in parts[0]}
     with self._loaded.active():
       return np.asarray(self._forward(self._loaded.params, batch))
+
+
+def _cut(slots, first, step, most):
+  """What the [SEG] from `first` on, `step` of them, may see of a record's slots."""
+  seg, slot = slice(first, first + step), slice(max(0, first - most), first + step)
+  cuts = {("B", "M"): (seg,), ("B", "M", "E"): (seg, slot)}
+  return {
+    name: values[cuts.get(batch_table.TABLE[name].axes, (slot,))]
+    for name, values in slots.items()
+  }
 
 
 class _Row(NamedTuple):

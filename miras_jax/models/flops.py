@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from miras_jax.config.model import extra_width
 from miras_jax.models import trees
+from miras_jax.models.state import flops as state_flops
 
 
 class Unit(NamedTuple):
@@ -42,13 +43,14 @@ FEATURES = {
   "sam_features": ("sam/encoder", "sam/fine"),
 }
 ENCODERS = sum(FEATURES.values(), ())
-READ = ("seg_prompt", "sam/decoder")
+READ = ("seg_prompt", "sam/decoder", "state/")
 
 
 def of_masks(encoder) -> tuple[str, ...]:
   """The parts that make masks and nothing else."""
   shared = () if encoder == "dual" else ("sam/encoder",)
   parts = ("seg_prompt", "sam/encoder", "sam/fine", "sam/prompt_encoder", "sam/decoder")
+  parts += ("state",)
   return tuple(part for part in parts if part not in shared)
 
 
@@ -98,6 +100,8 @@ def example(config, *, program="train", context=None, cached=False, features=FEA
   else:
     length = 1 if program == "read" else data.max_len
     units = forward_units(cfg, length, data.max_masks)
+    if program in ("train", "eval") and cfg.state != "none":
+      units = _with_own_masks(cfg, units, data.max_masks)
     if cached:
       units = [u for u in units if u.group not in ENCODERS]
     if program in ("cache", "encode"):
@@ -125,8 +129,19 @@ def forward_units(cfg, length, masks):
   units += _seg_prompt(cfg.seg_prompt, width, length, masks)
   if cfg.encoder == "dual":
     units += _sam_encoder(cfg.sam_encoder)
-  units += _sam_decoder(cfg.sam_decoder, cfg.sam_encoder.grid, masks)
+  with_state = cfg.state != "none"
+  units += [Unit(*part) for part in state_flops.parts(cfg, masks)] if with_state else []
+  grid = cfg.sam_encoder.grid
+  units += sam_decoder(cfg.sam_decoder, grid, masks, shared=not with_state)
   return units
+
+
+def _with_own_masks(cfg, units, masks):
+  """The masks that slots take without a gradient, and those decoded again."""
+  decoder, grid = cfg.sam_decoder, cfg.sam_encoder.grid
+  own = sum(unit.flops for unit in sam_decoder(decoder, grid, masks))
+  first = Unit("state/own", own, pairs=True)  # in front: nothing below it trains
+  return [first, *units, *sam_decoder(decoder, grid, masks)]
 
 
 def _image_units(cfg):
@@ -336,13 +351,13 @@ def _sam_encoder(cfg):
   return units
 
 
-def _sam_decoder(cfg, grid, masks):
-  """Six tokens a mask; the first layer's image side is shared by all masks."""
+def sam_decoder(cfg, grid, masks, *, shared=True) -> list[Unit]:
+  """Six tokens a mask; the first layer's image side may be shared by all masks."""
   C, S, t = cfg.width, grid**2, cfg.num_multimask + 3
   inner = C // cfg.attention_downsample
   image = cross = tokens = 0
   for i in range(cfg.depth):
-    copies = masks if i else 1
+    copies = masks if i or not shared else 1
     image += copies * 3 * 2 * S * C * inner  # k and v of the tokens, q of the image
     image += masks * 2 * S * inner * C  # out
     cross += masks * 2 * 4 * t * S * inner

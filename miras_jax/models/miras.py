@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from input_pipeline import batch_table
+from input_pipeline.slots import fill
 from miras_jax.config.model import MirasConfig
 from miras_jax.models.attention import segment_mask
 from miras_jax.models.clip_vit import ClipVit
@@ -21,7 +22,9 @@ from miras_jax.models.layers import resize_bilinear
 from miras_jax.models.llama import Llama
 from miras_jax.models.sam import Sam
 from miras_jax.models.sam_grid import on_grid
-from miras_jax.models.seg_prompt import SegPrompt
+from miras_jax.models.seg_prompt import SegPrompt, select_states
+from miras_jax.models.state.encode import Picture, Slots
+from miras_jax.models.state.prompt import StatePrompt
 from miras_jax.parallel import sharding
 
 # Published pixel statistics, 0..255. CLIP: OpenAI's; SAM: ImageNet's, rounded.
@@ -49,7 +52,8 @@ class Miras(nn.Module):
   """The whole model over a Batch.
 
   Parameters: `clip`, `convnext`, `mining`, `projector`, `llm`, `seg_prompt`, `sam`.
-  `cfg.encoder` says which of the first three there are. A "dual" one without
+  `cfg.encoder` says which of the first three there are, and `state` is there unless
+  `cfg.state` is "none". A "dual" one without
   `cfg.convnext` has the projected CLIP tokens as image tokens (as LISA).
   `view`: of the data, how the picture lies in `image_aux`.
   """
@@ -72,6 +76,8 @@ class Miras(nn.Module):
     cudnn = cfg.llama.attention == "cudnn"  # asked for, and known to be there
     form = "cudnn" if cudnn else "auto"
     self.sam = Sam(cfg.sam_encoder, cfg.sam_decoder, dtype, form)
+    if cfg.state != "none":
+      self.state = StatePrompt(cfg, self.view)
 
   def __call__(self, batch, *, deterministic=True):
     """One forward pass with known answers.
@@ -89,24 +95,20 @@ class Miras(nn.Module):
 
   def ahead(self, batch):
     """What both `hidden` and `masks_of` need, to be added to the batch and made once:
-    `sam_features`, where the image tokens are made of them, else nothing."""
-    known = "image_tokens" in batch or "sam_features" in batch
-    if self.cfg.encoder == "dual" or known:
-      return {}
-    return {"sam_features": self.sam_features(batch["image_sam"], batch["valid_hw"])}
+    `sam_features`, where the image tokens are made of them, and `image_tokens`, where
+    what is kept of earlier masks is; else nothing."""
+    made, dual = {}, self.cfg.encoder == "dual"
+    if not dual and not {"image_tokens", "sam_features"} & batch.keys():
+      seen = batch["image_sam"], batch["valid_hw"]
+      made["sam_features"] = self.sam_features(*seen)
+    if self.cfg.state != "none" and "image_tokens" not in batch:
+      made["image_tokens"] = self._tokens_of(batch | made)
+    return made
 
   def hidden(self, batch, *, deterministic=True):
     """Final-normed hidden states [B, T, D] of every token of a batch that has what
     `ahead` adds."""
-    if "image_tokens" in batch:
-      image_tokens_BND = batch["image_tokens"].astype(self.dtype)
-    elif self.cfg.encoder == "dual":
-      image_tokens_BND = self.image_tokens(batch["image_aux"])
-    else:
-      image_tokens_BND = self.image_tokens(
-        batch["image_aux"], batch["sam_features"], batch["valid_hw"]
-      )
-    x_BTD = self.embed(batch["tokens"], batch["image_slot"], image_tokens_BND)
+    x_BTD = self.embed(batch["tokens"], batch["image_slot"], self._tokens_of(batch))
     hidden_BTD = self.llm(
       sharding.constrain(x_BTD, "decoder"),
       batch["positions"],
@@ -116,16 +118,81 @@ class Miras(nn.Module):
     )
     return sharding.constrain(hidden_BTD, "decoder")
 
+  def _tokens_of(self, batch):
+    """Image tokens [B, N, D] of a batch."""
+    if "image_tokens" in batch:
+      return batch["image_tokens"].astype(self.dtype)
+    if self.cfg.encoder == "dual":
+      return self.image_tokens(batch["image_aux"])
+    seen = batch["sam_features"], batch["valid_hw"]
+    return self.image_tokens(batch["image_aux"], *seen)
+
   def masks_of(self, batch, hidden_BTD):
     """(mask_logits [B, M, h, w], iou [B, M]) of every [SEG] of a batch."""
+    if self.cfg.state != "none" and "slot_seen" in batch:
+      made = self.masks_with_state(batch, hidden_BTD)
+      return made["mask_logits"], made["iou"]
     prompt_BMC = self.seg_prompt(
       hidden_BTD, batch["seg_pos"], batch["obj_pos"], batch["seg_valid"]
     )
+    return self.masks(self._sam_of(batch), prompt_BMC)
+
+  def _sam_of(self, batch):
     if "sam_features" in batch:
-      sam_BHWC = batch["sam_features"].astype(self.dtype)
-    else:
-      sam_BHWC = self.sam_features(batch["image_sam"], batch["valid_hw"])
-    return self.masks(sam_BHWC, prompt_BMC)
+      return batch["sam_features"].astype(self.dtype)
+    return self.sam_features(batch["image_sam"], batch["valid_hw"])
+
+  def masks_with_state(self, batch, hidden_BTD, *, again=False):
+    """`masks_of` a batch that has earlier masks (`batch_table.SLOTS`), as a dict.
+
+    Also `reading`, of StatePrompt, `slot_masks [B, E, h, w]`, what the slots hold, and
+    `again [B, E, h, w]` where that is wanted: logits of those masks, decoded from what
+    is kept of them. A slot for the model's own mask has what it makes without slots.
+    """
+    at_BM, valid_BM = batch["seg_pos"], batch["seg_valid"]
+    prompt_BMC = self.prompts(hidden_BTD, at_BM, batch["obj_pos"], valid_BM)
+    states_BMD = self.seg_states(hidden_BTD, at_BM, valid_BM)
+    sam_BHWC = self._sam_of(batch)
+    slots = Slots(
+      self._held(batch, sam_BHWC, prompt_BMC),
+      batch["slot_origin"],
+      batch["slot_seen"],
+      jnp.full(len(at_BM), -1),
+    )
+    picture = Picture(batch["image_tokens"], sam_BHWC, batch["valid_hw"])
+    logits_BMhw, iou_BM, reading = self.masks_after(
+      prompt_BMC, states_BMD, slots, picture
+    )
+    made = {"mask_logits": logits_BMhw, "iou": iou_BM, "reading": reading}
+    made["slot_masks"] = slots.masks_BEQQ
+    if again or self.is_initializing():
+      made["again"] = self.masks(sam_BHWC, self.state.repeat(reading))[0]
+    return made
+
+  def _held(self, batch, sam_BHWC, prompt_BMC):
+    """What the slots of a batch hold, 0 to 1."""
+    masks_BEhw = batch["slot_masks"].astype(jnp.float32) / fill.INSIDE
+    own_BE11 = batch["slot_own"][..., None, None]
+    own_BMhw = jax.nn.sigmoid(self.masks(sam_BHWC, prompt_BMC)[0])
+    own_BEhw = jnp.take_along_axis(own_BMhw, jnp.maximum(own_BE11, 0), axis=1)
+    return jnp.where(own_BE11 >= 0, jax.lax.stop_gradient(own_BEhw), masks_BEhw)
+
+  def masks_after(self, prompt_BMC, states_BMD, slots, picture, hints=None):
+    """Masks that look at earlier ones: (logits [B, M, h, w], iou [B, M], reading).
+
+    states_BMD: of the [SEG]s. slots, picture: see `models.state`.
+    """
+    reading = self.state(states_BMD, slots, picture)
+    seen_BM = reading.seen_BME.any(-1)
+    earlier = slots.masks_BEQQ, self.state.weights(reading), seen_BM
+    prompt_BMC = self.state.text(prompt_BMC, reading)
+    sam_BHWC = picture.sam_BHWC
+    return *self.sam.masks_from_text(sam_BHWC, prompt_BMC, hints, earlier), reading
+
+  def seg_states(self, hidden_BTD, seg_pos_BM, seg_valid_BM):
+    """The hidden state of each [SEG], [B, M, D]."""
+    rule = self.cfg.seg_prompt.seg_state
+    return select_states(hidden_BTD, seg_pos_BM, seg_valid_BM, seg_state=rule)
 
   def image_tokens(self, image_aux_BHWC, sam_BHWC=None, valid_hw_B2=None):
     """uint8 aux view -> image tokens in decoder width, [B, N, D].
@@ -201,9 +268,16 @@ def batch_sizes(cfg, *, batch_size=1, length=8, max_masks=1) -> dict[str, int]:
     "N": cfg.num_image_tokens,
     "D": cfg.llama.width,
     "G": cfg.sam_encoder.grid,
+    "E": max_masks,
+    "Q": cfg.mask_side,
     "C": cfg.sam_encoder.feature_width,
     "pad": 0,
   }
+
+
+def slot_names(cfg) -> tuple[str, ...]:
+  """What a batch has for a model that looks at earlier masks; else nothing."""
+  return () if cfg.state == "none" else batch_table.SLOTS
 
 
 def dummy_batch(cfg, *, batch_size=1, length=8, max_masks=1) -> dict[str, jax.Array]:
@@ -215,7 +289,7 @@ def dummy_batch(cfg, *, batch_size=1, length=8, max_masks=1) -> dict[str, jax.Ar
       batch_table.fill_value(name, sizes),
       batch_table.TABLE[name].dtype,
     )
-    for name in batch_table.names()
+    for name in batch_table.names(slot_names(cfg))
   }
 
 

@@ -1,7 +1,7 @@
 """SAM as one module: image encoder, prompt encoder and mask decoder under `sam/`.
 
 B images, M prompts an image, H W feature rows and columns, C width, h w low-resolution
-mask sides (four times the feature grid).
+mask sides (four times the feature grid), E earlier masks.
 """
 
 from typing import Any
@@ -47,16 +47,21 @@ class Sam(nn.Module):
       return features_BHWC
     return jnp.concatenate([features_BHWC, self.fine(image_BHWC)], axis=-1)
 
-  def decode(self, features_BHWC, prompts, *, multimask=False):
-    """`prompts`: arguments of PromptEncoder. Returns (logits_BMKhw, iou_BMK)."""
+  def decode(self, features_BHWC, prompts, *, multimask=False, earlier=None):
+    """`prompts`: arguments of PromptEncoder. earlier: (masks, weights, seen) as
+    `PromptEncoder.towards` takes them. Returns (logits_BMKhw, iou_BMK)."""
     sparse_BMPC, dense_BMHWC = self.prompt_encoder(**prompts)
+    if earlier is not None:
+      dense_BMHWC = self.prompt_encoder.towards(dense_BMHWC, *earlier)
     dense_pe_1HWC = self.prompt_encoder.dense_pe()
     return self.decoder(
       features_BHWC, dense_pe_1HWC, sparse_BMPC, dense_BMHWC, multimask=multimask
     )
 
-  def masks_from_text(self, features_BHWC, prompt_BMC, hints=None):
+  def masks_from_text(self, features_BHWC, prompt_BMC, hints=None, earlier=None):
     """One mask a prompt embedding: (logits [B, M, h, w], predicted IoU [B, M]).
+
+    earlier: see `decode`.
 
     hints: further arguments of PromptEncoder (points, boxes, masks) with an M of 1, for
     all masks of an image; masks of the canvas' size, a multiple of the encoder's.
@@ -69,7 +74,7 @@ class Sam(nn.Module):
       prompts[name] = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (*prompt_BMC.shape[:2], *x.shape[2:])), hint
       )
-    logits_BMKhw, iou_BMK = self.decode(features_BHWC, prompts)
+    logits_BMKhw, iou_BMK = self.decode(features_BHWC, prompts, earlier=earlier)
     return logits_BMKhw[:, :, 0], iou_BMK[:, :, 0]
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from miras_jax.config.model import SamDecoderConfig
 from miras_jax.models.layers import LayerNorm, PatchConv, exact_gelu
 
+KNOWN = 20.0  # logit of a pixel that is known to be inside
 # Rows of point labels, as published.
 PADDING, BACKGROUND, FOREGROUND = -1, 0, 1
 
@@ -69,6 +70,24 @@ class PromptEncoder(nn.Module):
     centres = (jnp.arange(self.grid, dtype=jnp.float32) + 0.5) / self.grid
     xy_HW2 = jnp.stack(jnp.meshgrid(centres, centres, indexing="xy"), axis=-1)
     return self.pe(xy_HW2)[None]
+
+  def towards(self, dense_BMHWC, masks_BEhw, weights_BMEC, seen_BM):
+    """A dense prompt moved towards those of E earlier masks of the image.
+
+    masks_BEhw: 0 to 1 inside, four times the grid a side. weights_BMEC: how far, for
+    each channel. seen_BM: bool, where not the prompt stays as it is.
+    """
+    B, E, H, W = masks_BEhw.shape
+    logits = KNOWN * (2 * masks_BEhw - 1)
+    earlier = self.mask_downscaling(logits.reshape(B * E, H, W, 1))
+    earlier_BEHWC = earlier.reshape(B, E, *earlier.shape[1:])
+    no_mask = self.no_mask_embed.reshape(-1).astype(earlier.dtype)
+    moved_BMHWC = jnp.einsum(
+      "BMEC,BEHWC->BMHWC", weights_BMEC.astype(earlier.dtype), earlier_BEHWC - no_mask
+    )
+    return jnp.where(
+      seen_BM[..., None, None, None], dense_BMHWC + moved_BMHWC, dense_BMHWC
+    )
 
   def _points(self, coords_BMP2, labels_BMP, *, pad):
     if pad:  # published: one padding point stands for the missing box

@@ -18,15 +18,16 @@ HEADS = (
   r"^llm/lm_head/",
   r"^seg_prompt/",
   r"^sam/(decoder|fine)/",
+  r"^state/",
 )
 TRAINABLE = {
   "lora_heads": HEADS,
   # The language model stays as it is: only what turns states into masks learns.
-  "paper": (r"^seg_prompt/", r"^sam/(decoder|fine)/"),
+  "paper": (r"^seg_prompt/", r"^sam/(decoder|fine)/", r"^state/"),
   "full": (r"",),
 }
 # Absent under some configs (no LoRA, tied head, LISA): these may match nothing.
-OPTIONAL = (r"^llm/.*/lora_[ab]$", r"^llm/lm_head/", r"^mining/")
+OPTIONAL = (r"^llm/.*/lora_[ab]$", r"^llm/lm_head/", r"^mining/", r"^state/")
 # SAM's random Fourier matrix is a constant of the published model.
 NEVER = r"^sam/prompt_encoder/.*gaussian$"
 

@@ -49,7 +49,7 @@ def make(program, run_task, config, mesh, views, weights):
   more = {
     "prefill": (whole(_rows(rows, length)), ids),
     "decode": (ids, sampling, whole(jax.ShapeDtypeStruct((), jnp.int32))),
-    "read": (ids,),
+    "read": (ids, *_earlier(model.cfg, rows, mesh)),
   }[program]
   return generator.jitted(program), (params, state, encoded, *more)
 
@@ -80,6 +80,21 @@ def _state(model, config, mesh):
 def _encoded(model, params, views, mesh):
   found = jax.eval_shape(functools.partial(encode_images, model), params, views)
   return jax.tree.map(functools.partial(_along, mesh, "rows"), found)
+
+
+def _earlier(cfg, rows, mesh):
+  """What `read` takes of earlier masks: first [SEG], hints, slots; nothing without."""
+  if cfg.state == "none":
+    return ()
+  E, Q = cfg.state_slots, cfg.mask_side
+  shapes = {
+    "masks": jax.ShapeDtypeStruct((rows, E, Q, Q), jnp.uint8),
+    "valid": jax.ShapeDtypeStruct((rows, E), jnp.int32),
+    "origin": jax.ShapeDtypeStruct((rows, E), jnp.int32),
+    "pick": jax.ShapeDtypeStruct((rows,), jnp.int32),
+  }
+  slots = jax.tree.map(functools.partial(_along, mesh, "rows"), shapes)
+  return _placed(jax.ShapeDtypeStruct((), jnp.int32), mesh), None, slots
 
 
 def _rows(rows, length):

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from miras_jax.config.run import OWN_FIELDS
 from miras_jax.config.settings import MeshConfig
 from miras_jax.models import flops, trees
 from miras_jax.models.sam_attention import MAX_LOGITS
@@ -142,7 +143,8 @@ def _key(config):
   """What decides the parameters: how layers are computed does not."""
   overrides = {k: v for k, v in config.model.overrides.items() if k != "llama.remat"}
   model = config.model
-  return model.variant, model.encoder, json.dumps(overrides), config.trainable
+  own = tuple((name, getattr(model, name)) for name in OWN_FIELDS)
+  return model.variant, own, json.dumps(overrides), config.trainable
 
 
 @functools.lru_cache(maxsize=16)
@@ -151,9 +153,9 @@ def _leaves(key):
   from miras_jax.config.run import ModelChoice
   from miras_jax.models.miras import init_params
 
-  variant, encoder, overrides, trainable = key
+  variant, own, overrides, trainable = key
   overrides = json.loads(overrides)
-  cfg = ModelChoice(variant=variant, encoder=encoder, overrides=overrides).build()
+  cfg = ModelChoice(variant=variant, overrides=overrides, **dict(own)).build()
   shapes = jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
   picked, frozen = trees.split_by_name(shapes, trainable)
   out = []

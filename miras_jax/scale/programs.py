@@ -17,7 +17,7 @@ from flax.traverse_util import unflatten_dict
 from input_pipeline import batch_table
 from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
-from miras_jax.models.miras import batch_sizes
+from miras_jax.models.miras import batch_sizes, slot_names
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
 from miras_jax.scale import answers
@@ -134,8 +134,9 @@ def batch_shapes(config, mesh, batch_size=None, *, features=()):
 
   features: what comes from a feature cache, in place of pixels.
   """
+  cfg = config.model.build()
   sizes = batch_sizes(
-    config.model.build(),
+    cfg,
     batch_size=batch_size or config.batch_size,
     length=config.data.max_len,
     max_masks=config.data.max_masks,
@@ -146,7 +147,7 @@ def batch_shapes(config, mesh, batch_size=None, *, features=()):
       batch_table.TABLE[name].dtype,
       sharding=sharding.batch_sharding(mesh, name),
     )
-    for name in batch_table.names(features)
+    for name in batch_table.names([*features, *slot_names(cfg)])
   }
 
 

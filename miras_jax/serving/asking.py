@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import anyio
 from starlette.concurrency import run_in_threadpool
 
+from input_pipeline.slots import fill
 from miras_jax.inference import hints as hints_lib
+from miras_jax.inference import memory
 from miras_jax.inference.conversation import prompt_of
 from miras_jax.serving import inputs
 from miras_jax.serving.engine import Engine, Question
@@ -127,8 +129,7 @@ def _question(service, talk, say, tell) -> Question:
   if mask is not None:
     given = mask if isinstance(mask, str) else mask.model_dump()
     mask = inputs.mask_of(given, talk.size)
-  mask = hints_lib.chosen(mask, say.refers_to, _Masks(talk.masks))
-  hints = hints_lib.make(say.points, say.box, mask, talk.sizes, data)
+  hints, slots = _pointed(say, mask, talk, data)
   prompt = prompt_of([*talk.said, ("user", text)], service.loaded.tokenizer, data)
   if not service.engine.holds(talk):
     talk.views()  # decoded here, not where the device waits
@@ -138,9 +139,27 @@ def _question(service, talk, say, tell) -> Question:
     tell=tell,
     deadline=time.monotonic() + settings.timeout,
     hints=hints,
+    slots=slots,
     choice=(say.temperature, say.top_p, say.seed),
     streams=say.stream,
   )
+
+
+def _pointed(say, mask, talk, data):
+  """(hints, slots) of what is pointed at; slots of a model that looks at earlier masks,
+  of which a mask that is given is the last."""
+  if not memory.has_state(data):
+    mask = hints_lib.chosen(mask, say.refers_to, _Masks(talk.masks))
+    return hints_lib.make(say.points, say.box, mask, talk.sizes, data), None
+  masks = _Masks(talk.masks)
+  hints_lib.chosen(mask, say.refers_to, masks)  # tells of a number without a mask
+  pick = memory.NONE if say.refers_to is None else say.refers_to
+  given = None
+  if mask is not None:
+    hints_lib.make((), None, mask, talk.sizes, data)  # tells of an empty one
+    given, pick = memory.of_mask(mask, data), len(masks)
+  hints = hints_lib.make(say.points, say.box, None, talk.sizes, data)
+  return hints, memory.stack([_Slots(masks, given, data)], data, [pick])
 
 
 def _remember(talk, say, reply, question):
@@ -162,3 +181,18 @@ class _Masks(Sequence):
 
   def __getitem__(self, k):
     return self._kept[k].array()
+
+
+class _Slots(Sequence):
+  """Earlier masks as slots, a user's last; only those that are looked at are made."""
+
+  def __init__(self, masks: _Masks, given, data):
+    self._masks, self._given, self._data = masks, given, data
+
+  def __len__(self):
+    return len(self._masks) + (self._given is not None)
+
+  def __getitem__(self, k):
+    if k == len(self._masks):
+      return self._given
+    return memory.of_mask(self._masks[k], self._data, fill.MODEL)

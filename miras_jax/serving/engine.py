@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from miras_jax.inference import hints as hints_lib
+from miras_jax.inference import memory
 from miras_jax.inference.conversation import Prompt, Reply, masks_of, read_answers
 from miras_jax.inference.sampling import Sampling
 from miras_jax.logs import log
@@ -37,6 +38,7 @@ class Question:
   tell: Callable[[str, Any], None]
   deadline: float  # time.monotonic()
   hints: dict | None = None
+  slots: dict | None = None  # earlier masks (inference/memory.py)
   choice: tuple = GREEDY  # temperature, top_p, seed
   streams: bool = False
   cancelled: bool = False
@@ -134,8 +136,8 @@ class Engine:
         session.read_on(length)
     session.go_on(1, greedy)
     session.stop(0)
-    for hints in _every_hint(data):
-      session.answer(0, hints)
+    for inputs in _every_hint(data):
+      session.answer(0, *inputs)
     session.put(0, one)
 
   def _new_session(self, one):
@@ -246,7 +248,7 @@ class Engine:
         self._finish(b, question)
 
   def _finish(self, b, question):
-    out = self.session.answer(b, question.hints)
+    out = self.session.answer(b, question.hints, question.slots)
     answer = read_answers(out, self._loaded.tokenizer)[0]
     self._rows[b].question = None
     seconds = time.monotonic() - question.begun_at
@@ -296,4 +298,9 @@ def _every_hint(data):
   for points in ((), [(0, 0, True)]):
     for box in (None, (0, 0, side, side)):
       for given in (None, mask):
-        yield hints_lib.make(points, box, given, views, data)
+        if not memory.has_state(data):
+          yield hints_lib.make(points, box, given, views, data), None
+          continue
+        earlier = () if given is None else (memory.of_mask(given, data),)
+        hints = hints_lib.make(points, box, None, views, data)
+        yield hints, memory.stack([earlier], data)

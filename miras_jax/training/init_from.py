@@ -30,7 +30,7 @@ FREE = re.compile(
 # Suffix of a trainable preset, and those that it stands for.
 NEW, NEW_SUFFIXES = "new", {"projector", "mining"}
 # Leaves that published weights do not have and a run may add.
-FRESH = (r"/lora_[ab]$", r"^seg_prompt/align/")
+FRESH = (r"/lora_[ab]$", r"^seg_prompt/align/", r"^state/")
 
 
 def fitted(config):
@@ -84,6 +84,11 @@ def _model(ours, theirs, folder):
       f" {theirs.variant!r}; say --config.model.variant={theirs.variant}"
     )
   _check_encoder(ours.encoder, theirs.encoder, folder)
+  if ours.state != theirs.state and theirs.state != "none":
+    raise UserError(
+      f"model.state={ours.state!r}, but init_from={folder} holds {theirs.state!r}; say"
+      f" --config.model.state={theirs.state}"
+    )
   built = theirs.build()
   for path, value in ours.overrides.items():
     found = _field(built, path)
@@ -95,7 +100,8 @@ def _model(ours, theirs, folder):
   # Written out, so that a tokenizer's size cannot decide it.
   size = {"llama.vocab_size": built.llama.vocab_size}
   overrides = theirs.overrides | ours.overrides | size
-  return dataclasses.replace(theirs, overrides=overrides, dtype=ours.dtype)
+  state = {"state": ours.state, "state_slots": ours.state_slots}
+  return dataclasses.replace(theirs, overrides=overrides, dtype=ours.dtype, **state)
 
 
 def _check_encoder(ours, theirs, folder):

@@ -119,7 +119,7 @@ def _ce_sum(logits_BTV, targets_BT, weight_BT, by_row=False):
   is_target = ids == targets_BT[..., None]
   picked_BT = jnp.where(is_target, logits_BTV, 0).sum(-1)
   ce_BT = jax.nn.logsumexp(logits_BTV, axis=-1) - picked_BT
-  return _total(ce_BT * weight_BT, by_row)
+  return total(ce_BT * weight_BT, by_row)
 
 
 def mask_losses(
@@ -213,7 +213,7 @@ def focal(
   if form == "published":
     valid_BM = seg_valid_BM.astype(jnp.float32)
     row_B = (bce_BM * valid_BM).sum(1) / jnp.maximum(valid_BM.sum(1), 1)
-    return _total(_focal(row_B, alpha, gamma), by_row) / normaliser
+    return total(_focal(row_B, alpha, gamma), by_row) / normaliser
   if form != "mask":
     raise ValueError(f"focal {form=} is not in {FOCAL_FORMS}")
   # differs from reference: a mask weighs the same whatever else is on its image, so a
@@ -312,9 +312,9 @@ def _mean_bce(logits_BMHW, targets_BMHW, pixels_BHW):
 
 
 def _masked_sum(value_BM, seg_valid_BM, by_row):
-  return _total(value_BM * seg_valid_BM.astype(jnp.float32), by_row)
+  return total(value_BM * seg_valid_BM.astype(jnp.float32), by_row)
 
 
-def _total(value, by_row):
+def total(value, by_row):
   """The sum of all, or one for each row."""
   return value.sum(tuple(range(1, value.ndim))) if by_row else value.sum()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from miras_jax.config.settings import LossConfig
 from miras_jax.models.layers import resize_bilinear
 from miras_jax.parallel import sharding
-from miras_jax.training import losses
+from miras_jax.training import losses, state_losses
 
 METRIC_THRESHOLD = 0.0  # a logit above it is foreground, as SAM's mask_threshold
 
@@ -47,7 +47,7 @@ class MirasObjective:
 
   @property
   def weights(self):
-    terms = ("token_ce", *self._mask_terms)
+    terms = ("token_ce", *self._mask_terms, *self._state_terms)
     return {t: getattr(self.loss, t) for t in terms if getattr(self.loss, t)}
 
   @property
@@ -55,16 +55,23 @@ class MirasObjective:
     terms = ("mask_bce", "dice", "focal", "boundary", "iou")
     return [term for term in terms if getattr(self.loss, term)]
 
+  @property
+  def _state_terms(self):
+    if self.model.cfg.state == "none":
+      return []
+    return [term for term in state_losses.TERMS if getattr(self.loss, term)]
+
   def counts(self, batch):
-    """Valid targets of each term: supervised tokens, or masks."""
+    """Valid targets of each term: supervised tokens, masks, or slots."""
     _, weight_BT = losses.next_tokens(batch["tokens"], batch["loss_mask"])
     valid_BM = batch["seg_valid"].astype(jnp.float32)
-    tokens, masks = weight_BT.sum(), valid_BM.sum()
-    counts = {t: tokens if t == "token_ce" else masks for t in self.weights}
+    each = {"token_ce": weight_BT} | dict.fromkeys(self._mask_terms, valid_BM)
+    if self._state_terms:
+      each |= state_losses.targets(batch)
+    counts = {t: each[t].sum() for t in self.weights}
     if not self._has_sources(batch):
       return counts
-    tokens_B, masks_B = weight_BT.sum(1), valid_BM.sum(1)
-    rows = {t: tokens_B if t == "token_ce" else masks_B for t in self.weights}
+    rows = {t: each[t].reshape(len(valid_BM), -1).sum(1) for t in self.weights}
     return counts | self._by_source(batch, rows) | self._examples(batch, counted=False)
 
   def sums(self, params, batch, rng):
@@ -76,6 +83,8 @@ class MirasObjective:
     by_row = self._has_sources(batch)
 
     def of_masks():
+      if self.model.cfg.state != "none":
+        return self._of_state(apply, batch, hidden_BTD, by_row)
       logits_BMHW, iou_BM = apply(batch, hidden_BTD, method="masks_of")
       return self._of_masks(logits_BMHW, iou_BM, batch, by_row)
 
@@ -115,10 +124,19 @@ class MirasObjective:
     valid_BMHW = pixels_BHW[:, None] & (batch["seg_valid"] > 0)[..., None, None]
     return sums, {"ciou": overlap(logits_BMHW, target_BMHW, valid_BMHW)}
 
+  def _of_state(self, apply, batch, hidden_BTD, by_row):
+    """`_of_masks` of a model that looks at earlier masks, and what it knows of them."""
+    again = bool(self.loss.state_mask)
+    made = apply(batch, hidden_BTD, again=again, method="masks_with_state")
+    sums, pairs = self._of_masks(made["mask_logits"], made["iou"], batch, by_row)
+    found = state_losses.sums(made, batch, self._state_terms, by_row)
+    return sums | found, pairs
+
   def _of_no_masks(self, batch, by_row):
     """What `_of_masks` gives where no row has a mask."""
     zero, number = jnp.zeros(batch["seg_valid"].shape[:by_row]), jnp.zeros(())
-    return dict.fromkeys(self._mask_terms, zero), {"ciou": (number, number)}
+    terms = [*self._mask_terms, *self._state_terms]
+    return dict.fromkeys(terms, zero), {"ciou": (number, number)}
 
   def _has_sources(self, batch):
     return bool(self.sources) and "source" in batch

@@ -17,6 +17,7 @@ from input_pipeline.feature_cache import FeatureCache
 from input_pipeline.host_rows import Grouping
 from input_pipeline.mixture import Mixture
 from input_pipeline.pipeline import Pipeline, make_pipeline
+from input_pipeline.slots.fill import Draws
 from input_pipeline.source import Source
 from input_pipeline.subset import first_records
 from input_pipeline.tokenizer import load_tokenizer, train_bpe
@@ -214,6 +215,8 @@ def pipeline_config(config, *, max_len=None):
       template=data.template,
       system=data.system or None,
       name_targets=data.name_targets,
+      slot_side=lengths["Q"] if config.model.state != "none" else 0,
+      slots=config.model.state_slots,
     )
   except ValueError as error:
     raise UserError(f"config.data: {error}") from error
@@ -250,6 +253,7 @@ def open_batches(
     augment=augmentation(config) if shuffle else None,
     grouping=grouping,
     lean=shuffle and config.model.encoder == "dual",
+    slots=Draws(seed=config.seed) if shuffle else None,
   )
   batches.needs_sound = shuffle  # training on nothing would end as if it were done
   return batches

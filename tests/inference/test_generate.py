@@ -12,7 +12,7 @@ import pytest
 from input_pipeline import batch_table
 from miras_jax.config import variants
 from miras_jax.config.overrides import with_overrides
-from miras_jax.inference import generate
+from miras_jax.inference import mask_decoding
 from miras_jax.inference.generator import Generator
 from miras_jax.inference.segs import find_segs
 from miras_jax.models import miras
@@ -230,7 +230,7 @@ def test_only_slots_that_some_row_has_are_decoded():
     return 3 * prompt_B1C
 
   prompt_BMC, valid_BM = jnp.ones((2, 3, 4)), jnp.array([[1, 0, 0], [1, 1, 0]])
-  found_BMC = generate._masks(three_times, prompt_BMC, valid_BM)
+  found_BMC = mask_decoding.masks(three_times, (prompt_BMC,), valid_BM)
   np.testing.assert_array_equal(found_BMC[:, :2], 3)
   np.testing.assert_array_equal(found_BMC[:, 2], 0)
 

@@ -67,8 +67,9 @@ def test_optimizer_slots_and_average_lie_as_their_parameter(mesh):
 
 @pytest.fixture(scope="module")
 def full_size():
-  """Shapes of the 7B model with adapters, nothing allocated."""
-  cfg = with_overrides(variants.VARIANTS["7b"], {"llama.lora_rank": 8})
+  """Shapes of the 7B model with adapters and a state, nothing allocated."""
+  changes = {"llama.lora_rank": 8, "state": "dense"}
+  cfg = with_overrides(variants.VARIANTS["7b"], changes)
   return jax.eval_shape(lambda key: miras.init_params(cfg, key), jax.random.key(0))
 
 

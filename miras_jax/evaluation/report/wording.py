@@ -40,6 +40,7 @@ CONTROLS = {
   "swapped_image": "the same conversation about another image",
   "attribute_lie": "a colour, side, height or size that the target has not is named",
   "absent_target": "asked for something not in the picture: right is an empty mask",
+  "slot_swapped": "another object's mask in place of the one that is to be repeated",
   "history_shuffled": "the turns before the last request, in another order",
 }
 # fmt: on

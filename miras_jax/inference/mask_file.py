@@ -1,0 +1,46 @@
+"""A user's mask from a file: a PNG of one channel, labelme's JSON or a COCO RLE."""
+
+import pathlib
+
+import numpy as np
+
+from input_pipeline import image_ops, labelme, mask_ops, safe_files
+from miras_jax.errors import UserError
+
+
+def read(path, size) -> np.ndarray:
+  """bool (H, W) of an image of `size` (H, W): of a labelme file all its shapes.
+
+  Raises UserError naming the file.
+  """
+  path = pathlib.Path(path)
+  try:
+    mask_HW = _json(path, size) if path.suffix.lower() == ".json" else _png(path, size)
+  except FileNotFoundError:
+    raise UserError(f"{path}: no such file") from None
+  except OSError as error:
+    raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+  except (ValueError, image_ops.ImageError) as error:
+    raise UserError(f"{path}: {error}") from None
+  if mask_HW.shape != tuple(size):
+    wanted = f"the image is {size[1]}x{size[0]}"
+    raise UserError(f"{path}: {mask_HW.shape[1]}x{mask_HW.shape[0]} pixels, {wanted}")
+  if not mask_HW.any():
+    raise UserError(f"{path}: no pixel is inside")
+  return mask_HW
+
+
+def _png(path, size):
+  data = safe_files.read_bytes(path, safe_files.MAX_MASK_BYTES)
+  image_ops.image_size(data, max_pixels=size[0] * size[1])
+  return image_ops.decode_mask_png(data)
+
+
+def _json(path, size):
+  data = safe_files.read_without_text(path, "imageData", safe_files.MAX_MASK_BYTES)
+  document = safe_files.parse_json(data)[0]
+  if isinstance(document, dict) and "counts" in document:
+    return mask_ops.decode_rle(document, max_pixels=size[0] * size[1]) != 0
+  annotation = labelme.parse_annotation(document)
+  labelme.check_size(annotation, *size)
+  return labelme.focus_mask(annotation.shapes, path.name, *size)[0] != 0

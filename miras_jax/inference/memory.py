@@ -1,0 +1,83 @@
+"""Earlier masks of a conversation, as a model with a state looks at them.
+
+Q side of a mask as SAM's decoder makes it, E slots, H W image rows and columns.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from input_pipeline import image_ops
+from input_pipeline.slots import fill
+from miras_jax.models.state.encode import Picture, Slots
+
+NONE = -1  # no slot is picked
+
+
+class Slot(NamedTuple):
+  """cells_QQ: uint8, how much of each cell is inside, of 255. origin: MODEL or USER."""
+
+  cells_QQ: np.ndarray
+  origin: int = fill.MODEL
+
+
+def has_state(data) -> bool:
+  """Whether the model of this DataConfig looks at earlier masks."""
+  return data.slot_side > 0
+
+
+def of_logits(logits_QQ) -> Slot:
+  """A mask that the model has made."""
+  inside_QQ = 0.5 * (1 + np.tanh(0.5 * np.asarray(logits_QQ, np.float64)))
+  return Slot(np.rint(fill.INSIDE * inside_QQ).astype(np.uint8))
+
+
+def of_mask(mask_HW, data, origin=fill.USER) -> Slot:
+  """A mask of the image's size."""
+  mask_SS = image_ops.mask_to_canvas(np.asarray(mask_HW, np.uint8), data.sam_size)
+  return Slot(fill.shrunk(mask_SS[None], data.slot_side)[0], origin)
+
+
+def stack(rows: Sequence[Sequence[Slot]], data, picks=None) -> dict | None:
+  """The earlier masks of a batch of conversations, the latest `data.slots` of each.
+
+  picks: for each row the number of the one that is meant, NONE where nobody says; that
+  one is among them however old it is. None where no row has any: then the program is
+  that of a model without a state.
+  """
+  if not any(rows):
+    return None
+  B, E, Q = len(rows), data.slots, data.slot_side
+  slots = {
+    "masks": np.zeros((B, E, Q, Q), np.uint8),
+    "valid": np.zeros((B, E), np.int32),
+    "origin": np.zeros((B, E), np.int32),
+    "pick": np.full(B, NONE, np.int32),
+  }
+  for b, earlier in enumerate(rows):
+    pick = NONE if picks is None else picks[b]
+    kept = _window(len(earlier), E, pick)
+    for e, number in enumerate(kept):
+      slots["masks"][b, e], slots["origin"][b, e] = earlier[number]
+      slots["valid"][b, e] = 1
+    if pick != NONE:
+      slots["pick"][b] = kept.index(pick)
+  return slots
+
+
+def _window(count, most, pick) -> list[int]:
+  """Numbers of the latest masks; an older one that is picked is the first of them."""
+  kept = list(range(max(0, count - most), count))
+  if pick != NONE and pick not in kept:
+    kept[0] = pick
+  return kept
+
+
+def seen(slots: dict, encoded: dict, masks: int) -> tuple[Slots, Picture]:
+  """What `Miras.masks_after` is given of `stack`'s result: all new masks see all."""
+  seen_BME = jnp.repeat(slots["valid"][:, None], masks, axis=1)
+  masks_BEQQ = slots["masks"].astype(jnp.float32) / fill.INSIDE
+  picture = Picture(encoded["image_tokens"], encoded["sam"], encoded["valid_hw"])
+  return Slots(masks_BEQQ, slots["origin"], seen_BME, slots["pick"]), picture

@@ -1,0 +1,1 @@
+"""Earlier masks as input of later ones: what is kept of them, and its use."""

@@ -1,0 +1,59 @@
+"""A user's mask from a file: every form, and one line for what is none."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from input_pipeline.mask_ops import encode_rle
+from miras_jax.errors import UserError
+from miras_jax.inference import mask_file
+
+MASK = np.zeros((6, 8), np.uint8)
+MASK[1:4, 2:6] = 1
+
+
+def labelme(width=8):
+  shape = {"label": "cup", "points": [[2, 1], [6, 1], [6, 4], [2, 4]]}
+  shape |= {"shape_type": "polygon", "group_id": None, "flags": {}}
+  sides = {"imageHeight": 6, "imageWidth": width}
+  return {"version": "5", "flags": {}, "shapes": [shape], "imagePath": "a"} | sides
+
+
+def test_png_and_coco_rle_give_the_mask(tmp_path):
+  Image.fromarray(255 * MASK).save(tmp_path / "a.png")
+  rle = encode_rle(MASK)
+  (tmp_path / "a.json").write_text(json.dumps(rle))
+  for name in ("a.png", "a.json"):
+    found = mask_file.read(tmp_path / name, (6, 8))
+    np.testing.assert_array_equal(found, MASK > 0)
+
+
+def test_of_labelme_all_shapes_are_taken(tmp_path):
+  (tmp_path / "a.json").write_text(json.dumps(labelme()))
+  found = mask_file.read(tmp_path / "a.json", (6, 8))
+  assert found[2, 3] and not found[5, 7]
+
+
+@pytest.mark.parametrize(
+  "name, data, reason",
+  [
+    ("b.png", b"no picture", "not an image"),
+    ("b.json", b"{", "b.json"),
+    ("b.json", b"[]", "labelme"),
+    ("b.json", json.dumps(labelme(width=9)).encode(), "9x6"),
+    ("b.json", json.dumps(encode_rle(0 * MASK)).encode(), "no pixel"),
+    ("b.json", json.dumps(encode_rle(MASK[:4])).encode(), "8x4"),
+  ],
+)
+def test_what_is_no_mask_of_the_image_is_one_line(tmp_path, name, data, reason):
+  (tmp_path / name).write_bytes(data)
+  with pytest.raises(UserError, match=reason) as caught:
+    mask_file.read(tmp_path / name, (6, 8))
+  assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+  with pytest.raises(UserError, match="none.png: no such file"):
+    mask_file.read(tmp_path / "none.png", (6, 8))
