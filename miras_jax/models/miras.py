@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from input_pipeline import batch_table
 from input_pipeline.slots import fill
 from miras_jax.config.model import MirasConfig
-from miras_jax.models.attention import segment_mask
+from miras_jax.models.attention import attention_for, segment_mask
 from miras_jax.models.clip_vit import ClipVit
 from miras_jax.models.convnext import ConvNext
 from miras_jax.models.fusion import PatchMining, Projector
@@ -73,8 +73,9 @@ class Miras(nn.Module):
     self.projector = Projector(cfg.llama.width, dtype, cfg.projector)
     self.llm = Llama(cfg.llama, dtype)
     self.seg_prompt = SegPrompt(cfg.seg_prompt, cfg.llama.width, dtype)
-    cudnn = cfg.llama.attention == "cudnn"  # asked for, and known to be there
-    form = "cudnn" if cudnn else "auto"
+    # Asked for, and the devices at hand have it: shapes are traced without a GPU too.
+    found = attention_for(cfg.llama.attention, jax.default_backend())
+    form = "cudnn" if found == "cudnn" else "auto"
     self.sam = Sam(cfg.sam_encoder, cfg.sam_decoder, dtype, form)
     if cfg.state != "none":
       self.state = StatePrompt(cfg, self.view)

@@ -68,8 +68,8 @@ def train(task, folder, mesh, *, profile=None, kept=None) -> int:
   account.save(step)
   is_done = step >= config.steps
   why = "done" if is_done else stopped
-  say(f"{folder.path}: step {step} of {config.steps}, {why}")
   say(goodput.sentence(account.total()))
+  say(f"{folder.path}: step {step} of {config.steps}, {why}")
   return 0 if is_done else config.stopped_exit_code
 
 

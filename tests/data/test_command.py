@@ -162,7 +162,7 @@ def test_synth_hands_over_its_arguments(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   command = ["synth", "--out", "d", "--conversations", "12", "--seed", "3"]
   assert data.main([*command, "--short", "2"]) == 0
-  assert calls == [(pathlib.Path("d"), 12, 3, 2)]
+  assert calls == [(pathlib.Path("d"), 12, 3, 2, 0.0)]
 
 
 @pytest.mark.parametrize("command", ["check", "stats", "show", "synth", "cache"])

@@ -52,8 +52,9 @@ def test_a_start_with_kept_programs_compiles_none_and_goes_on_alike(tmp_path, ca
     task = toy_task(toy_config(), None)
     assert loop.train(task, workdir.Workdir(folder), made, kept=kept) == 0
 
-  go("first")
   caplog.set_level("INFO")
+  go("first")
+  caplog.clear()
   go("second")
   said = [record.getMessage() for record in caplog.records]
   assert sum("loaded" in line for line in said) == 2

@@ -92,9 +92,12 @@ def _histories(turns):
 
 
 def _drift(turns):
+  """A turn may have masks of the model alone, or be due without one."""
   rows = []
   for turn, found in list(turns.items())[:_MOST_ROWS]:
-    count = plural(found["model"]["n"], "mask")
-    rows.append(charts.Bar(f"{_turn(turn)}, due", found["gold"], count))
-    rows.append(charts.Bar(f"{_turn(turn)}, the model’s", found["model"], main=True))
+    if due := found.get("gold"):
+      rows.append(charts.Bar(f"{_turn(turn)}, due", due, plural(due["n"], "target")))
+    if made := found.get("model"):
+      count = plural(made["n"], "mask")
+      rows.append(charts.Bar(f"{_turn(turn)}, the model’s", made, count, main=True))
   return rows

@@ -96,6 +96,11 @@ def test_masks_on_the_way_stand_beside_those_that_are_due(tmp_path):
   assert text.index("turn 2, due") < text.index("0.460") < text.index("0.330")
 
 
+def test_a_turn_in_which_the_model_made_no_mask_shows_what_was_due(tmp_path):
+  text = write(tmp_path, intent_drift={"turns": {"2": {"gold": metric(0.46)}}})
+  assert "turn 2, due" in text and "turn 2, the model" not in text
+
+
 def test_predicted_iou_is_held_against_the_actual_one(tmp_path):
   full = {"low": 0.2, "high": 0.3, "n": 5, "predicted": 0.25, "iou": 0.618}
   bare = {"low": 0.3, "high": 0.4, "n": 0, "predicted": None, "iou": None}
