@@ -17,8 +17,8 @@ from miras_jax.checkpoint import reading, workdir
 from miras_jax.training.meters import TIMINGS
 from tests.storage.conftest import ROOT, Server
 
-KILLS = int(os.environ.get("MIRAS_TEST_KILLS", "2"))
-STEPS = int(os.environ.get("MIRAS_TEST_STEPS", "40"))
+KILLS = int(os.environ.get("MIRAS_TEST_KILLS", "1"))
+STEPS = int(os.environ.get("MIRAS_TEST_STEPS", "20"))
 
 
 def start(place, *more, **variables):
