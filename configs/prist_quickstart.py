@@ -36,7 +36,7 @@ def get_config(arg: str = ""):
     token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0, iou=0.1, loss_resolution=64
   )
   c.trainable = "full"  # nothing is pretrained here
-  c.steps = 1800
+  c.steps = 1500
   c.batch_size = 16
   c.checkpoint_every = 500
   c.keep = 1

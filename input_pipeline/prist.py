@@ -103,6 +103,7 @@ class PristDataset(Source):
     self._image_sizes = {}  # img_id -> (height, width) of images that decode whole
     self._turn_notes = {}  # img_id -> why its EXIF orientation is ignored, or ""
     self._targets = {}  # record -> its _Targets
+    self._last = None  # (img_id, what _read_annotation gives) that was asked for last
     texts = [_canonical(raw) for raw in raw_entries]
     self._first = _first_equal(texts)
     self._digest = _digest(self.ids, texts)
@@ -294,7 +295,16 @@ class PristDataset(Source):
     return _Targets(tuple(targets), tuple(notes), ambiguous)
 
   def _read_annotation(self, img_id):
-    """(Annotation, its file as shown in messages)."""
+    """(Annotation, its file as shown in messages).
+
+    The last one is kept: the conversations of an image are read one after the other.
+    """
+    last = self._last
+    if last is None or last[0] != img_id:
+      last = self._last = img_id, self._parse_annotation(img_id)
+    return last[1]
+
+  def _parse_annotation(self, img_id):
     path, shown = find_file(self._masks, annotation_name(img_id))
     try:
       annotation = labelme.read_annotation(path)
