@@ -36,33 +36,35 @@ class Kept:
     except OSError as error:
       raise UserError(f"--executable={folder}: {error.strerror}") from error
 
-  def load(self, name, lowered, devices):
-    """The executable of a `jax.stages.Lowered`, or None with the reason in the log."""
+  def load_or_compile(self, name, lowered, devices):
+    """(executable of a `jax.stages.Lowered`, "loaded" or "compiled").
+
+    A new one is kept. devices: those that it runs on, in order. Why one that is there is not taken, or one
+    cannot be kept, is in the log.
+    """
+    wanted = facts(lowered, devices)
+    found = self._load(name, lowered, devices, wanted)
+    if found is not None:
+      return found, "loaded"
+    with _without_cache():
+      compiled = lowered.compile()
+    self._save(name, compiled, wanted)
+    return compiled, "compiled"
+
+  def _load(self, name, lowered, devices, wanted):
     blob, about = self._paths(name)
     if not about.is_file():
       return None
-    if reason := self._why_not(blob, about, facts(lowered, devices)):
-      log.warning("%s is not used: %s; compiling", blob, reason)
-      return None
     try:
+      payload = self._checked(blob, about, wanted)
       return serialize_executable.deserialize_and_load(
-        blob.read_bytes(),
-        lowered.in_tree,
-        lowered.out_tree,
-        execution_devices=list(devices),
+        payload, lowered.in_tree, lowered.out_tree, execution_devices=list(devices)
       )
-    except Exception as error:  # whatever XLA makes of it
-      log.warning("%s cannot be loaded: %s; compiling", blob, str(error)[:200])
+    except Exception as error:  # whatever the disk or XLA makes of it
+      log.warning("%s is not used: %s; compiling", blob, str(error)[:200])
       return None
 
-  def compile(self, name, lowered, devices):
-    """Compiles and keeps it; a platform that cannot be kept is named in the log."""
-    with _without_cache():
-      compiled = lowered.compile()
-    self._save(name, lowered, compiled, devices)
-    return compiled
-
-  def _save(self, name, lowered, compiled, devices):
+  def _save(self, name, compiled, wanted):
     blob, about = self._paths(name)
     try:
       payload, _, _ = serialize_executable.serialize(compiled)
@@ -71,7 +73,7 @@ class Kept:
       return
     about.unlink(missing_ok=True)  # written last: a killed save is none
     _write_bytes(blob, payload)
-    found = facts(lowered, devices) | {"sha256": hashlib.sha256(payload).hexdigest()}
+    found = wanted | {"sha256": hashlib.sha256(payload).hexdigest()}
     workdir.write_atomically(about, json.dumps(found, indent=2, sort_keys=True) + "\n")
     log.info("kept %s, %.1f MB", blob, len(payload) / 1e6)
 
@@ -79,19 +81,19 @@ class Kept:
     part = f"-{jax.process_index():05d}" if jax.process_count() > 1 else ""
     return self.folder / f"{name}{part}.bin", self.folder / f"{name}{part}.json"
 
-  def _why_not(self, blob, about, wanted):
+  def _checked(self, blob, about, wanted):
+    """The bytes of an executable. ValueError: why they are not to be loaded."""
     for path in (self.folder, blob, about):
       if not _is_ours(path):
-        return f"{path} is not this user's alone, and it can run code"
-    try:
-      found = json.loads(about.read_text())
-      digest = hashlib.sha256(blob.read_bytes()).hexdigest()
-    except (OSError, ValueError) as error:
-      return str(error)
+        raise ValueError(f"{path} is not this user's alone, and it can run code")
+    found, payload = json.loads(about.read_text()), blob.read_bytes()
     for key, value in wanted.items():
       if found.get(key) != value:
-        return f"{key} is {str(value)[:80]}, it was {str(found.get(key))[:80]}"
-    return None if found.get("sha256") == digest else "it is damaged"
+        was = str(found.get(key))
+        raise ValueError(f"{key} is {str(value)[:60]}, it was {was[:60]}")
+    if found.get("sha256") != hashlib.sha256(payload).hexdigest():
+      raise ValueError("it is damaged")
+    return payload
 
 
 @contextlib.contextmanager

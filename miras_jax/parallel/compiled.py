@@ -19,13 +19,10 @@ class Program:
     self.name = name
     start = time.perf_counter()
     lowered = jitted.lower(*shapes)
-    self._executable = kept and kept.load(name, lowered, devices)
-    done = "loaded"
-    if self._executable is None:
-      done = "compiled"
-      self._executable = (
-        kept.compile(name, lowered, devices) if kept else lowered.compile()
-      )
+    if kept:
+      self._executable, done = kept.load_or_compile(name, lowered, devices)
+    else:
+      self._executable, done = lowered.compile(), "compiled"
     self.seconds = time.perf_counter() - start
     self._last = _signature(shapes[-1])
     log.info("%s %s in %.1f s (one XLA program)", done, name, self.seconds)

@@ -36,8 +36,8 @@ class Boards:
       except UserError:
         raise
       except Exception as error:  # no account, no server, no network, ...
-        text = " ".join(str(error).split())[:300]
-        raise UserError(f"boards={kind}:{name} cannot be opened: {text}") from error
+        why = " ".join(str(error).split())[:300]
+        raise UserError(f"boards={kind}:{name} cannot be opened: {why}") from error
     self._told = set()
 
   def add(self, step, numbers):

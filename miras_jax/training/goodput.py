@@ -17,8 +17,8 @@ began, until: seconds since 1970. step: the last one that is saved. Causes:
   idle            between the end of the life before and the start of this one
 
 When a killed life ended is when it last wrote to metrics.jsonl, where that is known
-(not in a bucket: all of the gap is idle there). With several processes
-this is the first one's time; the others wait for it as it waits for them.
+(not in a bucket: all of the gap is idle there). With several processes this is the
+first one's time; the others wait for it as it waits for them.
 """
 
 import contextlib

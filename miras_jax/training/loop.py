@@ -57,8 +57,9 @@ def train(task, folder, mesh, *, profile=None, kept=None) -> int:
       enabled=distributed.is_first(),
     )
     with log_file:
-      loop = _Loop(task, mesh, parts, checkpoints, log_file, folder, account, profile)
-      loop.kept = kept
+      loop = _Loop(
+        task, mesh, parts, checkpoints, log_file, folder, account, profile, kept
+      )
       step = loop.run(state, start, stop)
     with account.during("save"):
       checkpoints.wait()
@@ -107,7 +108,7 @@ class _Loop:
   """Step, probe, log, save. What changes during a run is here or in the TrainState."""
 
   def __init__(
-    self, task, mesh, parts, checkpoints, log_file, folder, account, profile
+    self, task, mesh, parts, checkpoints, log_file, folder, account, profile, kept
   ):
     self.config = task.config
     self.batches = task.batches
@@ -124,7 +125,7 @@ class _Loop:
     self.folder = folder
     self.profile = meters.Profile(folder.local / "profile", first, count)
     self.last = {}
-    self.kept = None
+    self.kept = kept
 
   def run(self, state, step, stop):
     """Runs on from `step`; returns the step it ended at, which is then saved."""

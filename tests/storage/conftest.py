@@ -38,6 +38,11 @@ class Server:
       time.sleep(0.1)
     raise TimeoutError("the emulator does not start")
 
+  def state(self) -> str:
+    """The names of all that it has, and more: what it begins with after a kill."""
+    path = self.folder / ".cloudstorage" / ".meta"
+    return path.read_text() if path.exists() else ""
+
   def kill(self):
     self.process.kill()
     self.process.wait()

@@ -2,16 +2,22 @@
 
   python -m tests.storage.emulator PORT DIR     one bucket, `bkt`; state in DIR
 
-Added are an object's generation in the answer to a download, conditions on it, and a
-bucket `forbidden` to which nobody has access.
+Added are an object's generation in the answer to a download, conditions on it, a bucket
+`forbidden` to which nobody has access, and that a killed one has whole state.
 """
 
 import functools
 import http
 import http.server
+import json
+import os
+import pathlib
 import sys
 
 from gcp_storage_emulator import exceptions, server
+from gcp_storage_emulator.storage import Storage
+
+STATE = ".meta"  # below DIR: which objects there are
 
 FORBIDDEN = {"error": {"code": 403, "message": "no access to this bucket"}}
 
@@ -21,8 +27,20 @@ def serve(port, folder):
   http.server.HTTPServer.request_queue_size = 128
   for _, handlers in server.HANDLERS:
     handlers.update({method: conditional(call) for method, call in handlers.items()})
+  Storage._write_config_to_file = functools.partialmethod(write_state, folder)
   options = {"default_bucket": "bkt", "data_dir": folder}
   server.create_server("127.0.0.1", port, **options).run()
+
+
+def write_state(storage, folder):
+  """The emulator's own way cuts the file before it writes it."""
+  names = "buckets", "objects", "resumable", "bucket_iam_policies", "soft_deleted"
+  text = json.dumps({name: getattr(storage, name) for name in names})
+  path = pathlib.Path(folder, ".cloudstorage", STATE)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(STATE + ".new")
+  temporary.write_text(text)
+  os.replace(temporary, path)
 
 
 def conditional(call):
