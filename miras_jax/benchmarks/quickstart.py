@@ -15,7 +15,7 @@ from miras_jax.benchmarks.step import full_batch, time_step
 from miras_jax.config import file as config_file
 from miras_jax.options import Parser
 
-LENGTH, VOCAB = 360, 704  # what the rendered conversations need
+LENGTH, VOCAB = 376, 704  # what the rendered conversations need
 
 
 def main(argv):
