@@ -39,8 +39,8 @@ class Kept:
   def load_or_compile(self, name, lowered, devices):
     """(executable of a `jax.stages.Lowered`, "loaded" or "compiled").
 
-    A new one is kept. devices: those that it runs on, in order. Why one that is there is
-    not taken, or one cannot be kept, is in the log.
+    A new one is kept. devices: those that it runs on, in order. Why one that is there
+    is not taken, or one cannot be kept, is in the log.
     """
     wanted = facts(lowered, devices)
     found = self._load(name, lowered, devices, wanted)
