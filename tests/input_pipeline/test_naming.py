@@ -50,6 +50,19 @@ def test_a_name_without_a_place_fits_one_object_alone():
   assert seen > 50
 
 
+def test_a_part_is_of_the_one_object_that_its_name_fits():
+  seen = 0
+  for drawn, _, target in named():
+    part, of, owner = (target.label or "").partition(" of the ")
+    if not of:
+      continue
+    said = set(owner.split()) - {"thing"}
+    (fitting,) = [item for item in drawn.objects if said <= words(item)]
+    assert target.polygons == tuple(fitting.parts[part])
+    seen += 1
+  assert seen > 20
+
+
 def test_of_what_is_said_to_be_absent_there_is_none():
   seen = 0
   for drawn, question, target in named():

@@ -78,6 +78,18 @@ def test_focus_list_gives_targets_in_order(tmp_path):
   assert [mask_ops.rle_area(rle) > 0 for _, rle in found.targets] == [True, False, True]
 
 
+def test_an_annotation_is_read_once_for_the_conversations_of_its_image(
+  tmp_path, monkeypatch
+):
+  read, files = prist.labelme.read_annotation, []
+  monkeypatch.setattr(
+    prist.labelme, "read_annotation", lambda path: files.append(path) or read(path)
+  )
+  talks = [record(), record(answer="There: [SEG]."), record(answer="[SEG]")]
+  dataset = prist.read_dataset(write(tmp_path, talks), "val")
+  assert all(dataset[i].targets for i in range(3)) and len(files) == 1
+
+
 def test_null_focus_is_an_empty_target_and_needs_no_mask_file(tmp_path):
   root = write(tmp_path, [record(focus=None)])
   (root / "masks" / "a.json").unlink()
