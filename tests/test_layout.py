@@ -23,6 +23,7 @@ ORDER = (
   ("models",),
   ("checkpoint",),
   ("convert",),
+  ("planning",),
   ("training",),
   ("inference",),
   ("evaluation", "judge", "segment", "serving"),

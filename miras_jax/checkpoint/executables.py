@@ -4,7 +4,8 @@ FOLDER/NAME.json says what the executable beside it was compiled for: the lowere
 program, the versions, the devices, the mesh and the compiler's flags. Where anything
 differs it is not loaded, the reason is logged, and the program is compiled again. That
 it is a pickle inside is why only files of one's own are read: of this user, and written
-by nobody else. With several processes each keeps its own.
+by nobody else. With several processes each keeps its own, and reads the one without a
+process's number where it has none: `miras scale --save-executable` wrote that for all.
 """
 
 import contextlib
@@ -52,9 +53,10 @@ class Kept:
     return compiled, "compiled"
 
   def _load(self, name, lowered, devices, wanted):
-    blob, about = self._paths(name)
-    if not about.is_file():
+    there = [p for p in (self._paths(name), self._of_all(name)) if p[1].is_file()]
+    if not there:
       return None
+    blob, about = there[0]
     try:
       payload = self._checked(blob, about, wanted)
       return serialize_executable.deserialize_and_load(
@@ -80,6 +82,9 @@ class Kept:
   def _paths(self, name):
     part = f"-{jax.process_index():05d}" if jax.process_count() > 1 else ""
     return self.folder / f"{name}{part}.bin", self.folder / f"{name}{part}.json"
+
+  def _of_all(self, name):
+    return self.folder / f"{name}.bin", self.folder / f"{name}.json"
 
   def _checked(self, blob, about, wanted):
     """The bytes of an executable. ValueError: why they are not to be loaded."""

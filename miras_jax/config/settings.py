@@ -146,6 +146,15 @@ class MeshConfig:
     " where memory allows",
     choices=gathered.CHOICES,
   )
+  plan: str = setting(
+    "",
+    "who chooses the sizes above, llama.remat, optim.accumulation and data.pack: none,"
+    " the config; auto, the memory model; or a file of `miras scale --search --write`",
+    is_path=True,
+  )
+  planned: str = setting(
+    "", "noted by the run itself: the devices that the plan was made for"
+  )
 
   def __post_init__(self):
     check(self, "mesh.")

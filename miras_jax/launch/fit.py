@@ -11,7 +11,7 @@ from miras_jax.errors import UserError
 from miras_jax.launch.place import NAMES
 from miras_jax.models import attention_support
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.scale import model, search, topology
+from miras_jax.planning import choice, model, topology
 from miras_jax.training import initial_state
 
 GIB = 2**30
@@ -32,7 +32,9 @@ def check(config, place, *, devices_per_process) -> tuple[dict, list[tuple[str, 
   if not (config.data.dir or config.sources):
     raise UserError("data.dir is empty: name a data set with --config.data.dir=DIR")
   added = []
-  if place.slices > 1 and config.mesh.dcn_data == 1:
+  if config.mesh.plan:
+    config = _planned(config, place)
+  elif place.slices > 1 and config.mesh.dcn_data == 1:
     added.append(("mesh.dcn_data", place.slices))
     mesh = dataclasses.replace(config.mesh, dcn_data=place.slices)
     config = dataclasses.replace(config, mesh=mesh)
@@ -51,6 +53,12 @@ def check(config, place, *, devices_per_process) -> tuple[dict, list[tuple[str, 
     mesh_lib.check_length(config.data.max_len, _Mesh(sizes))
   initial_state.refuse_random(config)
   return entry, added
+
+
+def _planned(config, place):
+  """The config as `miras train` will lay it over the place by its own `mesh.plan`."""
+  hardware = topology.hardware(place.name)
+  return choice.for_place(config, hardware)[0]
 
 
 def _check_slices(sizes, place):
@@ -102,9 +110,8 @@ def _best_mesh(config, name):
 
   One that the batch divides goes first.
   """
-  devices, slices = search.num_devices(name)
-  found = []
-  for mesh in model.meshes(config, devices, slices):
+  place, found = topology.hardware(name), []
+  for mesh in model.meshes(config, place.num_devices, place.num_slices):
     entry = model.estimate(config, name, mesh=mesh)
     if entry["fits"]:
       other_batch = entry["batch_size"] != config.batch_size

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from miras_jax.errors import UserError
 from miras_jax.parallel import chips
-from miras_jax.scale import topology
+from miras_jax.planning import topology
 
 CHIPS_PER_VM = 4
 

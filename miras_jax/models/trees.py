@@ -26,6 +26,9 @@ TRAINABLE = {
   "paper": (r"^seg_prompt/", r"^sam/(decoder|fine)/", r"^state/"),
   "full": (r"",),
 }
+# Frozen leaves that keep float32 in a bfloat16 run: they are small and the rounding is
+# not (SAM's Fourier matrix is multiplied by 2 pi, norms scale every activation).
+KEEP_FLOAT32 = ("scale", "bias", "gamma", "gaussian")
 # Absent under some configs (no LoRA, tied head, LISA): these may match nothing.
 OPTIONAL = (r"^llm/.*/lora_[ab]$", r"^llm/lm_head/", r"^mining/", r"^state/")
 # SAM's random Fourier matrix is a constant of the published model.

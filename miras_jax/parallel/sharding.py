@@ -24,6 +24,8 @@ from jax.sharding import PartitionSpec as P
 from input_pipeline import batch_table
 from miras_jax.parallel.mesh import AXES, BATCH_AXES
 
+# Embedding rows are rounded up, so that common mesh sizes divide them.
+VOCAB_MULTIPLE = 64
 # fmt: off
 PARAM_RULES = (
     # Decoder; scanned layers have the layer axis first.

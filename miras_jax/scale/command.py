@@ -3,7 +3,8 @@
   miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --out=scale
   miras scale --config=configs/miras_7b_stage2.py:size=13b \\
       --topology=v5e:8x8,v5p:2x2x4 --mesh=data=4,fsdp=-1 --per_chip=2 --out=scale
-  miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --search
+  miras scale --config=configs/miras_7b_stage2.py --topology=v5e:4x4 --search \\
+      --write=plan.json      # which --config.mesh.plan=plan.json of miras train reads
   miras scale --config=configs/miras_7b_stage2.py --study=chips --topology=v5e:4x4 \\
       --estimate --out=scale
   miras scale --config=configs/prist_quickstart.py --study=ladder --measure \\
@@ -20,7 +21,10 @@
 --per_chip   examples of a micro-batch on each batch shard; default: the config's batch
 --search     the best meshes, remat policies, accumulations and packings (up to the
              config's data.pack) by a memory model, in conversations a second; the
-             first --compile=N of them compiled
+             first --compile=N of them compiled. --write=FILE keeps the best as a plan
+--save-executable=DIR   compiles the train and probe step of the config on its data as
+             miras train would, for --topology (local: this machine's devices), and
+             keeps them where miras train --executable=DIR looks for them
 --study      chips, size, resolution, encoder, length or masks: one plot and table of
              its own; ladder with --measure: trains --rungs=5 small models of growing
              width, depth and data, the last to --budget=8e12 FLOPs, and fits loss and
@@ -35,17 +39,18 @@
 --out        scale.json and scale.html are written there
 """
 
+import dataclasses
 import json
 import pathlib
 
 from miras_jax import logs
 from miras_jax.config import file as config_file
-from miras_jax.config.settings import MeshConfig
 from miras_jax.errors import UserError
 from miras_jax.inference.prepare import WEIGHTS
 from miras_jax.options import Parser
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.scale import report, roofline, topology
+from miras_jax.planning import choice, topology
+from miras_jax.scale import report, roofline
 from miras_jax.scale.compile import EFFORTS, compile_one
 
 
@@ -63,6 +68,12 @@ def main(argv):
   config = config_file.read(options.config, fields)
   if options.study == "ladder":
     return _ladder(options, config)
+  if options.save_executable:
+    from miras_jax.scale import ahead
+
+    config = dataclasses.replace(config, mesh=_mesh(options.mesh, config.mesh))
+    folder = options.save_executable
+    return ahead.main(config, options.topology, folder, effort=options.effort)
   entries = _entries(options, config)
   for entry in entries:
     entry["chip_hours"] = roofline.chip_hours(entry, _examples(options, config, entry))
@@ -113,7 +124,8 @@ def _entries(options, config):
   if options.measure:
     from miras_jax.scale import measure
 
-    return [measure.measure(config, mesh=_mesh(options.mesh), steps=options.steps)]
+    config = dataclasses.replace(config, mesh=_mesh(options.mesh, config.mesh))
+    return [measure.measure(config, steps=options.steps)]
   names = topology.split_names(options.topology or "")
   for name in names:
     topology.parse(name)
@@ -121,28 +133,24 @@ def _entries(options, config):
     from miras_jax.scale import study
 
     return study.run(options.study, config, names, _one_by(options))
+  if options.write and not options.search:
+    raise UserError(f"--write={options.write} keeps the best of --search: add --search")
   if options.search:
     from miras_jax.scale import search
 
-    best = 0 if options.estimate else options.compile
-    found = [
-      search.run(
-        config, name, compile_best=best, cached=options.cached, effort=options.effort
-      )
-      for name in names
-    ]
-    return [entry for entries in found for entry in entries]
+    return search.run_all(config, names, options)
   one = _one_by(options)
   return [one(config, name, p) for name in names for p in options.program.split(",")]
 
 
 def _one_by(options):
   """(config, topology name, program) -> entry, as the options say."""
-  mesh = _mesh(options.mesh)
 
   def one(config, name, program="train", **changes):
-    if mesh and "mesh" not in changes:
-      changes["mesh"] = mesh
+    if options.mesh and "mesh" not in changes:
+      changes["mesh"] = _mesh(options.mesh, config.mesh)
+    elif config.mesh.plan:
+      config = _planned(config, name, options.cached)
     if options.estimate:
       from miras_jax.scale import model
 
@@ -155,11 +163,19 @@ def _one_by(options):
   return one
 
 
-def _mesh(text):
-  """ "data=4,fsdp=-1" -> MeshConfig, or None for an empty text."""
+def _planned(config, name, cached):
+  """The config as its `mesh.plan` lays it over a topology; says how."""
+  place = topology.hardware(name)
+  config, lines = choice.for_place(config, place, cached=cached)
+  print("\n".join(lines))
+  return config
+
+
+def _mesh(text, own):
+  """The MeshConfig `own` with the sizes of "data=4,fsdp=-1"; as it is without any."""
   if not text:
-    return None
-  sizes = {"data": 1}
+    return own
+  sizes = dict.fromkeys(mesh_lib.AXES, 1)
   for item in text.split(","):
     name, _, size = item.partition("=")
     if name not in mesh_lib.AXES or not size.lstrip("-").isdigit():
@@ -167,7 +183,7 @@ def _mesh(text):
         f"--mesh={text}: want AXIS=SIZE of {', '.join(mesh_lib.AXES)} by comma"
       )
     sizes[name] = int(size)
-  return MeshConfig(**sizes)
+  return dataclasses.replace(own, plan="", **sizes)
 
 
 def _parser():
@@ -184,6 +200,8 @@ def _parser():
   parser.add_argument("--steps", type=int, default=5, help="timed by --measure")
   parser.add_argument("--compile", type=int, default=1, help="of --search's best")
   parser.add_argument("--study", default="")
+  parser.add_path("--write", default="", help="file for the best of --search")
+  parser.add_path("--save-executable", default="", metavar="DIR")
   parser.add_argument("--effort", default="", choices=EFFORTS)
   parser.add_argument("--budget", type=float, default=0.0, help="FLOPs of a ladder")
   parser.add_argument("--rungs", type=int, default=5, help="of a ladder")

@@ -8,7 +8,8 @@ import jax
 from miras_jax import logs
 from miras_jax.errors import UserError
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.scale import answers, programs, topology, weigh
+from miras_jax.planning import topology
+from miras_jax.scale import answers, programs, weigh
 
 EFFORTS = ("", "O1", "O2", "O3")
 

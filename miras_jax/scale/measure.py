@@ -9,14 +9,17 @@ from miras_jax.benchmarks.step import full_batch
 from miras_jax.models import flops
 from miras_jax.parallel import chips
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.scale import programs, roofline
-from miras_jax.scale.compile import with_mesh
+from miras_jax.planning import choice
+from miras_jax.planning.fit import fit
+from miras_jax.planning.rates import rates
+from miras_jax.scale import programs
 from miras_jax.training import initial_state, plan, task
 
 
-def measure(config, *, mesh=None, steps=5):
+def measure(config, *, steps=5):
   """Entry of a train step on local devices; `measured_s`: the median of `steps`."""
-  config, notes = programs.fit(with_mesh(config, mesh), jax.device_count())
+  config, plan_lines = choice.decide(config, jax.devices())
+  config, notes = fit(config, jax.device_count())
   grid = mesh_lib.make_mesh(config.mesh)
   with jax.set_mesh(grid):
     build = programs.build("train", config, grid)
@@ -30,7 +33,7 @@ def measure(config, *, mesh=None, steps=5):
       state, metrics = executable(state, batch)
       jax.block_until_ready((state, metrics))
       seconds.append(time.perf_counter() - start)
-  entry = _entry(config, build, executable, notes)
+  entry = _entry(config, build, executable, [*plan_lines, *notes])
   median = statistics.median(seconds[1:])
   return entry | {
     "measured_s": median,
@@ -90,5 +93,5 @@ def _entry(config, build, executable, notes):
   }
   if chip:
     times = {"compute": entry["flops_analytic"] / chip.peak_flops}
-    entry |= roofline.rates(entry, times, chip.peak_flops)
+    entry |= rates(entry, times, chip.peak_flops)
   return entry

@@ -9,9 +9,8 @@ import math
 import jax
 import numpy as np
 
+from miras_jax.planning.rates import NEAR, rates
 from miras_jax.scale import programs
-
-NEAR = 0.9  # of the capacity: a warning
 
 
 def bounds(entry, topology, mesh):
@@ -29,22 +28,6 @@ def bounds(entry, topology, mesh):
     / chip.dcn_bandwidth,
   }
   return rates(entry, times, chip.peak_flops)
-
-
-def rates(entry, times, peak_flops):
-  """The rows of scale.json that follow from {unit: seconds}."""
-  name = max(times, key=times.get)
-  step = times[name]
-  return {
-    "times_s": times,
-    "bound": name,
-    "step_time_bound_s": step,
-    "step_time_no_overlap_s": sum(times.values()),
-    "mfu_ceiling": entry["flops_useful"] / peak_flops / step if step else None,
-    "rows_per_s": entry["batch_size"] / step if step else None,
-    "examples_per_s": entry["batch_size"] * entry["pack"] / step if step else None,
-    "tokens_per_s": entry["tokens_per_step"] / step if step else None,
-  }
 
 
 def chip_hours(entry, examples):

@@ -1,116 +1,59 @@
-"""`--search`: meshes, remat policies, accumulation and packing, by the memory model.
+"""`--search`: the fastest choices by the memory model, the first of them compiled.
 
-What the model says cannot fit is never compiled; the fastest of the rest are. Fast is
-conversations a second, for rows hold different numbers of them; every choice has about
-as many conversations a step as the config, so that it is the same training.
+What the model says cannot fit is never compiled (`planning/search.py`).
 """
 
-import dataclasses
-
-from miras_jax.config.model import LANES
 from miras_jax.errors import UserError
-from miras_jax.scale import model, programs, topology
+from miras_jax.planning import plan_file, search, topology
 
-REMATS = ("full", "dots")
 SHOWN = 6
 
 
-def run(config, name, *, compile_best=1, cached=False, effort=""):
-  """Entries of the best configurations on one topology, the compiled ones first."""
-  found = candidates(config, name, cached=cached)
-  feasible = [e for e, _, _ in found if e["fits"]]
-  if not feasible:
-    least = min((e for e, _, _ in found), key=lambda e: e["hbm_bytes"])
-    raise UserError(
-      f"nothing fits {name}: the leanest, {least['label']}, takes about"
-      f" {least['hbm_bytes'] / 2**30:.1f} of {least['hbm_capacity'] / 2**30:.1f} GiB;"
-      " take more chips or a smaller row"
-    )
-  best = [x for x in found if x[0]["fits"]][:SHOWN]
-  out = []
-  for entry, changed, mesh in best[:compile_best]:
-    from miras_jax.scale.compile import compile_one
-
-    made = compile_one(changed, name, mesh=mesh, cached=cached, effort=effort)
-    out.append(made | {"label": entry["label"]})
-  return out + [entry for entry, _, _ in best]
+def run_all(config, names, options):
+  """Entries of `run` on each topology, as the options of the command say."""
+  if options.write and len(names) > 1:
+    raise UserError(f"--write={options.write} is of one topology, not {len(names)}")
+  entries = []
+  for name in names:
+    entries += run(
+      config, name, compile_best=0 if options.estimate else options.compile,
+      cached=options.cached, effort=options.effort, write=options.write,
+    )  # fmt: skip
+  return entries
 
 
-def candidates(config, name, *, cached=False):
-  """[(entry, config, mesh)] of every choice, the fastest first.
+def run(config, name, *, compile_best=1, cached=False, effort="", write=""):
+  """Entries of the best configurations on one topology, the compiled ones first.
 
-  Ordered by the time without any overlap, a conversation: the bound alone would call
-  all those equal that compute the same.
+  write: file for the best, as `mesh.plan` reads it; of those compiled the first that
+  fits, where any was compiled.
   """
-  devices, slices = num_devices(name)
-  out, choices = [], list(variations(config))
-  for mesh in model.meshes(config, devices, slices):
-    for changed, text in choices:
-      entry = model.estimate(changed, name, mesh=mesh, cached=cached)
-      sizes = " ".join(f"{k}{v}" for k, v in mesh.sizes.items() if v > 1)
-      out.append((entry | {"label": f"{name} {sizes} {text}"}, changed, mesh))
-  return sorted(out, key=lambda found: _seconds(found[0]))
+  place = topology.hardware(name)
+  found = search.candidates(config, place, cached=cached)
+  best = search.fitting(found, place, share=1.0)[:SHOWN]
+  made = [_compiled(one, name, cached, effort) for one in best[:compile_best]]
+  if write:
+    chosen, entry = _best(found, place, best, made)
+    plan_file.write(write, chosen, entry, search.reasons(found, chosen))
+  return [*made, *(one.entry for one in best)]
 
 
-def _seconds(entry):
-  """Of a conversation."""
-  return entry["step_time_no_overlap_s"] / entry["batch_size"] / entry["pack"]
-
-
-def variations(config):
-  """(config, label): packing x remat policies x the config's accumulation and none."""
-  for pack in packs(config.data.pack):
-    packed = with_pack(config, pack)
-    for remat in REMATS:
-      for accumulation in sorted({1, config.optim.accumulation}):
-        changed = with_override(packed, "llama.remat", remat)
-        optim = dataclasses.replace(changed.optim, accumulation=accumulation)
-        yield (
-          dataclasses.replace(changed, optim=optim),
-          f"{remat} x{accumulation} pack{pack}",
-        )
-
-
-def packs(most):
-  """Powers of two up to the config's own packing, and that: the data have no more
-  conversations about an image."""
-  return sorted({2**i for i in range(most.bit_length()) if 2**i <= most} | {most})
-
-
-def with_pack(config, pack):
-  """The config with `pack` conversations in a row and as many in a step as before.
-
-  A row is the image and the conversations: what the config's own row leaves for each,
-  or as programs.fit takes where the config says nothing.
-  """
-  data, most = config.data, config.data.pack
-  if pack == most:
-    return config
-  model = config.model.build()
-  image = model.num_image_tokens
-  talk = -(-(data.max_len - image) // most) if data.max_len else programs.TALK
-  length = image + pack * (data.talk_len - image if data.talk_len else talk)
-  if model.llama.attention == "splash":
-    length = -(-length // LANES) * LANES
-  changed = dataclasses.replace(
-    data,
-    pack=pack,
-    max_len=min(length, data.max_len or length),
-    talk_len=data.talk_len or image + talk,
-    max_masks=max(1, -(-data.max_masks * pack // most)),
+def _best(found, place, best, made):
+  """(the choice to write, the entry that says it fits)."""
+  if not made:
+    chosen = search.fitting(found, place)[0]
+    return chosen, chosen.entry
+  for chosen, entry in zip(best, made, strict=False):
+    if entry["fits"]:
+      return chosen, entry
+  raise UserError(
+    f"none of the {len(made)} compiled fits, nothing is written; --compile="
+    f"{len(made) + 1} compiles one more, --estimate takes the formulas' word"
   )
-  rows = -(-config.batch_size * most // pack)
-  return dataclasses.replace(config, data=changed, batch_size=rows)
 
 
-def with_override(config, path, value):
-  """The config with one dotted field of its model replaced."""
-  overrides = config.model.overrides | {path: value}
-  chosen = dataclasses.replace(config.model, overrides=overrides)
-  return dataclasses.replace(config, model=chosen)
+def _compiled(one, name, cached, effort):
+  from miras_jax.scale.compile import compile_one
 
-
-def num_devices(name):
-  generation, shape, slices = topology.parse(name)
-  devices = topology.chip_of(generation).devices
-  return topology.num_chips(shape, slices) * devices, slices
+  made = compile_one(one.config, name, cached=cached, effort=effort)
+  return made | {"label": one.entry["label"]}

@@ -20,8 +20,8 @@ from miras_jax.config.model import ENCODERS
 from miras_jax.errors import UserError
 from miras_jax.models import trees
 from miras_jax.models.miras import init_params
-from miras_jax.scale import topology
-from miras_jax.scale.search import with_override
+from miras_jax.planning import topology
+from miras_jax.planning.search import with_override
 
 SIZES = ("1b", "7b", "13b", "34b", "70b")
 LENGTHS = (512, 1024, 2048, 4096, 8192)

@@ -10,6 +10,7 @@ import time
 import jax
 
 from miras_jax.models import flops
+from miras_jax.planning.topology import quiet_stderr
 from miras_jax.scale import (
   arrays,
   breakdown,
@@ -19,7 +20,6 @@ from miras_jax.scale import (
   programs,
   roofline,
 )
-from miras_jax.scale.topology import quiet_stderr
 
 # Collective matmuls hide gathers in loops of permutes, where nobody can count them.
 OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}

@@ -11,6 +11,9 @@
 --config.model.overrides.PART.FIELD=VALUE   a size of the model (config/model.py)
 --profile=STEP:COUNT      writes a trace of so many steps to WORKDIR/profile
 
+--config.mesh.plan=auto chooses mesh, llama.remat, micro-batches and data.pack by the
+memory model of `miras scale`, for the devices that are there (docs/planning.md).
+
 A finished run goes on with more --config.steps, at the rate that --config.optim.extend
 says.
 
@@ -38,6 +41,7 @@ from miras_jax.models import attention_support
 from miras_jax.options import Parser
 from miras_jax.parallel import distributed, stop_signal
 from miras_jax.parallel import mesh as mesh_lib
+from miras_jax.planning import choice, plan_file
 from miras_jax.training import init_from, initial_state, loop, meters, optim
 from miras_jax.training.task import make_task
 
@@ -158,9 +162,9 @@ def _compare_folder(config, folder):
   """
   steps = distributed.list_of_first(folder.steps())
   if not steps:
-    return init_from.fitted(config), 0
+    return _planned(init_from.fitted(config)), 0
   saved = read_config(folder)
-  config = init_from.resumed(config, saved)
+  config = _planned(init_from.resumed(config, saved), saved)
   vocab_size = saved.model.overrides.get("llama.vocab_size")
   config = config.fitted(
     vocab_size=vocab_size, max_len=saved.data.max_len, talk_len=saved.data.talk_len
@@ -178,6 +182,16 @@ def _compare_folder(config, folder):
   config = dataclasses.replace(config, optim=optim_config)
   _tell_rates(folder, saved, config, steps[-1])
   return config, steps[-1]
+
+
+def _planned(config, saved=None):
+  """The config as its `mesh.plan` lays it over the devices, the same in all processes;
+  what was chosen and why is said once."""
+  config, lines = choice.decide(config, jax.devices(), saved)
+  distributed.require_same("plan", plan_file.fields(config) if lines else {})
+  for line in lines:
+    loop.say(line)
+  return config
 
 
 def _tell_rates(folder, saved, config, step):

@@ -12,10 +12,6 @@ from miras_jax.models.miras import init_params
 from miras_jax.training import init_from
 from miras_jax.training import step as train_step
 
-# Frozen leaves that keep float32 in a bfloat16 run: they are small and the rounding is
-# not (SAM's Fourier matrix is multiplied by 2 pi, norms scale every activation).
-KEEP_FLOAT32 = ("scale", "bias", "gamma", "gaussian")
-
 
 def refuse_random(config) -> None:
   """UserError for a run that would train on frozen random numbers, unless it says so.
@@ -88,4 +84,4 @@ def split_params(params, config) -> tuple[dict, dict]:
 
 def _frozen_dtype(dtype, path, x):
   """What is frozen is kept in the compute type, except what is small and delicate."""
-  return x if path[-1].key in KEEP_FLOAT32 else x.astype(dtype)
+  return x if path[-1].key in trees.KEEP_FLOAT32 else x.astype(dtype)

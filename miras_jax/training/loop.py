@@ -13,10 +13,9 @@ from miras_jax.checkpoint.store import Checkpoints
 from miras_jax.errors import UserError
 from miras_jax.parallel import distributed, sharding, stop_signal
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.parallel.compiled import Program
 from miras_jax.training import anomalies, features, goodput, initial_state, meters
 from miras_jax.training.metrics_log import MetricsLog
-from miras_jax.training.plan import jit_eval_step, jit_train_step, make_plan
+from miras_jax.training.plan import compile_steps, make_plan
 
 # The loop reads a step's numbers this many steps later: the device never waits for it.
 LAG = 2
@@ -199,18 +198,10 @@ class _Loop:
 
   def _compile(self, state, batch):
     """(train program, probe program or None); moves the probe batch to the devices."""
-    shapes = jax.tree.map(_shape, state)
-    train_jit = jit_train_step(self.parts, shapes)
-    batch_shapes = jax.tree.map(_shape, batch)
-    devices = list(self.mesh.devices.flat)
-    kept = {"kept": self.kept, "devices": devices}
-    train_program = Program("train_step", train_jit, shapes, batch_shapes, **kept)
-    if self.probe_batch is None:
-      return train_program, None
-    self.probe_batch = self._put(self.probe_batch)
-    probe_jit = jit_eval_step(self.parts, shapes)
-    probe_shapes = jax.tree.map(_shape, self.probe_batch)
-    return train_program, Program("probe_step", probe_jit, shapes, probe_shapes, **kept)
+    if self.probe_batch is not None:
+      self.probe_batch = self._put(self.probe_batch)
+    shapes = (jax.tree.map(_shape, x) for x in (state, batch, self.probe_batch))
+    return compile_steps(self.parts, self.mesh, *shapes, kept=self.kept)
 
   def _flush(self, lag):
     """Writes the numbers of all but the newest `lag` steps."""

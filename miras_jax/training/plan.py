@@ -7,6 +7,7 @@ import jax
 from miras_jax import logs
 from miras_jax.models import trees
 from miras_jax.parallel import gathered, sharding
+from miras_jax.parallel.compiled import Program
 from miras_jax.training import initial_state, optim
 from miras_jax.training import step as train_step
 
@@ -51,6 +52,20 @@ def jit_train_step(parts, state_shapes):
     functools.partial(train_step.train_step, parts=parts),
     out_shardings=(shardings, sharding.replicated_sharding(shardings.step.mesh)),
     donate_argnums=0,
+  )
+
+
+def compile_steps(parts, mesh, state, batch, probe=None, *, kept=None):
+  """(train Program, probe Program or None) of trees of ShapeDtypeStruct.
+
+  What `miras train` runs, and what `miras scale --save-executable` compiles for it.
+  """
+  ahead = {"kept": kept, "devices": list(mesh.devices.flat)}
+  train = Program("train_step", jit_train_step(parts, state), state, batch, **ahead)
+  if probe is None:
+    return train, None
+  return train, Program(
+    "probe_step", jit_eval_step(parts, state), state, probe, **ahead
   )
 
 

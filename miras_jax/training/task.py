@@ -31,9 +31,6 @@ from miras_jax.training import sizes, sources
 from miras_jax.training.objective import MirasObjective
 from miras_jax.training.step import Objective
 
-# Embedding rows are rounded up, so that common mesh sizes divide them.
-VOCAB_MULTIPLE = 64
-
 
 class Task(NamedTuple):
   """All that the loop needs and does not make itself.
@@ -178,7 +175,7 @@ def _share(folder):
 
 def fit(config, tokenizer, parts):
   """The config with an embedding row for each id and room for each conversation."""
-  rows = -(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+  rows = -(-tokenizer.vocab_size // sharding.VOCAB_MULTIPLE) * sharding.VOCAB_MULTIPLE
   longest = sizes.room(parts, 1, config.data.max_masks)
   packed = sizes.room(parts, config.data.pack, config.data.max_masks)
   row = config.data.max_len or max(longest, packed)

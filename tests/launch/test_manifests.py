@@ -11,7 +11,7 @@ import yaml
 from miras_jax.config import file as config_file
 from miras_jax.launch import place
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.scale import model
+from miras_jax.planning import model
 from tests.launch import cases, jobset_fields
 
 GKE = [name for name in cases.CASES if name.startswith("gke")]

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from miras_jax.errors import UserError
-from miras_jax.scale import command, guard, topology, weigh
+from miras_jax.planning import topology
+from miras_jax.scale import command, guard, weigh
 from tests.scale import snippets
 
 KEYS = {

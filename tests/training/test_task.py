@@ -18,6 +18,7 @@ from miras_jax.errors import UserError
 from miras_jax.inference.conversation import Conversation
 from miras_jax.inference.load import load_for_inference, open_checkpoint
 from miras_jax.parallel import mesh as mesh_lib
+from miras_jax.parallel import sharding
 from miras_jax.training import loop, sizes, task
 from tests import prist_files
 from tests.host_params import host_params
@@ -82,7 +83,7 @@ def test_the_tokenizer_is_trained_once_and_kept(data_dir, tmp_path):
   ids = load_tokenizer(tmp_path / "tokenizer").vocab_size
   rows = again.config.model.build().llama.vocab_size
   assert rows == made.config.model.build().llama.vocab_size
-  assert ids <= rows < ids + task.VOCAB_MULTIPLE
+  assert ids <= rows < ids + sharding.VOCAB_MULTIPLE
 
 
 def test_rows_are_as_long_as_the_longest_conversation(data_dir, tmp_path):

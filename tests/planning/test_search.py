@@ -6,7 +6,7 @@ import pytest
 
 from miras_jax.config import file as config_file
 from miras_jax.config.run import RunConfig
-from miras_jax.scale import model, search
+from miras_jax.planning import model, search, topology
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +17,8 @@ def config():
 
 
 def test_every_packing_up_to_the_configs_own_is_tried(config):
-  packs = {c.data.pack for c, _ in search.variations(config)}
-  assert packs == {1, 2, 3}
+  found = search.candidates(config, topology.hardware("v5e:2x2"))
+  assert {one.config.data.pack for one in found} == {1, 2, 3}
 
 
 def test_a_shorter_row_holds_the_image_and_its_conversations(config):
@@ -34,9 +34,9 @@ def test_throughput_counts_conversations(config):
 
 
 def test_the_best_are_those_of_most_conversations_a_second(config):
-  def rate(x):
-    entry = x[0]
+  def rate(entry):
     return entry["batch_size"] * entry["pack"] / entry["step_time_no_overlap_s"]
 
-  rates = [rate(x) for x in search.candidates(config, "v5e:2x2")]
+  found = search.candidates(config, topology.hardware("v5e:2x2"))
+  rates = [rate(one.entry) for one in found]
   assert rates == sorted(rates, reverse=True) and rates[0] > rates[-1]

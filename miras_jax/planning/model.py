@@ -30,8 +30,8 @@ from miras_jax.models import flops, trees
 from miras_jax.models.sam_attention import MAX_LOGITS
 from miras_jax.parallel import gathered, sharding
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.scale import programs, roofline, topology
-from miras_jax.training import initial_state
+from miras_jax.planning import fit, topology
+from miras_jax.planning.rates import rates
 
 BFLOAT16, FLOAT32 = 2, 4
 ADAM = 3  # copies of what trains: itself and two moments
@@ -44,18 +44,22 @@ class _Mesh:
     self.shape = shape
 
 
-def estimate(config, name, *, per_chip=0, mesh=None, cached=False):
-  """Entry of a train step of `config` on the topology `name`; `source` is "model"."""
-  generation, shape, slices = topology.parse(name)
-  chip = topology.chip_of(generation)
-  devices = math.prod(shape) * slices * chip.devices
+def estimate(config, place, *, per_chip=0, mesh=None, cached=False):
+  """Entry of a train step of `config`; `source` is "model".
+
+  place: name of a topology, or its Hardware.
+  """
+  place = topology.hardware(place) if isinstance(place, str) else place
+  chip, devices = place.chip, place.num_devices
   config = dataclasses.replace(config, mesh=mesh) if mesh else config
-  config, notes = programs.fit(config, devices, num_slices=slices, per_chip=per_chip)
+  config, notes = fit.fit(
+    config, devices, num_slices=place.num_slices, per_chip=per_chip
+  )
   sizes = mesh_lib.resolve(config.mesh, devices)
   found = flops.example(config, cached=cached)
   llama = config.model.build().llama
   entry = {
-    "topology": name,
+    "topology": place.name,
     "program": "train",
     "source": "model",
     "chip": chip.name,
@@ -84,7 +88,7 @@ def estimate(config, name, *, per_chip=0, mesh=None, cached=False):
   entry["fits"] = entry["hbm_bytes"] <= chip.hbm_bytes
   entry["hbm_traffic"] = int(_traffic(config, sizes, parts))
   entry["collectives"] = _collectives(config, sizes, parts)
-  return entry | _rates(entry, chip, sizes, shape)
+  return entry | _rates(entry, chip, sizes, place.shape)
 
 
 def _is_kept(config, sizes, parts, chip):
@@ -108,7 +112,7 @@ def _rates(entry, chip, sizes, shape):
   ):  # fmt: skip
     sent = sum(c["bytes"] for c in entry["collectives"] if c["network"] == network)
     times[network] = sent / speed
-  return roofline.rates(entry, times, chip.peak_flops)
+  return rates(entry, times, chip.peak_flops)
 
 
 def _rows(config, sizes):
@@ -161,7 +165,7 @@ def _leaves(key):
   out = []
   for tree, trains in ((picked, True), (frozen, False)):
     for path, leaf in trees.flatten_dict(tree, sep="/").items():
-      cast = path.split("/")[-1] not in initial_state.KEEP_FLOAT32
+      cast = path.split("/")[-1] not in trees.KEEP_FLOAT32
       out.append((path, leaf.shape, trains, cast))
   return tuple(out)
 

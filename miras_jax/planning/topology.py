@@ -40,6 +40,20 @@ CLOUD = {
 INSTALL = "pip install 'miras_jax[scale]' (or pip install libtpu, on Linux)"
 
 
+class Hardware(NamedTuple):
+  """What formulas ask of devices: the chip, and how many lie how."""
+
+  name: str
+  chip: chips.Chip
+  shape: tuple[int, ...]  # of one slice, in chips
+  num_slices: int
+
+  @property
+  def num_devices(self) -> int:
+    """What JAX sees."""
+    return num_chips(self.shape, self.num_slices) * self.chip.devices
+
+
 class Topology(NamedTuple):
   """Devices of one or more slices, and the chip they are."""
 
@@ -91,6 +105,47 @@ def parse(name):
       f" {accepted(generation)}"
     )
   return generation, shape, slices[0]
+
+
+def hardware(name) -> Hardware:
+  """The Hardware of a name. Raises UserError listing what there is."""
+  generation, shape, slices = parse(name)
+  return Hardware(name, chip_of(generation), shape, slices)
+
+
+def of_devices(devices) -> Hardware | None:
+  """The same of devices that are there; None for a kind without a row in the table."""
+  chip = chips.find(devices[0].device_kind)
+  if chip is None:
+    return None
+  slices = count_slices(devices)
+  each = max(1, len(devices) // slices // chip.devices)
+  shape = _shape_of(devices, chip)
+  shape = shape if math.prod(shape) == each else (each,)
+  numbers = [*shape, slices] if slices > 1 else shape
+  return Hardware(
+    f"{chip.name.lower()}:{'x'.join(map(str, numbers))}", chip, shape, slices
+  )
+
+
+def label(devices) -> str:
+  """A name for devices that are there, also where nothing is known of them."""
+  found = of_devices(devices)
+  return found.name if found else f"{len(devices)} x {devices[0].device_kind}"
+
+
+def count_slices(devices) -> int:
+  return len({getattr(d, "slice_index", 0) or 0 for d in devices})
+
+
+def _shape_of(devices, chip):
+  """Chips along each dimension of the torus of one slice; (0,) where none is told."""
+  places = [tuple(getattr(d, "coords", None) or ()) for d in devices]
+  rank = SHAPES.get(chip.name.lower(), (0,))[0]
+  if not rank or not all(places):
+    return (0,)
+  columns = list(zip(*places, strict=True))[:rank]
+  return tuple(len(set(column)) for column in columns)
 
 
 def _distance(text, shape):

@@ -1,0 +1,150 @@
+"""A choice as a file: what `miras scale --search --write=FILE` leaves for `mesh.plan`.
+
+  {"topology": "v5e:4x4", "model": "7b", "conversations": 240,
+   "config": {"mesh.data": 8, ..., "optim.accumulation": 5, "data.pack": 3},
+   "found": {...}, "reasons": [...]}
+
+Rows and their length follow from `data.pack` and the config (`search.with_pack`).
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+from miras_jax.checkpoint import workdir
+from miras_jax.errors import UserError
+from miras_jax.parallel.mesh import AXES
+from miras_jax.planning import search
+from miras_jax.storage import copies
+
+REMAT = "model.overrides.llama.remat"
+ACCUMULATION, PACK = "optim.accumulation", "data.pack"
+MESH = (*AXES, "keep_gathered")
+KINDS = dict.fromkeys((f"mesh.{axis}" for axis in AXES), int)
+KINDS |= {"mesh.keep_gathered": str, REMAT: str, ACCUMULATION: int, PACK: int}
+MAX_BYTES = 2**20
+GIB = 2**30
+
+
+def fields(config) -> dict:
+  """The fields of a run that a plan decides: {name: value}."""
+  mesh = {f"mesh.{name}": getattr(config.mesh, name) for name in MESH}
+  return mesh | {
+    REMAT: config.model.build().llama.remat,
+    ACCUMULATION: config.optim.accumulation,
+    PACK: config.data.pack,
+  }
+
+
+def applied(config, values):
+  """The config with these fields, and rows and batch as its packing wants them."""
+  changed = search.with_pack(config, values.get(PACK, config.data.pack))
+  mesh = {n: values[f"mesh.{n}"] for n in MESH if f"mesh.{n}" in values}
+  changed = dataclasses.replace(
+    changed,
+    mesh=dataclasses.replace(changed.mesh, **mesh),
+    optim=dataclasses.replace(
+      changed.optim, accumulation=values.get(ACCUMULATION, changed.optim.accumulation)
+    ),
+  )
+  if REMAT in values:
+    changed = search.with_override(changed, "llama.remat", values[REMAT])
+  return changed
+
+
+def conversations(config) -> int:
+  """Of a step, at most."""
+  return config.batch_size * config.data.pack
+
+
+def write(path, found, entry, reasons):
+  """Writes a `search.Found`; entry: of the formulas, or of the compiled program."""
+  about = {
+    "source": entry["source"],
+    "hbm_gib": round(entry["hbm_bytes"] / GIB, 2),
+    "step_time_bound_s": entry["step_time_bound_s"],
+    "mfu_ceiling": entry["mfu_ceiling"],
+    "batch_size": found.config.batch_size,
+  }
+  plan = {
+    "topology": entry["topology"],
+    "model": found.config.model.variant,
+    "conversations": conversations(found.config),
+    "config": fields(found.config),
+    "found": about,
+    "reasons": reasons,
+  }
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  workdir.write_atomically(path, json.dumps(plan, indent=2) + "\n")
+
+
+def read(path, config, place):
+  """The config with the plan of a file, which is for the devices `place` (a name).
+
+  Raises UserError for a file that is none, or one for other devices or another run.
+  """
+  plan = _parsed(path)
+  values = plan["config"]
+  for name, value in values.items():
+    if name not in KINDS:
+      raise UserError(
+        f"mesh.plan={path}: unknown field {name!r}; a plan has {', '.join(KINDS)}"
+      )
+    if type(value) is not KINDS[name]:
+      raise UserError(
+        f"mesh.plan={path}: {name}={value!r}: want a value of type"
+        f" {KINDS[name].__name__}"
+      )
+  if plan["topology"] != place:
+    raise UserError(
+      f"mesh.plan={path} is for {plan['topology']}, the devices here are {place}; make"
+      " one for them with miras scale --search --write, or take --config.mesh.plan=auto"
+    )
+  if plan["model"] != config.model.variant:
+    raise UserError(
+      f"mesh.plan={path} is for {plan['model']}, model.variant={config.model.variant}"
+    )
+  _check_pack(path, config, values.get(PACK, config.data.pack))
+  if plan["conversations"] != conversations(config):
+    raise UserError(
+      f"mesh.plan={path} is for {plan['conversations']} conversations a step, the"
+      f" config has batch_size={config.batch_size} x data.pack={config.data.pack}; set"
+      f" --config.batch_size={plan['conversations'] // config.data.pack}"
+    )
+  try:
+    return applied(config, values)
+  except UserError as error:
+    raise UserError(f"mesh.plan={path}: {error}") from error
+
+
+def _check_pack(path, config, pack):
+  if not 1 <= pack <= config.data.pack or conversations(config) % pack:
+    raise UserError(
+      f"mesh.plan={path}: data.pack={pack}: the config has data.pack="
+      f"{config.data.pack} and {conversations(config)} conversations a step"
+    )
+
+
+def _parsed(path):
+  """The JSON object of a file, whose parts have their kinds."""
+  local = copies.fetch(path)
+  try:
+    if os.path.getsize(local) > MAX_BYTES:
+      raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    plan = json.loads(pathlib.Path(local).read_text(encoding="utf-8"))
+    kinds = {"topology": str, "model": str, "conversations": int, "config": dict}
+    for name, kind in kinds.items():
+      if not isinstance(plan, dict) or not isinstance(plan.get(name), kind):
+        raise ValueError(f"no {name!r} in it")
+  except FileNotFoundError:
+    raise UserError(
+      f"mesh.plan={path}: no such file; want auto, or a file that miras scale --search"
+      " --write=FILE wrote"
+    ) from None
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(
+      f"mesh.plan={path}: not a plan of miras scale --search --write: {error}"
+    ) from None
+  return plan
