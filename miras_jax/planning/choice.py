@@ -79,7 +79,8 @@ def for_hardware(config, place, *, cached=None, devices=None, pack=0):
     f" {entry['step_time_no_overlap_s']:.2f} s a step by formulas"
   )
   lines = [_head(chosen.config, place.name, numbers)]
-  return chosen.config, lines + [f"  {x}" for x in search.reasons(found, chosen)]
+  why = search.reasons(found, chosen, search.as_given(config, place, cached=cached))
+  return chosen.config, lines + [f"  {x}" for x in why]
 
 
 def _head(config, here, text):

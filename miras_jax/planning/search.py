@@ -15,7 +15,7 @@ from miras_jax.planning import model
 from miras_jax.planning.rates import NEAR
 
 REMATS = ("full", "dots")
-REASONS = 6  # of a choice that are told
+REASONS = 3  # of a kind that are told
 GIB = 2**30
 
 
@@ -36,9 +36,10 @@ class Found(NamedTuple):
     entry = self.entry
     return entry["step_time_no_overlap_s"] / entry["batch_size"] / entry["pack"]
 
-  def fits(self, share=1.0) -> bool:
-    """Whether it takes at most this share of a device's memory."""
-    return self.entry["hbm_bytes"] <= share * self.entry["hbm_capacity"]
+  @property
+  def fits(self) -> bool:
+    """Whether it takes so little of a device's memory that formulas may be trusted."""
+    return self.entry["hbm_bytes"] <= NEAR * self.entry["hbm_capacity"]
 
 
 def candidates(config, place, *, cached=False, exact=False) -> list[Found]:
@@ -60,6 +61,19 @@ def candidates(config, place, *, cached=False, exact=False) -> list[Found]:
         label = f"{place.name} {text_of(changed)}"
         found.append(Found(entry | {"label": label}, changed))
   return sorted(found, key=lambda one: one.seconds)
+
+
+def as_given(config, place, *, cached=False) -> Found | None:
+  """The config itself; None where it would not run there."""
+  try:
+    sizes = mesh_lib.resolve(config.mesh, place.num_devices)
+  except UserError:
+    return None
+  mesh = dataclasses.replace(config.mesh, **sizes)
+  config = dataclasses.replace(config, mesh=mesh)
+  entry = model.estimate(config, place, cached=cached)
+  is_whole = entry["batch_size"] == config.batch_size
+  return Found(entry, config) if is_whole else None
 
 
 def _on_mesh(config, mesh, exact):
@@ -100,34 +114,42 @@ def text_of(config) -> str:
   )
 
 
-def fitting(found, place, share=NEAR) -> list[Found]:
-  """Those that fit. UserError where none does, which names the leanest."""
-  out = [one for one in found if one.fits(share)]
+def fitting(found, place) -> list[Found]:
+  """Those that fit with room to spare. UserError where none does: the leanest."""
+  out = [one for one in found if one.fits]
   if out:
     return out
   least = min((one.entry for one in found), key=lambda entry: entry["hbm_bytes"])
   raise UserError(
     f"nothing fits {place.name}: the leanest, {least['label']}, takes about"
     f" {least['hbm_bytes'] / GIB:.1f} of {least['hbm_capacity'] / GIB:.1f} GiB,"
-    f" {share:.0%} of which are planned with; take more chips or a smaller row"
+    f" {NEAR:.0%} of which are planned with; take more chips or a smaller row"
   )
 
 
-def reasons(found, chosen) -> list[str]:
-  """Why not another mesh: those that would be faster and do not fit, then the next
-  fastest, each at its best."""
-  lines, seen = [], {tuple(chosen.mesh.sizes.items())}
+def reasons(found, chosen, given=None) -> list[str]:
+  """Why not another mesh: some that would be faster and do not fit, then the next
+  fastest, each at its best; and the config as it was given, where that would run."""
+  seen, large, slow = {_sizes(chosen)}, [], []
   for one in found:  # the fastest first
-    sizes = tuple(one.mesh.sizes.items())
-    if sizes in seen or (one.seconds > chosen.seconds and not one.fits(NEAR)):
+    if _sizes(one) in seen or (one.seconds > chosen.seconds and not one.fits):
       continue
-    seen.add(sizes)
-    lines.append(f"not {text_of(one.config)}: {_why_not(one, chosen)}")
-  return lines[:REASONS]
+    seen.add(_sizes(one))
+    (slow if one.fits else large).append(_why_not(one, chosen))
+  own = [f"{_why_not(given, chosen)}, as the config says"] if given else []
+  return large[:REASONS] + slow[:REASONS] + own
+
+
+def _sizes(one):
+  return tuple(one.mesh.sizes.items())
 
 
 def _why_not(one, chosen):
-  if not one.fits(NEAR):
+  return f"not {text_of(one.config)}: {_cost(one, chosen)}"
+
+
+def _cost(one, chosen):
+  if not one.fits:
     used, room = one.entry["hbm_bytes"] / GIB, one.entry["hbm_capacity"] / GIB
     return f"about {used:.1f} GiB, more than {NEAR:.0%} of {room:.1f}"
   slower = one.seconds / chosen.seconds - 1

@@ -152,7 +152,7 @@ def _one_by(options):
     elif config.mesh.plan:
       config = _planned(config, name, options.cached)
     if options.estimate:
-      from miras_jax.scale import model
+      from miras_jax.planning import model
 
       changes |= {"per_chip": options.per_chip, "cached": options.cached}
       return model.estimate(config, name, **changes)

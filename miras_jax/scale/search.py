@@ -30,19 +30,18 @@ def run(config, name, *, compile_best=1, cached=False, effort="", write=""):
   """
   place = topology.hardware(name)
   found = search.candidates(config, place, cached=cached)
-  best = search.fitting(found, place, share=1.0)[:SHOWN]
+  best = search.fitting(found, place)[:SHOWN]
   made = [_compiled(one, name, cached, effort) for one in best[:compile_best]]
   if write:
-    chosen, entry = _best(found, place, best, made)
+    chosen, entry = _best(best, made)
     plan_file.write(write, chosen, entry, search.reasons(found, chosen))
   return [*made, *(one.entry for one in best)]
 
 
-def _best(found, place, best, made):
+def _best(best, made):
   """(the choice to write, the entry that says it fits)."""
   if not made:
-    chosen = search.fitting(found, place)[0]
-    return chosen, chosen.entry
+    return best[0], best[0].entry
   for chosen, entry in zip(best, made, strict=False):
     if entry["fits"]:
       return chosen, entry

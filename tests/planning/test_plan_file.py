@@ -16,11 +16,18 @@ SMALL = "miras_7b_stage2:size=tiny"
 V5E = slice_of("TPU v5 lite", 2, 2)
 
 
-@pytest.fixture
-def path(tmp_path):
-  path = tmp_path / "plans/plan.json"
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+  path = tmp_path_factory.mktemp("plans") / "new/plan.json"
   arguments = [f"--config={SMALL}", "--topology=v5e:2x2", "--search", "--estimate"]
   assert command.main([*arguments, f"--write={path}"]) == 0
+  return path.read_text()
+
+
+@pytest.fixture
+def path(text, tmp_path):
+  path = tmp_path / "plan.json"
+  path.write_text(text)
   return path
 
 

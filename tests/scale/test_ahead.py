@@ -37,7 +37,7 @@ def config(tmp_path):
   for split in ("train", "val"):
     prist_files.write(tmp_path / "data", [prist_files.record()] * 8, split=split)
   tree = {}
-  for path, value in MICRO.items():
+  for path, value in (MICRO | {"llama.depth": 1}).items():
     part, field = path.split(".")
     tree.setdefault(part, {})[field] = value
   path = tmp_path / "micro.py"
@@ -45,28 +45,25 @@ def config(tmp_path):
   return f"--config={path}"
 
 
-def test_a_run_loads_what_was_compiled_for_it(config, tmp_path, caplog, monkeypatch):
-  import logging
-
-  monkeypatch.setattr(logging.getLogger("miras_jax"), "propagate", True)
-  caplog.set_level("INFO")
+def test_a_run_loads_what_was_compiled_for_it(config, tmp_path, capsys):
   kept = tmp_path / "kept"
   assert cli.main(
     ["scale", config, "--topology=local", f"--save-executable={kept}"]
   ) == 0  # fmt: skip
-  assert "compiled train_step" in caplog.text and "compiled probe_step" in caplog.text
-  caplog.clear()
+  said = capsys.readouterr().err
+  assert "compiled train_step" in said and "compiled probe_step" in said
   argv = ["train", config, f"--workdir={tmp_path}/run", f"--executable={kept}"]
   assert cli.main(argv) == 0
-  assert "loaded train_step" in caplog.text and "loaded probe_step" in caplog.text
-  assert "compiled" not in caplog.text
+  said = capsys.readouterr().err
+  assert "loaded train_step" in said and "loaded probe_step" in said
+  assert "compiled" not in said
 
 
 @needs_libtpu
-def test_one_for_a_tpu_is_refused_here_in_one_line(config, tmp_path, caplog):
+def test_one_for_a_tpu_is_refused_here_in_one_line(config, tmp_path, capsys):
   kept = tmp_path / "kept"
   argv = ["scale", config, "--topology=v5e:2x2", f"--save-executable={kept}"]
-  assert cli.main([*argv, "--effort=O1"]) == 0
+  assert cli.main([*argv, "--effort=O1", "--config.data.split_eval="]) == 0
   about = json.loads((kept / "train_step.json").read_text())
   assert about["device_kind"] == "TPU v5 lite" and len(about["devices"]) == 4
   assert about["libtpu"] and about["jax"] == jax.__version__
@@ -75,10 +72,10 @@ def test_one_for_a_tpu_is_refused_here_in_one_line(config, tmp_path, caplog):
   jitted = jax.jit(lambda x: {"y": x["x"]})
   store = executables.Kept(kept)
   devices = jax.devices()[:1]
-  caplog.set_level("WARNING")
+  capsys.readouterr()
   Program("train_step", jitted, {"x": shape}, kept=store, devices=devices)
-  said = [r.getMessage() for r in caplog.records if "train_step.bin" in r.getMessage()]
-  assert len(said) == 1 and "is not used: " in said[0]
+  said = [x for x in capsys.readouterr().err.splitlines() if "is not used: " in x]
+  assert len(said) == 1 and f"{kept}/train_step.bin is not used: " in said[0]
 
 
 def test_it_is_for_one_topology(config, tmp_path):

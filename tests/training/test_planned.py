@@ -21,7 +21,7 @@ def start(tmp_path, monkeypatch):
   place = workdir.Workdir(tmp_path / "w")
 
   def run(**changes):
-    assert train.run(toy_config(**changes), place) == 0
+    assert train.run(toy_config(allow_random=True, **changes), place) == 0
     return read_config(place)
 
   return run
