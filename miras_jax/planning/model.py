@@ -8,11 +8,15 @@ the judge. Per device, of b rows of T tokens in a micro-batch:
   kept         for the backward pass, by remat policy: each layer's input (full); all
                projections (dots); attention weights too (minimal, none)
   at work      one gathered layer twice, the head's gradient whole, SAM's logits
-  traffic      all weights once a pass (forward, backward, again), 12 x activations
+  traffic      all weights once a pass (forward, backward, again), 12 x activations; where
+               they are computed again in place of kept, 10 x
   all-gather   weights that fsdp cuts, once a pass and micro-batch; once a step where
                they are kept (`mesh.keep_gathered`), which takes their room
   all-reduce   gradients, twice their bytes, once a step; over `fsdp`, once a
-               micro-batch unless weights are kept; over `tensor`, 4 activations a layer
+               micro-batch unless weights are kept; over `tensor`, 8 activations a layer
+
+These multiples, and what `tensor` leaves whole in the residual stream, are those of the
+compiled 7B step with data=16 and with data=8 tensor=2: docs/planning.md, How far off.
 """
 
 import dataclasses
@@ -103,16 +107,22 @@ def _is_kept(config, sizes, parts, chip):
 
 
 def _rates(entry, chip, sizes, shape):
-  spans = min(len(shape), 2) if entry["devices"] > max(shape) else 1
-  ring = 2 if max(shape) >= chip.ring_from else 1
   times = {"compute": entry["flops"] / chip.peak_flops}
-  times["hbm"] = entry["hbm_traffic"] / chip.hbm_bandwidth
-  for network, speed in (
-    ("ici", chip.ici_bandwidth * spans * ring), ("dcn", chip.dcn_bandwidth)
-  ):  # fmt: skip
-    sent = sum(c["bytes"] for c in entry["collectives"] if c["network"] == network)
-    times[network] = sent / speed
+  times |= {"hbm": entry["hbm_traffic"] / chip.hbm_bandwidth, "ici": 0.0, "dcn": 0.0}
+  for sent in entry["collectives"]:
+    speed = chip.dcn_bandwidth
+    if sent["network"] == "ici":
+      speed = chip.ici_bandwidth * _links(chip, shape, sizes[sent["axis"]])
+    times[sent["network"]] += sent["bytes"] / speed
   return rates(entry, times, chip.peak_flops)
+
+
+def _links(chip, shape, size):
+  """Of one device that an axis of so many sends over: it takes as few dimensions of the
+  torus as hold it, at most two, and each that it fills may be closed to a ring."""
+  first, *others = sorted(shape, reverse=True)
+  spans = 2 if others and size > first else 1
+  return spans * (2 if size >= first >= chip.ring_from else 1)
 
 
 def _rows(config, sizes):
@@ -177,8 +187,8 @@ def _working(config, sizes, parts):
   kept = b * T * llama.width * size * llama.depth
   if llama.remat not in ("full", "offload"):
     query, key = llama.num_heads, 2 * llama.num_kv_heads
-    widths = (query + key) * llama.head_dim + llama.width + 2 * llama.mlp_width
-    kept += b * T * widths * size * llama.depth / sizes["tensor"]
+    cut = (query + key) * llama.head_dim + 2 * llama.mlp_width
+    kept += b * T * size * llama.depth * (cut / sizes["tensor"] + 4 * llama.width)
   if llama.remat in ("minimal", "none") and llama.attention != "splash":
     kept += b * T * T * llama.num_heads * (FLOAT32 + size) * llama.depth
   layer = parts["layers"] / llama.depth if sizes["fsdp"] > 1 else 0
@@ -199,8 +209,10 @@ def _traffic(config, sizes, parts):
   llama, b = config.model.build().llama, _rows(config, sizes)
   size = jnp.dtype(config.model.dtype).itemsize
   weights = (parts["frozen"] + parts["trains"]) / sizes["tensor"]
-  activations = b * config.data.max_len * (8 * llama.width + 3 * llama.mlp_width)
-  activations *= 12 * size * llama.depth / sizes["tensor"]
+  cut = (2 * llama.width + 3 * llama.mlp_width) / sizes["tensor"]
+  activations = b * config.data.max_len * (6 * llama.width + cut)
+  kept = llama.remat not in ("full", "offload")  # is written, and read again
+  activations *= (12 if kept else 10) * size * llama.depth
   micro = weights * _passes(config) + activations
   return micro * config.optim.accumulation + 2 * parts["arguments"]
 
@@ -228,7 +240,7 @@ def _collectives(config, sizes, parts):
     each = gradients / (f if axis != "fsdp" else 1)
     often = times if axis == "fsdp" else 1
     add("all-reduce", axis, 2 * each * often * (n - 1) / n)
-  sums = 4 * llama.depth * b * config.data.max_len * llama.width * size * number
+  sums = 8 * llama.depth * b * config.data.max_len * llama.width * size * number
   add("all-reduce", "tensor", 2 * sums * (t - 1) / t)
   return out
 

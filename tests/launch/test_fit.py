@@ -48,6 +48,14 @@ def test_a_slice_too_small_names_the_mesh_that_would_do():
   )  # fmt: skip
 
 
+def test_a_plan_lays_the_run_over_the_slice_as_the_trainer_will():
+  run = (SEVEN, "--workdir=gs://lab/r", *GIVEN, "--topology=v5e:4x4")
+  with pytest.raises(UserError, match="batch_size=80 does not divide"):
+    command.main(["gke", *run])
+  text = cases.written("gke", *run, "--config.mesh.plan=auto")
+  assert "--config.mesh.plan=auto" in text and "--config.mesh.data" not in text
+
+
 def test_a_model_too_large_for_the_slice_names_the_slice_that_would_do():
   problem = refusal("--topology=v5e:2x2", config=f"{SEVEN}:size=70b")
   assert "on v5e:2x2; --topology=v5e:" in problem
