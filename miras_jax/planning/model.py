@@ -8,8 +8,8 @@ the judge. Per device, of b rows of T tokens in a micro-batch:
   kept         for the backward pass, by remat policy: each layer's input (full); all
                projections (dots); attention weights too (minimal, none)
   at work      one gathered layer twice, the head's gradient whole, SAM's logits
-  traffic      all weights once a pass (forward, backward, again), 12 x activations; where
-               they are computed again in place of kept, 10 x
+  traffic      all weights once a pass (forward, backward, again), 12 x activations, or
+               10 x where they are computed again and not kept
   all-gather   weights that fsdp cuts, once a pass and micro-batch; once a step where
                they are kept (`mesh.keep_gathered`), which takes their room
   all-reduce   gradients, twice their bytes, once a step; over `fsdp`, once a

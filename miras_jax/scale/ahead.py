@@ -34,15 +34,11 @@ def main(config, name, folder, *, effort=""):
     config.model.build().llama, grid.shape["tensor"], devices[0].platform
   )
   kept = executables.Kept(folder)
-  with tempfile.TemporaryDirectory() as place, jax.set_mesh(grid), compiler(effort):
+  with tempfile.TemporaryDirectory() as place:
     # As if one process fed all rows: the shapes of the whole batch.
     task = make_task(config, workdir.Workdir(pathlib.Path(place) / "run"))
     mesh_lib.check_length(task.config.data.max_len, grid)
-    shapes, parts = plan.make_plan(task, grid)
-    batch = _shapes(grid, next(task.batches))
-    task.batches.close()
-    probe = task.probe and _shapes(grid, task.probe)
-    steps = plan.compile_steps(parts, grid, shapes, batch, probe, kept=kept)
+    steps = _compile(task, grid, kept, effort)
   for program in filter(None, steps):
     print(f"{folder}: {program.name} for {name}, {program.seconds:.1f} s")
   print(f"miras train --executable={folder} loads them there")
@@ -61,6 +57,16 @@ def _laid(config, name):
   found = topology.describe(names[0])
   config, lines = choice.for_place(config, topology.hardware(names[0]))
   return config, found.devices, lines
+
+
+def _compile(task, grid, kept, effort):
+  """The Programs of a Task on a mesh, kept."""
+  with jax.set_mesh(grid), compiler(effort):
+    shapes, parts = plan.make_plan(task, grid)
+    batch = _shapes(grid, next(task.batches))
+    task.batches.close()
+    probe = task.probe and _shapes(grid, task.probe)
+    return plan.compile_steps(parts, grid, shapes, batch, probe, kept=kept)
 
 
 def _shapes(mesh, batch):

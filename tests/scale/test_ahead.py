@@ -4,17 +4,28 @@ import importlib.util
 import json
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from miras_jax import cli
-from miras_jax.checkpoint import executables
 from miras_jax.errors import UserError
-from miras_jax.parallel.compiled import Program
+from miras_jax.models import trees
+from miras_jax.scale import ahead
+from miras_jax.training import command as train
 from tests import prist_files
 from tests.training.test_packing_parity import MICRO
+from tests.training.toy_runs import toy_task
 
-CONFIG = """
+TOY = """
+from configs import common
+
+
+def get_config(arg=""):
+  c = common.base_config()
+  c.update(dict(trainable="toy", steps=2, batch_size=16, allow_random=True))
+  c.optim.warmup_steps = 1
+  return c
+"""
+REAL = """
 from configs import common
 
 
@@ -32,8 +43,19 @@ needs_libtpu = pytest.mark.skipif(
 
 
 @pytest.fixture
-def config(tmp_path):
-  """`--config=` of a run of a very small model, whose data are there."""
+def toy(tmp_path, monkeypatch):
+  """`--config=` of a run of the toy model, for both commands."""
+  monkeypatch.setitem(trees.TRAINABLE, "toy", (r"^llm/",))
+  for module in (ahead, train):
+    monkeypatch.setattr(module, "make_task", lambda config, *_, **__: toy_task(config))
+  path = tmp_path / "toy.py"
+  path.write_text(TOY)
+  return f"--config={path}"
+
+
+@pytest.fixture
+def real(tmp_path):
+  """The same of a very small model, whose data are there."""
   for split in ("train", "val"):
     prist_files.write(tmp_path / "data", [prist_files.record()] * 8, split=split)
   tree = {}
@@ -41,15 +63,15 @@ def config(tmp_path):
     part, field = path.split(".")
     tree.setdefault(part, {})[field] = value
   path = tmp_path / "micro.py"
-  path.write_text(CONFIG.format(overrides=tree, data=str(tmp_path / "data")))
+  path.write_text(REAL.format(overrides=tree, data=str(tmp_path / "data")))
   return f"--config={path}"
 
 
-def test_a_run_loads_what_was_compiled_for_it(config, tmp_path, capsys):
-  kept = tmp_path / "kept"
-  assert cli.main(
-    ["scale", config, "--topology=local", f"--save-executable={kept}"]
-  ) == 0  # fmt: skip
+@pytest.mark.parametrize("name", ["toy", pytest.param("real", marks=pytest.mark.slow)])
+def test_a_run_loads_what_was_compiled_for_it(name, request, tmp_path, capsys):
+  config, kept = request.getfixturevalue(name), tmp_path / "kept"
+  argv = ["scale", config, "--topology=local", f"--save-executable={kept}"]
+  assert cli.main(argv) == 0
   said = capsys.readouterr().err
   assert "compiled train_step" in said and "compiled probe_step" in said
   argv = ["train", config, f"--workdir={tmp_path}/run", f"--executable={kept}"]
@@ -60,25 +82,21 @@ def test_a_run_loads_what_was_compiled_for_it(config, tmp_path, capsys):
 
 
 @needs_libtpu
-def test_one_for_a_tpu_is_refused_here_in_one_line(config, tmp_path, capsys):
+def test_one_for_a_tpu_is_refused_here_in_one_line(toy, tmp_path, capsys):
   kept = tmp_path / "kept"
-  argv = ["scale", config, "--topology=v5e:2x2", f"--save-executable={kept}"]
-  assert cli.main([*argv, "--effort=O1", "--config.data.split_eval="]) == 0
+  argv = ["scale", toy, "--topology=v5e:2x2", f"--save-executable={kept}"]
+  assert cli.main([*argv, "--mesh=data=4"]) == 0
   about = json.loads((kept / "train_step.json").read_text())
   assert about["device_kind"] == "TPU v5 lite" and len(about["devices"]) == 4
   assert about["libtpu"] and about["jax"] == jax.__version__
   assert (kept / "train_step.bin").stat().st_size > 10_000
-  shape = jax.ShapeDtypeStruct((4,), jnp.float32)
-  jitted = jax.jit(lambda x: {"y": x["x"]})
-  store = executables.Kept(kept)
-  devices = jax.devices()[:1]
-  capsys.readouterr()
-  Program("train_step", jitted, {"x": shape}, kept=store, devices=devices)
+  argv = ["train", toy, f"--workdir={tmp_path}/run", f"--executable={kept}"]
+  assert cli.main([*argv, "--config.steps=1"]) == 0
   said = [x for x in capsys.readouterr().err.splitlines() if "is not used: " in x]
-  assert len(said) == 1 and f"{kept}/train_step.bin is not used: " in said[0]
+  assert len(said) == 2 and f"{kept}/train_step.bin is not used: " in said[0]
 
 
-def test_it_is_for_one_topology(config, tmp_path):
+def test_it_is_for_one_topology(toy, tmp_path):
   with pytest.raises(UserError, match="one topology, not v5e:2x2, v5e:4x4"):
-    cli.main(["scale", config, "--topology=v5e:2x2,4x4",
+    cli.main(["scale", toy, "--topology=v5e:2x2,4x4",
               f"--save-executable={tmp_path}/kept"])  # fmt: skip
