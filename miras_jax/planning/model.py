@@ -7,16 +7,18 @@ the judge. Per device, of b rows of T tokens in a micro-batch:
   gradients    float32, as the parameters that train
   kept         for the backward pass, by remat policy: each layer's input (full); all
                projections (dots); attention weights too (minimal, none)
-  at work      one gathered layer twice, the head's gradient whole, SAM's logits
+  at work      one layer's projections and, where it is gathered, its weights, twice;
+               the head's gradient whole, SAM's logits
   traffic      all weights once a pass (forward, backward, again), 12 x activations, or
-               10 x where they are computed again and not kept
+               10 x where they are computed again and not kept; 6 x those of SAM's
+               encoder, for all encoders
   all-gather   weights that fsdp cuts, once a pass and micro-batch; once a step where
                they are kept (`mesh.keep_gathered`), which takes their room
   all-reduce   gradients, twice their bytes, once a step; over `fsdp`, once a
                micro-batch unless weights are kept; over `tensor`, 8 activations a layer
 
-These multiples, and what `tensor` leaves whole in the residual stream, are those of the
-compiled 7B step with data=16 and with data=8 tensor=2: docs/planning.md, How far off.
+These multiples, and what `tensor` leaves whole in the residual stream, are those of
+compiled 7B steps: docs/planning.md, "How far off the formulas are".
 """
 
 import dataclasses
@@ -90,7 +92,7 @@ def estimate(config, place, *, per_chip=0, mesh=None, cached=False):
   entry["argument_bytes"] = int(parts["arguments"])
   entry["hbm_bytes"] = int(parts["arguments"] + _working(config, sizes, parts))
   entry["fits"] = entry["hbm_bytes"] <= chip.hbm_bytes
-  entry["hbm_traffic"] = int(_traffic(config, sizes, parts))
+  entry["hbm_traffic"] = int(_traffic(config, sizes, parts, cached))
   entry["collectives"] = _collectives(config, sizes, parts)
   return entry | _rates(entry, chip, sizes, place.shape)
 
@@ -185,10 +187,12 @@ def _working(config, sizes, parts):
   cfg, T, b = config.model.build(), config.data.max_len, _rows(config, sizes)
   llama, size = cfg.llama, jnp.dtype(config.model.dtype).itemsize
   kept = b * T * llama.width * size * llama.depth
+  heads = (llama.num_heads + 2 * llama.num_kv_heads) * llama.head_dim
+  cut = (heads + 2 * llama.mlp_width) / sizes["tensor"]
+  inside = b * T * size * (cut + 4 * llama.width)  # what one layer's products leave
+  kept += 2 * inside  # of the layer at work, and its gradients
   if llama.remat not in ("full", "offload"):
-    query, key = llama.num_heads, 2 * llama.num_kv_heads
-    cut = (query + key) * llama.head_dim + 2 * llama.mlp_width
-    kept += b * T * size * llama.depth * (cut / sizes["tensor"] + 4 * llama.width)
+    kept += inside * llama.depth
   if llama.remat in ("minimal", "none") and llama.attention != "splash":
     kept += b * T * T * llama.num_heads * (FLOAT32 + size) * llama.depth
   layer = parts["layers"] / llama.depth if sizes["fsdp"] > 1 else 0
@@ -205,15 +209,17 @@ def _passes(config):
   return 3 if config.model.build().llama.remat in ("full", "offload") else 2
 
 
-def _traffic(config, sizes, parts):
-  llama, b = config.model.build().llama, _rows(config, sizes)
+def _traffic(config, sizes, parts, cached):
+  cfg, b = config.model.build(), _rows(config, sizes)
+  llama, sam = cfg.llama, cfg.sam_encoder
   size = jnp.dtype(config.model.dtype).itemsize
   weights = (parts["frozen"] + parts["trains"]) / sizes["tensor"]
   cut = (2 * llama.width + 3 * llama.mlp_width) / sizes["tensor"]
   activations = b * config.data.max_len * (6 * llama.width + cut)
   kept = llama.remat not in ("full", "offload")  # is written, and read again
   activations *= (12 if kept else 10) * size * llama.depth
-  micro = weights * _passes(config) + activations
+  maps = b * sam.grid**2 * sam.width * (8 + 3 * sam.mlp_ratio) * size * sam.depth
+  micro = weights * _passes(config) + activations + (0 if cached else 6 * maps)
   return micro * config.optim.accumulation + 2 * parts["arguments"]
 
 

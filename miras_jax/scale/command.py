@@ -22,8 +22,8 @@
 --search     the best meshes, remat policies, accumulations and packings (up to the
              config's data.pack) by a memory model, in conversations a second; the
              first --compile=N of them compiled. --write=FILE keeps the best as a plan
---save-executable=DIR   compiles the train and probe step of the config, on its data, for
-             --topology (local: the devices of this machine) and keeps them where
+--save-executable=DIR   compiles the train and probe step of the config, on its data,
+             for --topology (local: the devices of this machine) and keeps them where
              `miras train --executable=DIR` looks for them
 --study      chips, size, resolution, encoder, length or masks: one plot and table of
              its own; ladder with --measure: trains --rungs=5 small models of growing
