@@ -4,7 +4,7 @@ Good enough to order configurations and to leave out those that cannot fit; `wei
 the judge. Per device, of b rows of T tokens in a micro-batch:
 
   arguments    every leaf of the state over the mesh axes that cut it
-  gradients    float32, as the parameters that train
+  gradients    float32, as the parameters that train; embedding's and head's whole
   kept         for the backward pass, by remat policy: each layer's input (full); all
                projections (dots); attention weights too (minimal, none)
   at work      one layer's projections and, where it is gathered, its weights, twice;
@@ -40,6 +40,7 @@ from miras_jax.planning import fit, topology
 from miras_jax.planning.rates import rates
 
 BFLOAT16, FLOAT32 = 2, 4
+MASK_MAPS = 20  # as large as its features that the decoder keeps of a mask
 ADAM = 3  # copies of what trains: itself and two moments
 
 
@@ -189,7 +190,7 @@ def _working(config, sizes, parts):
   kept = b * T * llama.width * size * llama.depth
   heads = (llama.num_heads + 2 * llama.num_kv_heads) * llama.head_dim
   cut = (heads + 2 * llama.mlp_width) / sizes["tensor"]
-  inside = b * T * size * (cut + 4 * llama.width)  # what one layer's products leave
+  inside = b * T * size * (cut + 3 * llama.width)  # what one layer's products leave
   kept += 2 * inside  # of the layer at work, and its gradients
   if llama.remat not in ("full", "offload"):
     kept += inside * llama.depth
@@ -201,7 +202,10 @@ def _working(config, sizes, parts):
   sam = cfg.sam_encoder
   logits = min(MAX_LOGITS, b * sam.num_heads * sam.grid**4) * 3 * FLOAT32
   maps = b * sam.grid**2 * sam.width * (sam.mlp_ratio + 6) * size
-  return kept + parts["trains_here"] + 2 * layer + head + max(logits + maps, 0)
+  masks = b * config.data.max_masks * sam.grid**2 * cfg.sam_decoder.width * size
+  # Those of embedding and head are added up whole, before fsdp cuts them.
+  gradients = min(parts["trains"] / sizes["tensor"], parts["trains_here"] + 2 * head)
+  return kept + gradients + 2 * layer + head + logits + maps + MASK_MAPS * masks
 
 
 def _passes(config):
