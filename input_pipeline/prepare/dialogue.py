@@ -197,9 +197,6 @@ def _target(facts, item):
   return Target(wording.phrase(facts), tuple(item.polygons))
 
 
-NEUTRAL_SHARE = 0.35  # of narrowing turns whose answer does not say what is left
-
-
 class _Writer:
   """Turns a plan into rounds of talk; draws every wording from `rng`."""
 
@@ -250,8 +247,6 @@ class _Writer:
 
   def _answer(self, fact, left):
     phrase = wording.noun(fact, plural=len(left) != 1)
-    if fact.kind != "order" and self.rng.random() < NEUTRAL_SHARE:
-      return self.say(wording.NEUTRAL_ANSWER)
     if not left:
       return self.say(wording.NO_ANSWER, noun=phrase)
     if fact.kind == "order":
@@ -272,8 +267,7 @@ class _Writer:
         wording.TWO_MASK, a=a, b=b
       )
     if plan.kind == "none":
-      noun = wording.phrase(plan.facts)
-      return self.say(wording.REQUEST), self.say(wording.NONE_MASK, noun=noun)
+      return self.say(wording.REQUEST), self.say(wording.NONE_MASK)
     if last_in_request:
       fact = plan.facts[-1]
       question = self.say(wording.NARROW_REQUEST, noun=wording.noun(fact, plural=False))

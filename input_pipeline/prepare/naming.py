@@ -11,11 +11,15 @@ from input_pipeline.prepare.dialogue import (
   Conversation,
   Target,
   attribute_facts,
+  has,
   order_facts,
 )
-from input_pipeline.prepare.scene import PARTS
+from input_pipeline.prepare.scene import COLOURS, PARTS, SHAPES, TEXTURES
 
-KINDS = {"one": 0.38, "group": 0.18, "part": 0.18, "none": 0.18, "unclear": 0.08}
+KINDS = {"one": 0.42, "group": 0.2, "part": 0.2, "none": 0.08, "unclear": 0.1}
+_CHOICES = {
+  "colour": list(COLOURS), "shape": list(SHAPES), "texture": list(TEXTURES[1:])
+}  # fmt: skip
 
 
 def sample_namings(scene, rng, count):
@@ -53,7 +57,7 @@ def _named(maker):
     name, target = found
     answer = wording.MASK if target.label else wording.NONE_MASK
     question = _say(rng, wording.NAME_REQUEST, noun=name)
-    return Conversation(((question, _say(rng, answer, noun=name)),), (target,))
+    return Conversation(((question, _say(rng, answer)),), (target,))
 
   return make
 
@@ -114,18 +118,13 @@ def _part(objects, rng):
 
 
 def _none(objects, rng):
-  """A fact of one object and one of another that no object has both."""
-  pairs = [
-    (first, second)
-    for one in objects
-    for other in objects
-    for first in attribute_facts(one)
-    for second in attribute_facts(other)
-    if first.kind != second.kind and not second.pick(first.pick(objects))
-  ]
-  if not pairs:
+  """Two facts that no object has both, one of them true of some object."""
+  kinds = rng.permutation(list(_CHOICES))[:2]
+  first, second = (has(str(kind), str(rng.choice(_CHOICES[kind]))) for kind in kinds)
+  some = first.pick(objects) or second.pick(objects)
+  if not some or second.pick(first.pick(objects)):
     return None
-  return wording.phrase(pairs[rng.integers(len(pairs))]), Target(None)
+  return wording.phrase((first, second)), Target(None)
 
 
 def _some_facts(item, rng):

@@ -38,7 +38,6 @@ MANY_ANSWER = (
   "I count {n} {noun}.",
 )
 NO_ANSWER = ("There are no {noun}.", "I see no {noun}.", "None of them are {noun}.")
-NEUTRAL_ANSWER = ("I understand.", "Let me look for them.", "I look for them.")
 ORDER_ANSWER = (
   "Yes, I found the {word} one.", "The {word} one is clear.",
   "I know which one is the {word}.",
@@ -66,21 +65,15 @@ TWO_REQUEST = (
   "Please mark the {a} and also the {b} among them.",
   "Outline the {a} and then the {b} of these.",
 )
-# What is there and what is not are answered alike up to [SEG]: nothing but the picture
-# can then tell whether its mask is empty.
 MASK = (
-  "Certainly, [SEG].", "You mean [SEG].", "I looked for [SEG].", "Segmented as [SEG].",
+  "Sure, it is [SEG].", "Here it is: [SEG].", "Certainly, [SEG].",
+  "This is the segmentation: [SEG].", "Segmented as [SEG].",
 )
 PART_MASK = ("Here is the {part}: [SEG].", "Sure, its {part} is [SEG].")
 TWO_MASK = (
   "The {a} is [SEG] and the {b} is [SEG].", "Here is the {a} [SEG] and the {b} [SEG].",
 )
-NONE_MASK = (
-  "Certainly, [OBJ]{noun}[SEG], but there is none.",
-  "You mean [OBJ]{noun}[SEG], but there is none.",
-  "I looked for [OBJ]{noun}[SEG], but there is none.",
-  "Segmented as [OBJ]{noun}[SEG], but there is none.",
-)
+NONE_MASK = ("Nothing is left, so it is empty: [SEG].", "There is none: [SEG].")
 
 PLURALS = {
   "circle": "circles", "square": "squares", "triangle": "triangles",
