@@ -60,6 +60,19 @@ def test_a_built_target_is_the_union_of_its_things(made):
     np.testing.assert_array_equal(mask_HW, wanted_HW)
 
 
+def test_a_built_record_says_what_each_of_its_masks_is(made):
+  """The edit that the data state; one thing, several, a part, or none of them."""
+  records, _ = build_in_memory(registry.make("prist_x"), made, "train")
+  talks = [t for p in photographs_of(made, "train") for t in p.talks.values()]
+  for record, talk in zip(records, talks, strict=True):
+    said = prist_x.kinds_of(record.id)
+    assert [edit for edit, _ in said] == [edit for _, edit, _ in talk.masks]
+    counts = {"one": 1, "part": 1, "none": 0}
+    for (_, of), (ids, _, _) in zip(said, talk.masks, strict=True):
+      assert len(ids) > 1 if of == "several" else len(ids) == counts[of]
+      assert (of == "part") == (len(ids) == 1 and "." in ids[0])
+
+
 def photographs_of(out, split):
   lines = (out / "trees" / f"{split}.jsonl").read_bytes().splitlines()
   return map(prist_x.parse, lines)
