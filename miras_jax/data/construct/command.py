@@ -7,7 +7,7 @@
       --endpoint=http://localhost:8000/v1 --estimate
   miras data construct --images=photos/images --masks=photos/masks --out=made \\
       --model=rules
-  miras data construct --scenes=400 --out=made_x
+  miras data construct --scenes=400 --short=6 --out=made_x
 
 OUT is in PRIST's layout: `miras data check OUT`, `miras data build prist --src=OUT`.
 Its trees are PRIST-X: `miras data build prist_x --src=OUT`. With --masks (labels of any
@@ -18,7 +18,8 @@ Every reply is kept in OUT/replies.sqlite under its request: a run that was cut 
 and the same command with --offline makes the same files without asking anyone. What a
 model writes is checked (docs/construct.md); what does not pass is in OUT/rejected.jsonl
 with its reason. --model=rules writes true, dull dialogues from the masks and asks
-nobody. --scenes=N draws scenes whose trees are exact instead of reading photographs.
+nobody. --scenes=N draws scenes whose trees are exact instead of reading photographs;
+with --short=K, K talks of one round about each of those to train on.
 """
 
 import pathlib
@@ -56,7 +57,9 @@ def main(argv) -> int:
 def _scenes(args, out):
   from input_pipeline.prepare import trees  # draws with libraries nobody else needs
 
-  counts = trees.generate(out, args.scenes, args.seed)
+  recipe = {"scenes": args.scenes, "seed": args.seed, "short": args.short}
+  output.check_folder(out, recipe)
+  counts = trees.generate(out, args.scenes, args.seed, args.short)
   for split, count in counts.items():
     print(f"{split}: {count:,} conversations")
   return 0
