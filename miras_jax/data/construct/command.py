@@ -46,6 +46,8 @@ def main(argv) -> int:
   """`miras data construct ...`; see the module's head."""
   args = parse(argv, __doc__)
   out = pathlib.Path(args.out)
+  if args.images:
+    photographs.check_apart(args.images, args.masks, out)
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -93,8 +95,11 @@ def _construct(args, out):
     )
 
   def find(name):
-    path = safe_files.resolve_inside(args.images, name)
-    return safe_files.read_bytes(path, safe_files.MAX_IMAGE_BYTES)
+    try:
+      path = safe_files.resolve_inside(args.images, name)
+      return safe_files.read_bytes(path, safe_files.MAX_IMAGE_BYTES)
+    except (OSError, ValueError) as error:
+      raise UserError(f"{args.images}/{name}: was there, and is not: {error}") from None
 
   meta = output.write_all(out, made, shares, settings, found.masked, find)
   show.summary(meta, out)

@@ -151,7 +151,7 @@ def test_a_path_may_go_on_to_a_part(known):
 
 
 def test_a_part_that_is_left_behind_is_no_contradiction(known):
-  assert faults(known, ("left", "", "a0 a1"), ("none", "", "a0"), focus="a0") == []
+  assert faults(known, ("top", "", "a0 a1"), ("none", "", "a1"), focus="a1") == []
 
 
 @pytest.mark.parametrize(
