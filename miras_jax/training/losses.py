@@ -23,6 +23,7 @@ from miras_jax.config.settings import BOUNDARY_FORMS, FOCAL_FORMS
 from miras_jax.parallel import sharding
 
 MAX_LOGITS = 2**26  # float32, of a device at a time: 256 MiB
+KEPT_LOGITS = 2**23  # so many stay for the backward pass: 32 MiB
 
 
 def next_tokens(tokens_BT, loss_mask_BT):
@@ -55,7 +56,8 @@ def chunked_token_ce(
   have MAX_LOGITS logits, since every chunk reads the head and writes its gradient.
 
   The logits of one chunk exist at a time, in the backward pass too: they are computed
-  again there. The product runs in the dtype of `hidden`, the rest in float32.
+  again there, unless there are KEPT_LOGITS at most. The product runs in the dtype of
+  `hidden`, the rest in float32.
   """
   whole = (hidden_BTD, *next_tokens(tokens_BT, loss_mask_BT))
   G = sharding.batch_shards(hidden_BTD.shape[0])
@@ -82,7 +84,6 @@ def positions_at_a_time(rows, vocabulary):
 def _ce_in_chunks(whole, head_DV, chunk, by_row):
   """Sum of cross-entropy of `whole` = (hidden_BTD, targets_BT, weight_BT)."""
 
-  @jax.checkpoint
   def ce_of(part, head_DV):
     hidden_BTD, targets_BT, weight_BT = part
     # Cast here, not once outside: the head's gradient then adds up in its own dtype.
@@ -94,12 +95,14 @@ def _ce_in_chunks(whole, head_DV, chunk, by_row):
     )
     return _ce_sum(logits_BTV, targets_BT, weight_BT, by_row)
 
+  again = jax.checkpoint(ce_of)
   if whole[0].shape[1] <= chunk:
-    return ce_of(whole, head_DV)
+    few = whole[1].size * head_DV.shape[1] <= KEPT_LOGITS
+    return (ce_of if few else again)(whole, head_DV)
   chunks = jax.tree.map(lambda x: _chunks(x, chunk), whole)
 
   def add(total, part):
-    return total + ce_of(part, head_DV), None
+    return total + again(part, head_DV), None
 
   start = jnp.zeros(whole[0].shape[:1] if by_row else (), jnp.float32)
   return jax.lax.scan(add, start, chunks)[0]
