@@ -14,6 +14,7 @@ from input_pipeline import mask_ops
 from input_pipeline.open_source import open_source
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
+from miras_jax.evaluation import metrics
 from miras_jax.experiment import catalogue, command, derived, groups, runs
 
 SMALL = ["--limit=9", "--resamples=50"]
@@ -251,7 +252,7 @@ def test_groups_are_scored_apart():
     "true": np.array([10, 5, 10, 5]),
     "biou": np.zeros(4),
   }
-  found = groups.summarise(table, ["1", "10", "1", ""], resamples=9, seed=0)
+  found = metrics.by_value(table, ["1", "10", "1", ""], ["1", "10"], resamples=9)
   assert list(found) == ["1", "10"]
   assert found["1"]["giou"]["value"] == 1.0 and found["10"]["giou"]["value"] == 0.0
 
