@@ -30,7 +30,8 @@
              width, depth and data, the last to --budget=8e12 FLOPs, and fits loss and
              cIoU against FLOPs (with --estimate: lists them). Run again, it goes on
 --estimate   by the model's formulas alone: nothing is compiled, no libtpu is needed
---breakdown  HBM traffic, FLOPs and least time by module, pass and kind of operation
+--breakdown  HBM traffic, FLOPs and least time by module, pass and kind of operation;
+             with --measure the time that a profile has
 --measure    times the step on this machine's devices beside the bound
 --effort     O1 compiles in a third of the time, for a first look: at 7B the same bytes
              sent, memory within 7 % (default: what the trainer compiles with)
@@ -125,7 +126,7 @@ def _entries(options, config):
     from miras_jax.scale import measure
 
     config = dataclasses.replace(config, mesh=_mesh(options.mesh, config.mesh))
-    return [measure.measure(config, steps=options.steps)]
+    return [measure.measure(config, steps=options.steps, profiled=options.breakdown)]
   names = topology.split_names(options.topology or "")
   for name in names:
     topology.parse(name)

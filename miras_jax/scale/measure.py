@@ -12,12 +12,15 @@ from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.planning import choice
 from miras_jax.planning.fit import fit
 from miras_jax.planning.rates import rates
-from miras_jax.scale import programs
+from miras_jax.scale import breakdown, hlo, profile, programs
 from miras_jax.training import initial_state, plan, task
 
 
-def measure(config, *, steps=5):
-  """Entry of a train step on local devices; `measured_s`: the median of `steps`."""
+def measure(config, *, steps=5, profiled=False):
+  """Entry of a train step on local devices; `measured_s`: the median of `steps`.
+
+  profiled: also `breakdown`, whose seconds are those of a profile of `steps` more.
+  """
   config, plan_lines = choice.decide(config, jax.devices())
   config, notes = fit(config, jax.device_count())
   grid = mesh_lib.make_mesh(config.mesh)
@@ -33,7 +36,9 @@ def measure(config, *, steps=5):
       state, metrics = executable(state, batch)
       jax.block_until_ready((state, metrics))
       seconds.append(time.perf_counter() - start)
-  entry = _entry(config, build, executable, [*plan_lines, *notes])
+    rows = _profile(executable, state, batch, steps) if profiled else []
+  notes = [*plan_lines, *notes]
+  entry = _entry(config, build, executable, notes) | {"breakdown": rows}
   median = statistics.median(seconds[1:])
   return entry | {
     "measured_s": median,
@@ -41,6 +46,18 @@ def measure(config, *, steps=5):
     "measured_all_s": seconds[1:],
     "compile_s": compile_s,
   }
+
+
+def _profile(executable, state, batch, steps):
+  """Rows of a breakdown with the seconds that were measured."""
+
+  def run():
+    nonlocal state
+    state, metrics = executable(state, batch)
+    return metrics
+
+  found = profile.seconds(run, steps)
+  return breakdown.rows(hlo.parse(executable.as_text()), measured=found)
 
 
 def _arrays(config, build):

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from miras_jax import cli
+from miras_jax.checkpoint import executables
 from miras_jax.errors import UserError
 from miras_jax.models import trees
 from miras_jax.scale import ahead
@@ -67,18 +68,40 @@ def real(tmp_path):
   return f"--config={path}"
 
 
-@pytest.mark.parametrize("name", ["toy", pytest.param("real", marks=pytest.mark.slow)])
-def test_a_run_loads_what_was_compiled_for_it(name, request, tmp_path, capsys):
-  config, kept = request.getfixturevalue(name), tmp_path / "kept"
-  argv = ["scale", config, "--topology=local", f"--save-executable={kept}"]
+def test_a_run_loads_what_was_compiled_for_it(toy, tmp_path, capsys):
+  kept = tmp_path / "kept"
+  argv = ["scale", toy, "--topology=local", f"--save-executable={kept}"]
   assert cli.main(argv) == 0
   said = capsys.readouterr().err
   assert "compiled train_step" in said and "compiled probe_step" in said
-  argv = ["train", config, f"--workdir={tmp_path}/run", f"--executable={kept}"]
+  argv = ["train", toy, f"--workdir={tmp_path}/run", f"--executable={kept}"]
   assert cli.main(argv) == 0
   said = capsys.readouterr().err
   assert "loaded train_step" in said and "loaded probe_step" in said
   assert "compiled" not in said
+
+
+class _Enough(Exception):
+  """Raised in place of running what is not compiled here."""
+
+
+def test_the_data_make_the_program_of_both_commands(real, tmp_path, monkeypatch):
+  made = []
+
+  def note(self, name, lowered, devices):
+    made.append((name, executables.facts(lowered, devices)))
+    if len(made) % 2 == 0:
+      raise _Enough
+    return None, "made"
+
+  monkeypatch.setattr(executables.Kept, "load_or_compile", note)
+  to = tmp_path / "kept"
+  with pytest.raises(_Enough):
+    cli.main(["scale", real, "--topology=local", f"--save-executable={to}"])
+  with pytest.raises(_Enough):
+    cli.main(["train", real, f"--workdir={tmp_path}/run", f"--executable={to}"])
+  assert [name for name, _ in made[:2]] == ["train_step", "probe_step"]
+  assert made[:2] == made[2:]
 
 
 @needs_libtpu
