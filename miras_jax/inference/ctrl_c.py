@@ -1,8 +1,8 @@
 """Ctrl-C while an answer is under way.
 
 Python raises KeyboardInterrupt wherever it is, also in callbacks of libraries that
-print and swallow it. So it is noted, and looked at between two tokens; a second one, for
-what takes too long to get there, is raised.
+print and swallow it. So it is noted, and looked at between two tokens; a second one,
+for what takes too long to get there, is raised.
 """
 
 import contextlib
