@@ -5,11 +5,13 @@
 
 A conversation may ask for any number of masks; each is the union of things, of parts of
 things, or of none (an empty mask), and says which edit of an earlier mask it is, so
-that a model that carries masks from turn to turn can learn from it.
+that a model that carries masks from turn to turn can learn from it. Built, a
+conversation says in its id what each of its masks is, so that they are scored by it.
 """
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +34,10 @@ EDITS = {
   "same": "the same once more",
   "other": "something that it does not cover",
 }
+# What a mask is of.
+ONE, SEVERAL, PART, NONE = "one", "several", "part", "none"
+OF = {ONE: "one thing", SEVERAL: "several", PART: "a part", NONE: "what is not there"}
+_KINDS = re.compile(r" \(([a-z, ]+)\)$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +81,28 @@ class Photograph:
       return names, self.things[things[0]].rle
     masks = [mask_ops.decode_rle(self.things[i].rle) for i in things]
     return names, mask_ops.encode_rle(np.bitwise_or.reduce(masks))
+
+  def asks_for(self, things: Sequence[str]) -> str:
+    """Which of `OF` a mask of these things is."""
+    if len(things) != 1:
+      return SEVERAL if things else NONE
+    return PART if self.things[things[0]].part_of else ONE
+
+  def record_id(self, place: str, talk: "Talk") -> str:
+    """A record's id: its place in the file and what each mask is, "0/2 (new several,
+    remove one)"; see `kinds_of`."""
+    kinds = (f"{edit} {self.asks_for(ids)}" for ids, edit, _ in talk.masks)
+    return f"{place} ({', '.join(kinds)})" if talk.masks else place
+
+
+def kinds_of(record_id: str) -> list[tuple[str, str]]:
+  """(edit, which of `OF`) of each mask of a record by its id; [] of any other id."""
+  match = _KINDS.search(record_id)
+  pairs = [tuple(kind.split(" ")) for kind in match[1].split(", ")] if match else []
+  known = all(
+    len(p) == 2 and (p[0] == NEW or p[0] in EDITS) and p[1] in OF for p in pairs
+  )
+  return pairs if known else []
 
 
 def mask(things: Sequence[str] | None, edit: str = NEW, of: int = -1) -> dict:

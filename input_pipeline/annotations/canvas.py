@@ -3,6 +3,7 @@
 Letters: H W size of the photograph, N points.
 """
 
+import dataclasses
 import functools
 
 import cv2
@@ -15,6 +16,7 @@ from input_pipeline.records import WHOLE_FILE, RecordError
 
 MAX_WORK = 2e10  # of a photograph in units of `mask_ops.raster_work`: ten seconds
 MAX_REGIONS = 20_000
+MAX_LEVELS = 16  # of parts of parts
 _PIXEL_WORK = 2  # a pixel of a mask, to encode it
 _SMALL_SIDE = 8  # of a picture in which things may well lie within one pixel
 _SNAP = 0.05  # pixels; what is lost where pixels are written as fractions
@@ -121,3 +123,18 @@ class Canvas:
       return False
     self.regions.append(Region(name, rle, crowd=crowd))
     return True
+
+  def join(self, part: int, whole: int):
+    """Says of a region that it is a part of another one. ValueError where a thing would
+    be a part of itself, or the whole is MAX_LEVELS deep in other things."""
+    number = whole
+    for _ in range(MAX_LEVELS):
+      if number == part:
+        raise ValueError(f"{self.regions[part].name!r} would be a part of itself")
+      above = self.regions[number].part_of
+      if above is None:
+        region = dataclasses.replace(self.regions[part], part_of=whole)
+        self.regions[part] = region
+        return
+      number = above
+    raise ValueError(f"{self.regions[part].name!r} has more than {MAX_LEVELS} wholes")

@@ -7,6 +7,9 @@
 Each annotation is one thing. A photograph without annotations shows none of the
 categories, as everywhere where COCO files are trained on; of a federated file (LVIS)
 that holds for the categories that the photograph lists as absent or complete.
+
+Parts: an annotation may name the one that it is a part of by its id, as `part_of` or,
+as PACO does, as `obj_ann_id`.
 """
 
 import posixpath
@@ -25,6 +28,7 @@ from input_pipeline.records import WHOLE_FILE, RecordError
 # The supervision library gives all its categories this one, and writes every mask with
 # a hole or of several pieces as a crowd.
 NO_CROWDS = "common-objects"
+_WHOLE = ("part_of", "obj_ann_id")  # PACO's objects name themselves
 _LISTED = 100  # images that are not there, and the like, named one by one
 
 
@@ -52,8 +56,10 @@ class Coco(Form):
       if None not in unit["size"]:
         canvas.check_size(unit["size"], height, width)
       _check_pixels(unit["annotations"], drawing)
+      regions = {}
       for annotation in unit["annotations"]:
-        notes += _add(drawing, annotation)
+        notes += _add(drawing, annotation, regions)
+      notes += _join(drawing, unit["annotations"], regions)
     except ValueError as error:
       raise RecordError(unit["file"], unit["image"], str(error)) from None
     return LabelledPhoto(
@@ -129,7 +135,7 @@ class _Content:
         self.images[str(row.get("id"))] = None
         yield f"image {row.get('id')}", row
       else:
-        kept = ("id", "category_id", "segmentation", "iscrowd")
+        kept = ("id", "category_id", "segmentation", "iscrowd", *_WHOLE)
         self._used.setdefault(str(row.get("image_id")), row.get("id"))
         yield f"thing {row.get('image_id')}", {k: row.get(k) for k in kept}
 
@@ -172,7 +178,13 @@ def _thing(row, categories, no_crowds):
     "category": category[:40],
     "segmentation": row["segmentation"],
     "crowd": bool(row["iscrowd"]) and not no_crowds,
-  }
+  } | _whole_of(row)
+
+
+def _whole_of(row):
+  """{"part_of": id of the annotation that one is a part of}, {} where none is."""
+  found = next((row[key] for key in _WHOLE if row[key] is not None), None)
+  return {} if found in (None, row["id"]) else {"part_of": found}
 
 
 def _complete(row, categories, above):
@@ -243,7 +255,18 @@ def _check_pixels(annotations, drawing):
     canvas.check_pixels(np.array(numbers, float), drawing.height, drawing.width)
 
 
-def _add(drawing, annotation):
+def _join(drawing, annotations, regions):
+  """Ties parts to what they are a part of; yields notes. regions: {id: number} of what
+  was drawn."""
+  for annotation in annotations:
+    part, whole = str(annotation["id"]), str(annotation.get("part_of", ""))
+    if part in regions and whole in regions:
+      drawing.join(regions[part], regions[whole])
+    elif whole and part in regions:
+      yield f"annotation {part} is a part of {whole[:40]}, which is not in this image"
+
+
+def _add(drawing, annotation, regions):
   """Draws one annotation; yields notes. Raises ValueError that names it."""
   shown = f"annotation {annotation['id']}"
   try:
@@ -256,6 +279,8 @@ def _add(drawing, annotation):
     yield f"{shown} is dropped: its points enclose no area"
   elif not drawing.add(annotation["name"], mask_HW, crowd=annotation["crowd"]):
     yield f"{shown} is dropped: it covers no pixel"
+  else:
+    regions[str(annotation["id"])] = len(drawing.regions) - 1
 
 
 def _mask(drawing, segmentation):

@@ -12,6 +12,9 @@ one where adding it would be without effect or without sense:
   exporters write the inner contours of a mask.
 
 The outline of a hole belongs to the thing, as the outline of every shape does.
+
+Parts. A shape whose `description` is "part of LABEL" is a part of the thing of that
+label in its group, or of the only one in the file.
 """
 
 import posixpath
@@ -25,10 +28,12 @@ from input_pipeline.annotations import canvas, layout, names
 from input_pipeline.annotations.photo import Form, LabelledPhoto
 from input_pipeline.builders.builder import Unit
 from input_pipeline.builders.folder import SourceFolder
+from input_pipeline.labelme_shapes import normal, short
 from input_pipeline.records import WHOLE_FILE, RecordError
 
 MAX_FILE_BYTES = 256 * 2**20  # it may hold the photograph, too
 HOLE = "hole"
+PART = "part of "
 _ENCLOSING = ("polygon", "rectangle", "oriented_rectangle", "circle", "mask")
 _SHAPE_WORK = 4  # a pixel of the photograph
 
@@ -75,12 +80,15 @@ class Labelme(Form):
       things, holes = _things(annotation.shapes, document["shapes"])
       drawing = canvas.Canvas(height, width)
       _check_pixels(annotation.shapes, drawing)
-      notes = [*annotation.notes]
+      notes, regions = [*annotation.notes], {}
       for (label, group), shapes in things.items():
         mask_HW, said = _thing_mask(drawing, shapes, holes.get(group, ()))
         notes += said
-        if not drawing.add(names.check(label), mask_HW):
+        if drawing.add(names.check(label), mask_HW):
+          regions[label, group] = len(drawing.regions) - 1
+        else:
           notes.append(f"{shapes[0].name} covers no pixel and is dropped")
+      notes += _join(drawing, things, regions, document["shapes"])
     except ValueError as error:
       raise RecordError(file, WHOLE_FILE, str(error)) from None
     return LabelledPhoto(
@@ -179,6 +187,33 @@ def _says_hole(raw):
   return isinstance(flags, dict) and any(
     value is True and str(key).casefold() == HOLE for key, value in flags.items()
   )
+
+
+def _join(drawing, things, regions, raw):
+  """Ties parts to what they are a part of; yields notes. regions: {key of `things`:
+  number} of what was drawn."""
+  by_label = {}
+  for key in regions:
+    by_label.setdefault(normal(key[0]), []).append(key)
+  for key in regions:
+    said = [_part_of(raw[shape.index]) for shape in things[key]]
+    label = next(filter(None, said), "")
+    fitting = [k for k in by_label.get(label, ()) if k != key]
+    near = [k for k in fitting if k[1] == key[1]] or fitting
+    if len(near) == 1:
+      drawing.join(regions[key], regions[near[0]])
+    elif label:
+      yield (
+        f"{things[key][0].name} is described as a part of {short(label)}, of which"
+        f" there are {len(near)}; its group_id could say which one is meant"
+      )
+
+
+def _part_of(raw):
+  """The label after "part of" in a shape's description, "" without one."""
+  description = raw.get("description")
+  text = normal(description) if isinstance(description, str) else ""
+  return text.removeprefix(PART).strip() if text.startswith(PART) else ""
 
 
 def _check_pixels(shapes, drawing):

@@ -33,6 +33,7 @@ SPLITS = {
   "test": "test",
   "testing": "test",
 }
+CONSTRUCTED = ".construct"  # in a folder that `miras data construct` writes
 MAX_FILES = 5_000_000
 _MAX_DEPTH = 8  # of folders
 MASK_SUFFIX = "_mask"  # of a mask beside its photograph
@@ -80,7 +81,8 @@ def _walk(src, prefix, depth):
 
 def _is_built(folder, entries):
   is_whole = any(name == finish.NAME for name, _ in entries)
-  return is_whole or (folder / ".build" / "settings.json").is_file()
+  marks = folder / ".build" / "settings.json", folder / CONSTRUCTED
+  return is_whole or any(mark.is_file() for mark in marks)
 
 
 def _entries(folder):

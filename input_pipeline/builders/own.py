@@ -60,6 +60,7 @@ class Own(Builder):
     short: most talks of one round that are written besides, in the split "train".
     views: pictures made of each photograph of the split "train" that has no dialogues
       of its own: itself, its mirror image, crops of both in turn.
+    edits: share of the written conversations that go on from their mask.
   """
 
   card = Card(
@@ -86,6 +87,7 @@ class Own(Builder):
     per_photo=PER_PHOTO,
     short=0,
     views=1,
+    edits=0.0,
   ):
     if form and form not in find.FORMS:
       raise UserError(f"--form={form}: is none of {', '.join(find.FORMS)}")
@@ -95,8 +97,10 @@ class Own(Builder):
       raise UserError(f"--short={short}: want 0 to {MAX_PER_PHOTO}")
     if not 1 <= views <= MAX_VIEWS:
       raise UserError(f"--views={views}: want 1 to {MAX_VIEWS}")
+    if not 0 <= edits <= 1:
+      raise UserError(f"--edits={edits}: want 0 to 1")
     self._form_name, self._splits, self._per_photo = form, splits, per_photo
-    self._short, self._views = short, views
+    self._short, self._views, self._edits = short, views, edits
     self._shares = split_by_photograph.parse(splits or SPLITS)
     self._names = class_names.from_path(names) if names else None
     self._wordings_file = wordings or str(narrate_wordings.ENGLISH)
@@ -119,6 +123,7 @@ class Own(Builder):
       "per_photo": self._per_photo,
       "short": self._short,
       "views": self._views,
+      "edits": self._edits,
     }
 
   def files_digest(self, src: SourceFolder) -> str:
@@ -186,7 +191,7 @@ class Own(Builder):
     write = functools.partial(
       narrate_write.write, photo, image_HWC, photo.image_id, wordings=self._wordings
     )
-    talks = write(per_photo=self._per_photo)
+    talks = write(per_photo=self._per_photo, edits=self._edits)
     if talks and short:
       talks += write(per_photo=short, mix=narrate_write.SHORT)
     return photo, talks

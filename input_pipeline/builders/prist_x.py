@@ -72,7 +72,7 @@ class PristX(Builder):
         yield RecordError(file, number, reason)
         continue
       yield SegConversation(
-        id=f"{number}/{index}",
+        id=photo.record_id(f"{number}/{index}", talk),
         source="prist_x",
         image=image,
         turns=talk.turns,

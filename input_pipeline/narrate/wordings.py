@@ -1,9 +1,10 @@
 """What is said, in which language: a JSON file that a user can copy and translate.
 
 say: wordings by kind, any number each; `FIELDS` lists the kinds and the `{fields}` that
-each of their wordings has to hold. words, colours, sides, places: one text for each of
-the keys below. names: what labels are called, where that is not the label itself:
-a word, or {"one": "car", "the": "the car", "many": "cars"}, each of them optional.
+each of their wordings has to hold. words, colours, sides, places, halves: one text for
+each of the keys below. names: what labels are called, where that is not the label
+itself: a word, or {"one": "car", "the": "the car", "many": "cars"}, each of them
+optional.
 """
 
 import dataclasses
@@ -55,6 +56,13 @@ FIELDS = {
   "misses": ("the", "one"),  # assistant: of two things it sees one
   "request_there": (),  # user: wants the mask of that one
   "request_missing": (),  # user: insists on the other one
+  "edit_same": (),  # user, of the last mask (with --edits): once more
+  "edit_also": ("the",),
+  "edit_without": ("the",),  # of two things
+  "edit_without_its": ("one",),  # of a thing and its part
+  "edit_half": ("half",),
+  "edit_whole": (),  # of a piece
+  "edit_other": ("one",),
 }
 WORDS = (
   "leftmost", "rightmost", "highest", "lowest", "central", "largest", "smallest",
@@ -64,8 +72,14 @@ COLOURS = (
   "grey", "white",
 )  # fmt: skip
 PLACES = ("left", "right", "top", "bottom")
-TABLES = {"words": WORDS, "colours": COLOURS, "sides": PLACES, "places": PLACES}
-PATTERNS = {"the": ("one",), "many": ("one",), "piece": ("side", "one")}
+TABLES = {
+  "words": WORDS, "colours": COLOURS, "sides": PLACES, "places": PLACES,
+  "halves": PLACES,
+}  # fmt: skip
+PATTERNS = {
+  "the": ("one",), "many": ("one",), "piece": ("side", "one"), "half": ("half", "one"),
+  "lacking": ("one", "part"),
+}  # fmt: skip
 JOINS = ("comma", "and")
 FORMS = ("one", "the", "many")
 MAX_NAME = 60  # characters of a label that is still a word for something
@@ -123,6 +137,16 @@ class Wordings:
     """The name of the piece of a thing that lies on one side: "left shoes"."""
     fields = {"one": self.one(label), "side": self.tables["sides"][side]}
     return fill(self.patterns["piece"], fields)
+
+  def half(self, label: str, place: str) -> str:
+    """The name of what of a thing lies in one half of it: "left half of hat"."""
+    fields = {"one": self.one(label), "half": self.tables["halves"][place]}
+    return fill(self.patterns["half"], fields)
+
+  def lacking(self, label: str, part: str) -> str:
+    """The name of a thing less one of its parts: "car without its wheel"."""
+    fields = {"one": self.one(label), "part": part}
+    return fill(self.patterns["lacking"], fields)
 
   def join(self, parts: Sequence[str]) -> str:
     """ "the hat, the bag and the shoes"."""

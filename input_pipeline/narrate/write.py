@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from input_pipeline.annotations.photo import LabelledPhoto
+from input_pipeline.narrate import edits as edits_lib
 from input_pipeline.narrate import talks
 from input_pipeline.narrate.things import make_scene
 from input_pipeline.narrate.wordings import Wordings
@@ -33,6 +34,7 @@ def write(
   per_photo: int,
   min_area: float = MIN_AREA,
   mix: Mapping[str, int] = MIX,
+  edits: float = 0.0,
 ) -> list[tuple[tuple[tuple[str, str], ...], tuple[tuple[str, dict], ...]]]:
   """Conversations about a photograph, each (turns, targets) as in `SegConversation`.
 
@@ -44,6 +46,7 @@ def write(
       ones, and those whose label cannot stand in a text, still count where a group has
       to be told apart.
     mix: how often each kind of talk is drawn.
+    edits: share of the conversations that go on from their mask where they can.
 
   Targets take turns, so that each thing is asked for before one is asked for again.
   Raises ValueError where a mask has another size than the photograph.
@@ -52,13 +55,19 @@ def write(
   seed = hashlib.sha256(f"{photo.image_id}\0{key}".encode()).digest()
   rng = random.Random(int.from_bytes(seed[:16], "big"))
   used, written = collections.Counter(), {}
-  for _ in range(TRIES * per_photo if scene.targets else 0):
+  # A part is asked for through its whole; it would wait for a turn of its own for ever.
+  wholes = [t for t in scene.targets if t.region.part_of is None]
+  for _ in range(TRIES * per_photo if wholes else 0):
     if len(written) == per_photo:
       break
     kind = rng.choices(list(mix), weights=mix.values())[0]
-    thing = min(scene.targets, key=lambda t: (used[t.number], rng.random()))
+    thing = min(wholes, key=lambda t: (used[t.number], rng.random()))
     talk = getattr(talks, kind)(talks.Talk(scene, wordings, rng), thing)
-    if talk is None or (done := talk.done()) in written.values():
+    if talk is None:
+      continue
+    if edits and talk.maybe(edits):
+      edits_lib.go_on(talk)
+    if (done := talk.done()) in written.values():
       continue
     written[len(written)] = done
     used[thing.number] += kind not in ("none", "name_absent", "unclear")

@@ -2,7 +2,8 @@
 
 A conversation narrows a group to one object as those of `miras data synth` do, and goes
 on from there: all of the group, the object, a part of it, another one with it or
-without it, the same again, or a second one that is not there.
+without it, the same again, or a second one that is not there. Short talks about the
+scenes to train on (`naming.py`) may follow, from which words are learnt.
 """
 
 import json
@@ -16,6 +17,7 @@ from PIL import Image
 from input_pipeline import mask_ops, prist_x
 from input_pipeline.prepare import wording
 from input_pipeline.prepare.dialogue import chain
+from input_pipeline.prepare.naming import sample_namings
 from input_pipeline.prepare.scene import PARTS, render, sample_scene
 from miras_jax.errors import UserError
 
@@ -41,13 +43,15 @@ _SAY = {
 # fmt: on
 
 
-def generate(out, scenes: int, seed: int) -> dict[str, int]:
+def generate(out, scenes: int, seed: int, short: int = 0) -> dict[str, int]:
   """Writes images/ and trees/<split>.jsonl below `out` -> conversations by split.
 
+  short: of so many short talks about each scene to train on; all else is as without.
   Equal arguments give equal bytes. Raises UserError where `out` holds other data.
   """
   out = pathlib.Path(out)
   recipe = {"scenes": scenes, "seed": seed, "recipe": RECIPE}
+  recipe |= {"short": short} if short else {}
   if scenes < _LEAST:
     raise UserError(f"--scenes={scenes}: want at least {_LEAST}, one for each split")
   if before := _recipe_of(out):
@@ -56,11 +60,17 @@ def generate(out, scenes: int, seed: int) -> dict[str, int]:
     return before["conversations"]
   lines = []
   for index in tqdm.trange(scenes, desc="render", unit="scene", disable=None):
-    lines.append(_scene_line(out, np.random.default_rng([seed, index]), index))
-  lines = [line for line in lines if line]
+    rng = np.random.default_rng([seed, index])
+    scene = sample_scene(rng)
+    if line := _scene_line(out, scene, rng, index):
+      named = _named(scene, np.random.default_rng([seed, index, 1]), short)
+      lines.append((line, named))
   if len(lines) < _LEAST:
     raise UserError(f"--scenes={scenes}: only {len(lines)} of them can be talked about")
   held_out = max(1, round(EVAL_SHARE * len(lines)))
+  for line, named in lines[2 * held_out :]:
+    line["conversations"] += named
+  lines = [line for line, _ in lines]
   splits = {
     "val": lines[:held_out],
     "test": lines[held_out : 2 * held_out],
@@ -95,10 +105,9 @@ def _write(path, data):
   os.replace(aside, path)
 
 
-def _scene_line(out, rng, index):
-  """Draws a scene, writes its picture, returns its line; None where no path leads to
-  one of its objects."""
-  scene = sample_scene(rng)
+def _scene_line(out, scene, rng, index):
+  """Writes the picture of a scene, returns its line; None where no path leads to one of
+  its objects."""
   name = f"scene_{index:06d}.jpg"
   picture = Image.fromarray(render(scene, rng))
   grown, talks = _Tree(scene), []
@@ -132,6 +141,36 @@ def _thing(scene, thing_id, name, part_of, polygons):
   mask_HW = mask_ops.rasterise_polygons(polygons, scene.height, scene.width)
   rle = mask_ops.encode_rle(mask_HW)
   return {"id": thing_id, "name": name, "part_of": part_of, "mask": rle}
+
+
+def _named(scene, rng, count):
+  """Short talks, which belong to no path of the tree."""
+  found = []
+  for talk in sample_namings(scene, rng, count):
+    masks = [prist_x.mask(_ids_of(scene, t.polygons)) for t in talk.targets]
+    turns = [turn for asked in talk.rounds for turn in _round(*asked)]
+    found.append({"turns": turns, "masks": masks, "path": None})
+  return found
+
+
+def _ids_of(scene, polygons):
+  """Ids of the objects that these polygons are; where they are none, of a part."""
+  wanted = {id(polygon) for polygon in polygons}
+
+  def covered(some):
+    return {id(polygon) for polygon in some} <= wanted
+
+  numbered = list(enumerate(scene.objects))
+  return [f"o{k}" for k, item in numbered if covered(item.polygons)] or [
+    f"o{k}.{part}"
+    for k, item in numbered
+    for part in PARTS.get(item.shape, ())
+    if covered(item.parts[part])
+  ]
+
+
+def _round(question, answer):
+  return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
 
 
 class _Tree:
@@ -240,10 +279,7 @@ class _Talk:
     return self._draw(table).format(n=wording.NUMBERS[len(left)], noun=noun)
 
   def _round(self, question, answer):
-    self._turns += [
-      {"from": "human", "value": question},
-      {"from": "gpt", "value": answer},
-    ]
+    self._turns += _round(question, answer)
 
   def _draw(self, table):
     return str(table[self._rng.integers(len(table))])

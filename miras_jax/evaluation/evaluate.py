@@ -22,6 +22,7 @@ from miras_jax.evaluation import (
   controls,
   dependence,
   kept,
+  kinds,
   line_metrics,
   metrics,
   scoring,
@@ -210,6 +211,8 @@ class Work:
       "calibration": told.calibration(),
       "data": self._counts(found),
     }
+    if by_kind := kinds.measures(main, good, **sampling):
+      result["kinds"] = by_kind
     if measured := self._state(found, sampling):
       result["state"] = measured
 

@@ -267,6 +267,20 @@ def per_turn(table, *, resamples=1000, seed=0):
   return out
 
 
+def by_value(table, values, order, *, resamples=1000, seed=0):
+  """{value: {"ciou", "giou", "p@0.5"}} of the rows of a table that have it.
+
+  values: one for each row; order: those that are wanted, as they are to be listed.
+  """
+  out, values_N = {}, np.array(values)
+  for value in (value for value in order if value in values):
+    rows = {name: column[values_N == value] for name, column in table.items()}
+    columns = metric_columns(rows)
+    kept = {name: columns[name] for name in ("ciou", "giou", "p@0.5")}
+    out[value] = summarise(kept, rows["image"], resamples=resamples, seed=seed)
+  return out
+
+
 def _image_sums(columns, image_N):
   """Sums of num and den by image: two float arrays (G, K)."""
   ids, inverse_N = np.unique(np.asarray(image_N), return_inverse=True)

@@ -1,4 +1,5 @@
-"""Targets by what makes them hard: turns before them, distractors, their size.
+"""Targets by what makes them hard: turns before them, distractors, their size, and in
+PRIST-X which edit they are and of how many things.
 
 A distractor is another labelled thing of the picture whose label shares a word with the
 target's name, so that a word of the conversation fits it too.
@@ -11,7 +12,7 @@ import pathlib
 import numpy as np
 
 from input_pipeline import mask_ops, safe_files
-from miras_jax.evaluation import metrics
+from miras_jax.evaluation import kinds, metrics
 
 SIZES = (0.01, 0.03, 0.1)  # edges of the share of the picture that a target takes
 COMMON = {"thing", "things", "of", "the", "a", "an"}  # fit everything
@@ -26,7 +27,7 @@ def columns(examples, masks_dir) -> dict[str, list]:
       out["turns"].append(str(target.turn + 1))
       out["distractors"].append(_distractors(masks_dir, example.image, target.name))
       out["target size"].append(_size(rle))
-  return out
+  return out | kinds.columns([example.talks[0] for example in examples])
 
 
 def _size(rle):
@@ -72,31 +73,19 @@ def _things(masks_dir, image):
 
 
 def of_runs(reads, masks_dir, resamples) -> dict:
-  """{group: `summarise` of it}, the targets of all runs of one arm together."""
+  """{group: `metrics.by_value` of it}, the targets of all runs of one arm together."""
   tables = [read.table for read in reads]
   table = {k: np.concatenate([t[k] for t in tables]) for k in tables[0]}
   found = [columns(read.examples, masks_dir) for read in reads]
   out = {}
   for group in found[0]:
     values = [value for one in found for value in one[group]]
-    out[group] = summarise(table, values, resamples=resamples, seed=0)
+    if not any(values):
+      continue  # other data than it is a group of
+    order = sorted(set(values) - {""}, key=_order)
+    out[group] = metrics.by_value(table, values, order, resamples=resamples)
     for row in (row for rows in out[group].values() for row in rows.values()):
       row["n"] //= len(reads)  # a target is one, however many seeds met it
-  return out
-
-
-def summarise(table, values, *, resamples, seed) -> dict:
-  """{value: {"ciou", "giou", "p@0.5": {"value", "low", "high", "n"}}}, in order.
-
-  table: of `metrics.Targets`, all runs together; values: of its rows, "" is none.
-  """
-  out, values_N = {}, np.array(values)
-  for value in sorted(set(values) - {""}, key=_order):
-    rows = {name: column[values_N == value] for name, column in table.items()}
-    columns = metrics.metric_columns(rows)
-    kept = {name: columns[name] for name in ("ciou", "giou", "p@0.5")}
-    sampling = {"resamples": resamples, "seed": seed}
-    out[value] = metrics.summarise(kept, rows["image"], **sampling)
   return out
 
 

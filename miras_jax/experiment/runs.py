@@ -69,7 +69,10 @@ def make_data(out, conversations, edits=0.0) -> pathlib.Path:
 
 
 def tokenizer_of(setup) -> pathlib.Path:
-  """What all runs on one data set share, whichever experiment comes first."""
+  """What all runs on one data set share, whichever experiment comes first; that of the
+  model where they begin with one (`--config.init_from`)."""
+  if begun := dict(setup.fields).get("init_from"):
+    return pathlib.Path(begun) / "tokenizer"
   edited = setup.data == setup.out / "data_edits"
   return setup.out / ("tokenizer_edits" if edited else "tokenizer")
 

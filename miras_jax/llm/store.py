@@ -7,6 +7,7 @@ first reply stands, and both go on with it.
 import contextlib
 import sqlite3
 import threading
+from collections.abc import Iterable
 
 from miras_jax.errors import UserError
 
@@ -55,6 +56,13 @@ class Store:
           (key, request, endpoint, reply),
         )
     return self.get(key)
+
+  def forget(self, keys: Iterable[str]) -> None:
+    """Drops replies, so that their requests are asked anew."""
+    with self._lock, self._errors():
+      with self._db:
+        rows = [(key,) for key in keys]
+        self._db.executemany("delete from replies where key = ?", rows)
 
   def close(self):
     self._db.close()

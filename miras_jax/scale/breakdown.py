@@ -31,12 +31,13 @@ class Part(NamedTuple):
   kind: str
 
 
-def rows(module, chip):
+def rows(module, chip=None, measured=None):
   """[{module, phase, kind, bytes, flops, seconds, count}], the longest first.
 
-  module: a parsed `hlo.Module`. chip: whose peaks make the seconds.
+  module: a parsed `hlo.Module`. chip: whose peaks make the seconds; or else measured:
+  the seconds of instructions by name, all runs of each (`profile.seconds`).
   """
-  sums = {}
+  sums, measured = {}, dict(measured or {})
   for visit in hlo.walk(module):
     op = visit.instruction
     if visit.fused or op.opcode in cost.FREE:
@@ -48,9 +49,12 @@ def rows(module, chip):
     entry = sums.setdefault(part_of(module, op), [0, 0, 0.0, 0])
     entry[0] += visit.times * moved
     entry[1] += visit.times * work
-    slowest = max(work / chip.peak_flops, moved / chip.hbm_bandwidth)
-    entry[2] += visit.times * slowest
     entry[3] += visit.times
+    if chip:
+      slowest = max(work / chip.peak_flops, moved / chip.hbm_bandwidth)
+      entry[2] += visit.times * slowest
+    else:
+      entry[2] += measured.pop(op.name, 0.0)
   names = ("bytes", "flops", "seconds", "count")
   out = [p._asdict() | dict(zip(names, s, strict=True)) for p, s in sums.items()]
   return sorted(out, key=lambda row: (-row["seconds"], -row["bytes"]))

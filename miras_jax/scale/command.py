@@ -26,7 +26,8 @@
              width, depth and data, the last to --budget=8e12 FLOPs, and fits loss and
              cIoU against FLOPs (with --estimate: lists them). Run again, it goes on
 --estimate   by the model's formulas alone: nothing is compiled, no libtpu is needed
---breakdown  HBM traffic, FLOPs and least time by module, pass and kind of operation
+--breakdown  HBM traffic, FLOPs and least time by module, pass and kind of operation;
+             with --measure the time that a profile has
 --measure    times the step on this machine's devices beside the bound
 --effort     O1 compiles in a third of the time, for a first look: at 7B the same bytes
              sent, memory within 7 % (default: what the trainer compiles with)
@@ -113,7 +114,8 @@ def _entries(options, config):
   if options.measure:
     from miras_jax.scale import measure
 
-    return [measure.measure(config, mesh=_mesh(options.mesh), steps=options.steps)]
+    mesh, profiled = _mesh(options.mesh), options.breakdown
+    return [measure.measure(config, mesh=mesh, steps=options.steps, profiled=profiled)]
   names = topology.split_names(options.topology or "")
   for name in names:
     topology.parse(name)

@@ -9,13 +9,16 @@ from miras_jax.benchmarks.step import full_batch
 from miras_jax.models import flops
 from miras_jax.parallel import chips
 from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.scale import programs, roofline
+from miras_jax.scale import breakdown, hlo, profile, programs, roofline
 from miras_jax.scale.compile import with_mesh
 from miras_jax.training import initial_state, plan, task
 
 
-def measure(config, *, mesh=None, steps=5):
-  """Entry of a train step on local devices; `measured_s`: the median of `steps`."""
+def measure(config, *, mesh=None, steps=5, profiled=False):
+  """Entry of a train step on local devices; `measured_s`: the median of `steps`.
+
+  profiled: also `breakdown`, whose seconds are those of a profile of `steps` more.
+  """
   config, notes = programs.fit(with_mesh(config, mesh), jax.device_count())
   grid = mesh_lib.make_mesh(config.mesh)
   with jax.set_mesh(grid):
@@ -30,7 +33,8 @@ def measure(config, *, mesh=None, steps=5):
       state, metrics = executable(state, batch)
       jax.block_until_ready((state, metrics))
       seconds.append(time.perf_counter() - start)
-  entry = _entry(config, build, executable, notes)
+    rows = _profile(executable, state, batch, steps) if profiled else []
+  entry = _entry(config, build, executable, notes) | {"breakdown": rows}
   median = statistics.median(seconds[1:])
   return entry | {
     "measured_s": median,
@@ -38,6 +42,18 @@ def measure(config, *, mesh=None, steps=5):
     "measured_all_s": seconds[1:],
     "compile_s": compile_s,
   }
+
+
+def _profile(executable, state, batch, steps):
+  """Rows of a breakdown with the seconds that were measured."""
+
+  def run():
+    nonlocal state
+    state, metrics = executable(state, batch)
+    return metrics
+
+  found = profile.seconds(run, steps)
+  return breakdown.rows(hlo.parse(executable.as_text()), measured=found)
 
 
 def _arrays(config, build):

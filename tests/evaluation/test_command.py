@@ -230,6 +230,17 @@ def test_per_turn_names_the_turn_of_the_mask():
   assert list(evaluate().result["per_turn"]) == ["2"]
 
 
+def test_kinds_of_prist_x_are_those_of_its_records_alone():
+  """One record with a kind in its id among others, whose targets it must not take."""
+  items = list(RECORDS)
+  items[1] = dataclasses.replace(items[1], id="0/1 (new part)")
+  kinds = evaluate(items=items).result["kinds"]
+  assert kinds["edit"]["new"]["giou"] == kinds["of"]["part"]["giou"]
+  assert kinds["of"]["part"]["ciou"]["value"] == 1.0
+  assert kinds["of"]["part"]["ciou"]["n"] == 1
+  assert "kinds" not in evaluate().result
+
+
 class Config:
   """Stands in for a RunConfig."""
 

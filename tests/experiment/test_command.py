@@ -14,6 +14,7 @@ from input_pipeline import mask_ops
 from input_pipeline.open_source import open_source
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
+from miras_jax.evaluation import metrics
 from miras_jax.experiment import catalogue, command, derived, groups, runs
 
 SMALL = ["--limit=9", "--resamples=50"]
@@ -236,6 +237,13 @@ def test_distractors_share_a_word_and_are_not_the_target_or_its_groups(tmp_path)
   assert groups._distractors(tmp_path, "b.jpg", "big red cup") == ""
 
 
+def test_runs_that_begin_with_a_model_have_its_tokenizer(tmp_path):
+  setup = runs.Setup(tmp_path, tmp_path / "data", 1, 1)
+  assert runs.tokenizer_of(setup) == tmp_path / "tokenizer"
+  begun = setup._replace(fields=(("init_from", "runs/mine"),))
+  assert runs.tokenizer_of(begun) == pathlib.Path("runs/mine/tokenizer")
+
+
 def test_groups_are_scored_apart():
   table = {
     "image": np.array(list("aabb")),
@@ -244,7 +252,7 @@ def test_groups_are_scored_apart():
     "true": np.array([10, 5, 10, 5]),
     "biou": np.zeros(4),
   }
-  found = groups.summarise(table, ["1", "10", "1", ""], resamples=9, seed=0)
+  found = metrics.by_value(table, ["1", "10", "1", ""], ["1", "10"], resamples=9)
   assert list(found) == ["1", "10"]
   assert found["1"]["giou"]["value"] == 1.0 and found["10"]["giou"]["value"] == 0.0
 

@@ -13,6 +13,7 @@ from input_pipeline import batch_table
 from miras_jax.config import variants
 from miras_jax.config.overrides import with_overrides
 from miras_jax.inference import mask_decoding
+from miras_jax.inference.conversation import Prompt
 from miras_jax.inference.generator import Generator
 from miras_jax.inference.segs import find_segs
 from miras_jax.models import miras
@@ -34,7 +35,7 @@ class Ids(NamedTuple):
 IDS = Ids()
 
 
-def tiny(encoder="dual", **seg_prompt):
+def tiny(encoder="dual", state="none", **seg_prompt):
   """The tiny model, smaller still: compiling is what these tests wait for."""
   cfg = with_overrides(
     variants.VARIANTS["tiny"],
@@ -44,7 +45,9 @@ def tiny(encoder="dual", **seg_prompt):
      "sam_encoder.depth": 1},
   )  # fmt: skip
   changed = dataclasses.replace(cfg.seg_prompt, **seg_prompt)
-  return dataclasses.replace(cfg, convnext=None, encoder=encoder, seg_prompt=changed)
+  return dataclasses.replace(
+    cfg, convnext=None, encoder=encoder, state=state, seg_prompt=changed
+  )
 
 
 @functools.cache
@@ -168,6 +171,40 @@ def test_cached_decoding_agrees_with_teacher_forcing(kind):
   np.testing.assert_allclose(
     out["mask_logits"][valid], np.asarray(known["mask_logits"])[valid], atol=1e-4
   )
+
+
+def with_slots(batch, cfg):
+  """(earlier masks as an answer is given them, the same as rows of a batch)."""
+  rng, B, E, Q = np.random.default_rng(2), len(LENGTHS), 2, cfg.mask_side
+  masks_BEQQ = rng.integers(0, 256, (B, E, Q, Q), dtype=np.uint8)
+  valid_BE = np.array([[1, 1], [1, 0], [0, 0]], np.int32)
+  origin_BE = np.array([[0, 1], [1, 0], [0, 0]], np.int32)
+  given = {"masks": masks_BEQQ, "valid": valid_BE, "origin": origin_BE}
+  rows = {"slot_masks": masks_BEQQ, "slot_valid": valid_BE, "slot_origin": origin_BE}
+  rows["slot_own"] = np.full((B, E), -1, np.int32)
+  rows["slot_seen"] = np.repeat(valid_BE[:, None], MASKS, axis=1)
+  return given | {"pick": np.full(B, -1, np.int32)}, batch | rows
+
+
+def test_with_earlier_masks_too_cached_decoding_agrees_with_teacher_forcing():
+  kind = {"state": "dense"}
+  batch, encoded = fixed(**kind)
+  ids, (model, params) = with_controls(**kind), model_and_params(**kind)
+  given, full = with_slots(batch, tiny(**kind))
+  gen = generator(**kind)
+  gen.ids = ids
+  asked = [
+    Prompt(batch["tokens"][b, :n], batch["image_slot"][b, :n])
+    for b, n in enumerate(LENGTHS)
+  ]
+  out = gen.session(encoded, max(LENGTHS)).turn(asked, slots=given)
+  out = jax.tree.map(np.asarray, out)
+  known, _ = forced(model, params, full, out, ids)
+  blind, _ = forced(model, params, batch, out, ids)
+  valid = out["seg_valid"].astype(bool)
+  got, want = out["mask_logits"][valid], np.asarray(known["mask_logits"])[valid]
+  assert np.abs(want - np.asarray(blind["mask_logits"])[valid]).max() > 1e-2
+  np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 def test_a_seg_in_the_last_place_is_read_where_its_own_state_is_wanted():

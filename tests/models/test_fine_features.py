@@ -56,8 +56,8 @@ def test_neighbours_and_a_product_are_a_convolution():
 def test_new_ones_change_no_mask(params):
   without = {k: v for k, v in params["sam"].items() if k != "fine"}
   batch = picture_batch(FINE)
-  plain = Miras(PLAIN).apply({"params": params | {"sam": without}}, batch)
-  fine = Miras(FINE).apply({"params": params}, batch)
+  plain = jax.jit(Miras(PLAIN).apply)({"params": params | {"sam": without}}, batch)
+  fine = jax.jit(Miras(FINE).apply)({"params": params}, batch)
   for name in ("mask_logits", "iou"):
     np.testing.assert_array_equal(fine[name], plain[name])
 
@@ -88,7 +88,7 @@ def test_they_train_with_the_mask_decoder(params):
       Miras(FINE).apply({"params": params}, picture_batch(FINE))["mask_logits"].sum()
     )
 
-  grads = flatten_dict(jax.grad(loss)(params)["sam"]["fine"], sep="/")
+  grads = flatten_dict(jax.jit(jax.grad(loss))(params)["sam"]["fine"], sep="/")
   assert {k for k, g in grads.items() if np.any(g)} >= {"to2/kernel", "to4/kernel"}
 
 

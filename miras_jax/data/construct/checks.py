@@ -114,14 +114,21 @@ def _focus(draft, no_focus):
   phrase = plain(draft.focus)
   if draft.measures:
     own = draft.measures.things[draft.annotation].name
-    others = [t.name for i, t in draft.measures.things.items() if i != draft.annotation]
+    above = draft.measures.above(draft.annotation)
+    others = [
+      (t.name, i in above)
+      for i, t in draft.measures.things.items()
+      if i != draft.annotation
+    ]
   else:
     own = draft.tree.elements[draft.path.focus].name
     elements = draft.tree.elements.values()
-    others = [e.name for e in elements if e.id != draft.path.focus]
+    others = [(e.name, False) for e in elements if e.id != draft.path.focus]
   head = plain(own)
-  for other in map(plain, others):
-    alike = other == phrase or other in phrase and other not in head
+  for name, is_whole in others:
+    other = plain(name)
+    # "The wheel of the car" is no car.
+    alike = other == phrase or other in phrase and other not in head and not is_whole
     # The published loader takes every label that holds the focus.
     if alike or phrase in other:
       yield "focus_unique", f"{draft.focus!r} may be {other!r}"

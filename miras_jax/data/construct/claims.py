@@ -55,12 +55,20 @@ def of_path(made: tree.Tree, path: tree.Path, known: Measures) -> Iterator:
     before = set(made.annotations(made.before(node)))
     if node.test in measures.EXTREMES:
       best = known.winner(node.test, before)
-      wrong = best is not None and left != {best}
+      wrong = best is not None and known.tops(left) != {best}
       given_away = known.winner(node.test, known.things) == focus
+    elif node.test == measures.PART:
+      # "Which parts has it?" names nothing, as long as other things have some, too.
+      wrong = of not in known.things or left != known.inside(of)
+      given_away = {i for i in known.things if known.above(i)} <= {focus}
     else:
-      said = {i: known.verdict(node.test, of, i) for i in known.things}
-      wrong = any(said[i] is False for i in left) or any(said[i] for i in before - left)
-      given_away = {i for i, v in said.items() if v is not False and i != of} <= {focus}
+      said = known.verdicts(node.test, of, before)
+      wrong = any(said.get(i) is False for i in left)
+      wrong |= any(said.get(i) for i in known.tops(before) - left)
+      fits = known.verdicts(node.test, of, known.things).items()
+      given_away = {i for i, v in fits if v is not False} - known.inside(focus) <= {
+        focus
+      }
     if wrong:
       yield measures.CHECK_OF[node.test], f"node {node.id!r}: {node.test} {of}".strip()
     elif given_away:
@@ -85,8 +93,16 @@ def _counts(draft):
       continue
     word = next(filter(None, found.groups())).lower()
     said = int(word) if word.isdecimal() else _NUMBERS.index(word)
-    if said != len(node.elements):
-      yield "count", f"{found[0]!r} where node {node.id!r} leaves {len(node.elements)}"
+    count = count_of(draft.tree, node, draft.measures)
+    if said not in (len(node.elements), count):
+      yield "count", f"{found[0]!r} where node {node.id!r} leaves {count}"
+
+
+def count_of(made: tree.Tree, node: tree.Node, known: Measures | None) -> int:
+  """How many things a node leaves; a part that is left with its whole is none."""
+  annotations = made.annotations(node.elements)
+  parts = len(annotations) - len(known.tops(annotations)) if known else 0
+  return len(node.elements) - parts
 
 
 def _named(draft, text) -> list[str]:

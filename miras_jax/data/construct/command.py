@@ -7,7 +7,7 @@
       --endpoint=http://localhost:8000/v1 --estimate
   miras data construct --images=photos/images --masks=photos/masks --out=made \\
       --model=rules
-  miras data construct --scenes=400 --out=made_x
+  miras data construct --scenes=400 --short=6 --out=made_x
 
 OUT is in PRIST's layout: `miras data check OUT`, `miras data build prist --src=OUT`.
 Its trees are PRIST-X: `miras data build prist_x --src=OUT`. With --masks (labels of any
@@ -18,7 +18,8 @@ Every reply is kept in OUT/replies.sqlite under its request: a run that was cut 
 and the same command with --offline makes the same files without asking anyone. What a
 model writes is checked (docs/construct.md); what does not pass is in OUT/rejected.jsonl
 with its reason. --model=rules writes true, dull dialogues from the masks and asks
-nobody. --scenes=N draws scenes whose trees are exact instead of reading photographs.
+nobody. --scenes=N draws scenes whose trees are exact instead of reading photographs;
+with --short=K, K talks of one round about each of those to train on.
 """
 
 import pathlib
@@ -45,6 +46,8 @@ def main(argv) -> int:
   """`miras data construct ...`; see the module's head."""
   args = parse(argv, __doc__)
   out = pathlib.Path(args.out)
+  if args.images:
+    photographs.check_apart(args.images, args.masks, out)
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -56,7 +59,9 @@ def main(argv) -> int:
 def _scenes(args, out):
   from input_pipeline.prepare import trees  # draws with libraries nobody else needs
 
-  counts = trees.generate(out, args.scenes, args.seed)
+  recipe = {"scenes": args.scenes, "seed": args.seed, "short": args.short}
+  output.check_folder(out, recipe)
+  counts = trees.generate(out, args.scenes, args.seed, args.short)
   for split, count in counts.items():
     print(f"{split}: {count:,} conversations")
   return 0
@@ -90,8 +95,11 @@ def _construct(args, out):
     )
 
   def find(name):
-    path = safe_files.resolve_inside(args.images, name)
-    return safe_files.read_bytes(path, safe_files.MAX_IMAGE_BYTES)
+    try:
+      path = safe_files.resolve_inside(args.images, name)
+      return safe_files.read_bytes(path, safe_files.MAX_IMAGE_BYTES)
+    except (OSError, ValueError) as error:
+      raise UserError(f"{args.images}/{name}: was there, and is not: {error}") from None
 
   meta = output.write_all(out, made, shares, settings, found.masked, find)
   show.summary(meta, out)

@@ -16,6 +16,7 @@ _LABELS = {
   "letters_a_focus": "letters a focus",
   "different_focuses": "different focuses",
   "share_of_fine_targets": "targets below 1 % of the picture",
+  "share_of_parts": "targets that are a part of another thing",
   "median_target_area": "median target, share of the picture",
 }
 

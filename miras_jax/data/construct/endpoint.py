@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from input_pipeline.records import RecordError
-from miras_jax.data.construct import schemas
+from miras_jax.data.construct import checks, schemas
 from miras_jax.data.construct.stages import USUAL_TOKENS
 from miras_jax.errors import UserError
 from miras_jax.llm import asking, cost, forms
@@ -20,22 +20,42 @@ _OF_REQUEST = re.compile(r": (?:400|404|413|415|422|500|501): ")
 
 def check_vision(client, stages) -> None:
   """One request about a picture whose answer nobody guesses. Raises UserError where the
-  endpoint takes no picture, or the model does not see it."""
+  endpoint takes no picture, or the model does not see it; then the replies are not
+  kept, since another model may be served under that name the next time."""
   picture = Picture(disc())
   request = stages.request("vision", picture, None)
-  model = stages.options.model
+  model, noted = stages.options.model, _Noted(client)
   try:
-    outcome = asking.ask(client, request, schemas.vision(), stages.options.repairs)
+    outcome = asking.ask(noted, request, schemas.vision(), stages.options.repairs)
   except UserError as error:
     if _OF_REQUEST.search(str(error)):
       raise UserError(f"{error}; does {model} take pictures?") from None
     raise
-  said = (outcome.value or {}).get("colour", outcome.problem)
+  if outcome.value is None:
+    client.store.forget(noted.keys)
+    raise UserError(
+      f"--model={model} does not answer a question about a picture:"
+      f" {checks.REASONS[f'reply_{outcome.problem}']}; if it cannot be told to write"
+      " JSON that way, --json=object or --json=none may help"
+    )
+  said = outcome.value["colour"]
   if not any(word in said.casefold() for word in _SEEN):
+    client.store.forget(noted.keys)
     raise UserError(
       f"--model={model} does not see pictures: it calls a purple disc {said[:60]!r};"
       " choose a model with vision"
     )
+
+
+class _Noted:
+  """A client that notes the keys of what it was asked."""
+
+  def __init__(self, client):
+    self._client, self.keys = client, []
+
+  def ask(self, request):
+    self.keys.append(request.key)
+    return self._client.ask(request)
 
 
 def disc() -> np.ndarray:

@@ -8,7 +8,7 @@ from miras_jax.options import Parser
 
 SPLITS = "train:0.8,val:0.1,test:0.1"
 _LOWEST = {
-  "scenes": 1, "seed": 0, "per_image": 1, "concurrency": 1, "rpm": 0.01,
+  "scenes": 1, "seed": 0, "short": 0, "per_image": 1, "concurrency": 1, "rpm": 0.01,
   "timeout": 0.01, "attempts": 1, "backoff": 0, "repairs": 0, "max_cost": 0,
   "temperature": 0,
 }  # fmt: skip
@@ -48,6 +48,7 @@ def parse(argv, description):
       help="how the endpoint is told to write JSON (schema)")  # fmt: skip
   add("--extra", default="{}", help="JSON of more fields of a request; null removes")
   add("--scenes", type=int, help="draw so many scenes instead of reading photographs")
+  add("--short", type=int, default=0, help="short talks about each of them (0)")
   add("--seed", type=int, default=0, help="of the scenes (0)")
   args = parser.parse_args(argv)
   args.extra = _object(args.extra)
@@ -60,10 +61,15 @@ def _check(args):
     value = getattr(args, name)
     if value is not None and not value >= low:
       raise UserError(f"--{name.replace('_', '-')}={value}: want at least {low}")
+  for name in ("images", "masks", "out", "names", "prompts", "wordings", "store"):
+    if getattr(args, name) == "":  # of a variable of the shell that is not set
+      raise UserError(f"--{name}= is empty: name a path, or leave it away")
   if args.scenes:
     if args.images or args.masks or args.model:
       raise UserError("--scenes draws its pictures: leave out --images and --model")
     return
+  if args.short:
+    raise UserError(f"--short={args.short} goes with --scenes")
   if not args.images:
     raise UserError("--images=DIR is missing: the folder of the photographs")
   if not args.model:

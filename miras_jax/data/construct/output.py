@@ -22,13 +22,14 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline import mask_ops, prist_x
+from input_pipeline.annotations import layout
 from input_pipeline.builders import split_by_photograph
 from input_pipeline.labelme_shapes import normal
 from input_pipeline.prist_folders import annotation_name
 from miras_jax.data.construct import datasheet, statistics, worklist
 from miras_jax.errors import UserError
 
-SETTINGS = ".construct"
+SETTINGS = layout.CONSTRUCTED
 META = "meta.json"
 _OURS = (META, "train.json", "val.json", "test.json")
 
@@ -68,10 +69,13 @@ def write_all(out: pathlib.Path, run, shares, settings, masked, find) -> dict:
     lists[split] += [_record(draft) for draft in photo.drafts]
     trees[split].append(_tree_line(photo))
   for split, records in lists.items():
+    files = out / f"{split}.json", out / prist_x.FOLDER / f"{split}.jsonl"
     if records:
-      write(out / f"{split}.json", _json(records))
-      lines = "".join(json.dumps(line) + "\n" for line in trees[split])
-      write(out / prist_x.FOLDER / f"{split}.jsonl", lines)
+      write(files[0], _json(records))
+      write(files[1], "".join(json.dumps(line) + "\n" for line in trees[split]))
+    else:
+      for file in files:  # of a run that had some
+        file.unlink(missing_ok=True)
   write(out / "rejected.jsonl", "".join(map(_rejected, run.rejections)))
   meta = statistics.summary(run, lists, settings, masked)
   write(out / "audit.csv", datasheet.audit_sample(lists))

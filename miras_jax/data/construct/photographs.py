@@ -22,6 +22,7 @@ from miras_jax.errors import UserError
 from miras_jax.llm.request import Picture
 
 MIN_AREA = 0.001  # share of a photograph below which nobody asks for a thing
+WRITTEN = ("images", "masks", "trees")  # folders of a data set
 SIDE = 768  # pixels of the longer side that a model is shown
 
 
@@ -47,6 +48,30 @@ class Photographs:
   load: Callable[[str], Loaded]
   problems: tuple[Problem, ...]
   masked: bool
+
+
+def check_apart(images, masks, out) -> None:
+  """UserError where what is written to `out` would be written over, or read as, what
+  it is made from. A folder inside --images is passed over when those are read."""
+  inputs = {"--images": images} | ({"--masks": masks} if masks else {})
+  out = os.path.realpath(out)
+  for option, path in inputs.items():
+    _check_folder(option, path)
+    place = os.path.realpath(path)
+    written = [os.path.join(out, name) for name in WRITTEN]
+    if place == out or any(_is_inside(place, folder) for folder in written):
+      raise UserError(
+        f"--out={out}: would be written into {option}={path}; name another folder"
+      )
+  if masks and _common(images, masks) == out:
+    raise UserError(
+      f"--out={out}: holds --images and --masks, and all its files are read; name"
+      " another folder, e.g. one inside it"
+    )
+
+
+def _is_inside(path, folder):
+  return os.path.commonpath([path, folder]) == folder
 
 
 def open_photographs(images, masks, *, form, names, wordings) -> Photographs:

@@ -11,6 +11,7 @@ import json
 import random
 
 from miras_jax.data.construct import tree
+from miras_jax.data.construct.measures import PART
 from miras_jax.data.construct.stages import DATA
 from miras_jax.llm import reply as replies
 from miras_jax.llm.pace import Pace
@@ -62,16 +63,18 @@ def answer(stage: str, text: str) -> dict:
 
 
 def _elements(data, _):
+  numbered = enumerate(data["annotations"], 1)
+  ids = {row["id"]: f"e{number}" for number, row in numbered}
   return {
     "elements": [
       {
-        "id": f"e{number}",
+        "id": ids[row["id"]],
         "name": row["name"],
         "annotation": row["id"],
-        "part_of": "",
+        "part_of": ids.get(row.get("part_of"), ""),
         "details": f"It takes up {row['area']:.1%} of the picture.",
       }
-      for number, row in enumerate(data["annotations"], 1)
+      for row in data["annotations"]
     ]
   }
 
@@ -81,14 +84,14 @@ def _tree(data, rng):
   rows = {row["id"]: row for row in data["annotations"]}
   element = {e["annotation"]: e["id"] for e in data["elements"]}
   names = {i: row["name"] for i, row in rows.items()}
-  grown = _Grown(words, element, names)
+  grown = _Grown(words, element, rows)
   listed = ", ".join(f"the {name}" for name in names.values()) or "nothing known"
   chains = []
   focuses = [i for i in rows if rows[i]["target"] and _is_alone(i, names)]
   for focus in focuses if data["whole"] else ():
     found = []
     for _ in range(TRIES):
-      chain = _chain(rows, data["tests"], focus, rng)
+      chain = _chain_to(rows, data["tests"], focus, rng)
       if chain and chain not in found:
         found.append(chain)
     chains += [(focus, chain) for chain in found[:CHAINS]]
@@ -119,13 +122,33 @@ def _is_alone(thing, names):
   return not any(name in other or other in name for other in others)
 
 
+def _chain_to(rows, tests, focus, rng):
+  """As `_chain`; to a part by way of what it is a part of."""
+  wholes = {i: row for i, row in rows.items() if "part_of" not in row}
+  if focus in wholes:
+    return _chain(wholes, tests, focus, rng)
+  whole = rows[focus]["part_of"]
+  chain = _chain(wholes, tests, whole, rng) if whole in wholes else None
+  if chain is None:
+    return None
+  (inside,) = (t["yes"] for t in tests if (t["test"], t["of"]) == (PART, whole))
+  chain += ((PART, whole, frozenset(inside)),)
+  if len(inside) > 1:
+    direct = [i for i in inside if rows[i]["part_of"] == whole]
+    kinds = [k for k in _ORDER if _wins(rows, direct, k, focus)]
+    if len(direct) < 2 or not kinds:
+      return None
+    chain += ((rng.choice(kinds), "", frozenset([focus])),)
+  return chain if len(chain) <= tree.MOST_STEPS else None
+
+
 def _chain(rows, tests, focus, rng):
   """((test, of, what is left), ...) down to a focus; None where none was found."""
   left, steps = frozenset(rows), []
   pool = [t for t in tests if focus in t["yes"] and t["of"] != focus]
   rng.shuffle(pool)
   for test in pool:
-    yes, unsure = frozenset(test["yes"]), frozenset(test["unsure"])
+    yes, unsure = (rows.keys() & test[side] for side in ("yes", "unsure"))
     kept = left & yes
     if left & unsure or kept == left or len(yes | unsure) < 2:
       continue
@@ -161,14 +184,17 @@ def _wins(rows, group, kind, focus):
 class _Grown:
   """A tree as chains are added: what chains share is one node."""
 
-  def __init__(self, words, element, names):
-    self._words, self._element, self._names = words, element, names
+  def __init__(self, words, element, rows):
+    self._words, self._element, self._rows = words, element, rows
+    self._names = {i: row["name"] for i, row in rows.items()}
     self.nodes, self.paths, self.questions = {}, [], []
 
   def add(self, focus, chain):
     parent, ids, said = tree.ROOT, [], []
     for level, (test, of, left) in enumerate(chain, 1):
-      node = self.nodes.setdefault((parent, test, of), {})
+      if level < len(chain):
+        left = self._with_parts(left)
+      node = self.nodes.setdefault((parent, test, of, left), {})
       known = self._element.get(of, of)
       inference = self._words["inference"][test].format(
         the=f"the {self._names.get(of, '')}", word=of
@@ -193,6 +219,14 @@ class _Grown:
       {"question": question, "nodes": ids, "focus": self._element[focus]}
     )
 
+  def _with_parts(self, left):
+    """Things and the parts of them, at any level: a path may still lead to one."""
+    while found := {
+      i for i, row in self._rows.items() if row.get("part_of") in left and i not in left
+    }:
+      left = left | found
+    return left
+
   def overlaps(self):
     """Notes on children of the root that leave the same things."""
     first = [n for n in self.nodes.values() if n["level"] == 1]
@@ -213,7 +247,7 @@ def _dialogue(data, rng):
     table = words["first" if step["level"] == 1 else "next"]
     the = f"the {names.get(step['of'], '')}"
     question = rng.choice(table[step["test"]]).format(the=the, word=step["of"])
-    count = len(step["elements"])
+    count = step.get("count", len(step["elements"]))
     said = rng.choice(words["one" if count == 1 else "many"])
     n = words["numbers"][count] if count < len(words["numbers"]) else str(count)
     turns.append({"node": step["id"], "question": question, "answer": said.format(n=n)})

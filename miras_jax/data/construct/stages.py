@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 
 from input_pipeline.narrate.wordings import Wordings
-from miras_jax.data.construct import checks, schemas, tree
+from miras_jax.data.construct import checks, claims, schemas, tree
 from miras_jax.data.construct.drafts import Draft, Rejection, candidates
 from miras_jax.data.construct.measures import Measures
 from miras_jax.data.construct.prompts import Prompts
@@ -101,7 +101,9 @@ class Stages:
   def dialogue_request(self, subject, made: tree.Tree, path: tree.Path) -> Request:
     names = {i: e.name for i, e in made.elements.items()}
     steps = [
-      dataclasses.asdict(node) | {"names": [names.get(i, "") for i in node.elements]}
+      dataclasses.asdict(node)
+      | {"names": [names.get(i, "") for i in node.elements]}
+      | _count(made, node, subject.measures)
       for node in made.steps(path)
     ]
     data = {
@@ -225,3 +227,9 @@ def _table(subject):
     return []
   targets = set(measures.targets())
   return [row | {"target": row["id"] in targets} for row in measures.table()]
+
+
+def _count(made, node, known):
+  """How many things a node leaves, where its elements are more: some are parts."""
+  count = claims.count_of(made, node, known)
+  return {} if count == len(node.elements) else {"count": count}

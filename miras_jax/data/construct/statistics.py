@@ -67,8 +67,17 @@ def measure(run) -> dict:
     "letters_a_focus": _mean([len(d.focus) for d in drafts]),
     "different_focuses": len({checks.plain(d.focus) for d in drafts}),
     "share_of_fine_targets": _mean([float(area < FINE) for area in areas]),
+    "share_of_parts": _mean([float(is_part) for is_part in _parts(run)]),
     "median_target_area": statistics.median(areas) if areas else None,
   }
+
+
+def _parts(run):
+  """Of each focus with a mask, whether it is a part of another thing."""
+  for photo in run.photos:
+    for draft in photo.drafts:
+      if draft.annotation:
+        yield photo.regions[int(draft.annotation[1:])].part_of is not None
 
 
 def _areas(run):

@@ -1,15 +1,22 @@
 """What the turns of a conversation say: by turn, whose history, the way to the target;
 and whether the model knows how good a mask is."""
 
+from input_pipeline import prist_x
 from miras_jax.evaluation.report import charts
 from miras_jax.evaluation.report.markup import number, plural, section
 
 _MOST_NAME, _MOST_ROWS = 80, 300
+_GROUPS = {
+  "edit": ("Which edit of an earlier mask it is", {"new": "of none"} | prist_x.EDITS),
+  "of": ("What the mask is of", prist_x.OF),
+}
+_OF_KINDS = "Mean IoU; 1 where the mask is to be empty and is."
 
 
 def by_turn(result) -> str:
   """Cards of bars: cIoU by the turn in which a mask was due; mean IoU after the gold
-  answers and after the model's own; how near the masks come to the last target."""
+  answers and after the model's own; how near the masks come to the last target; in
+  PRIST-X by what each mask is."""
   parts = [
     _card("The mask was due in", "cIoU.", _due(result.get("per_turn") or {})),
     _card(
@@ -25,6 +32,9 @@ def by_turn(result) -> str:
       _drift((result.get("intent_drift") or {}).get("turns") or {}),
     ),
   ]
+  found = result.get("kinds") or {}
+  for group, (title, names) in _GROUPS.items():
+    parts.append(_card(title, _OF_KINDS, _kinds(found.get(group) or {}, names)))
   body = "".join(parts)
   if not body:
     return ""
@@ -78,6 +88,14 @@ def _due(turns):
     charts.Bar(_turn(turn), m["ciou"], plural(m["giou"]["n"], "target"))
     for turn, m in list(turns.items())[:_MOST_ROWS]
     if "ciou" in m and "giou" in m
+  ]
+
+
+def _kinds(found, names):
+  return [
+    charts.Bar(kind, m["giou"], f"{names[kind]}; {plural(m['giou']['n'], 'target')}")
+    for kind, m in found.items()
+    if kind in names and "giou" in m
   ]
 
 

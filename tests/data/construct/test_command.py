@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,6 +193,84 @@ def test_a_model_without_vision_is_found_out_first(photos, tmp_path, script, sai
     with pytest.raises(UserError, match=said):
       construct(photos, tmp_path, url)
   assert len(endpoint.seen) == 1
+
+
+def prose(body, _):
+  return Do.say("What a lovely disc!")
+
+
+@pytest.mark.parametrize("script", [blind, prose])
+def test_a_model_that_failed_is_asked_anew_when_another_is_served(
+  photos, served, tmp_path, script
+):
+  with serve(script) as (url, _):
+    with pytest.raises(UserError):
+      construct(photos, tmp_path, url)
+  with serve(server.write) as (url, _):
+    construct(photos, tmp_path, url)
+  assert files(tmp_path) == files(served[0])
+
+
+def test_a_model_that_writes_no_json_is_told_apart_from_a_blind_one(photos, tmp_path):
+  with serve(prose) as (url, _):
+    with pytest.raises(UserError, match="form that was asked for.*--json=none"):
+      construct(photos, tmp_path, url)
+
+
+@pytest.mark.parametrize("place", ["images/made", "made"])
+def test_what_lies_beside_the_photographs_is_not_read_as_one_of_them(photos, place):
+  by_rules(photos, photos / place)
+  first = files(photos / place)
+  by_rules(photos, photos / place)
+  assert files(photos / place) == first
+
+
+@pytest.mark.parametrize("place", [".", "images", "masks"])
+def test_what_it_is_made_from_is_not_written_over(photos, place):
+  before = files(photos)
+  with pytest.raises(UserError, match="name another folder"):
+    by_rules(photos, photos / place)
+  assert files(photos) == before
+
+
+@pytest.mark.parametrize("option", ["--out=", "--masks="])
+def test_an_empty_path_is_a_mistake(photos, tmp_path, option):
+  with pytest.raises(UserError, match="is empty"):
+    by_rules(photos, tmp_path, option)
+
+
+def test_photographs_of_odd_names_and_sizes_are_made_and_found_again(tmp_path):
+  photos = pictures.make(tmp_path / "p", 6)
+  names = ("-dash.png", "with space.png", "ünï 図.png", "two\nlines.png")
+  for number, name in enumerate(names):
+    for folder in ("images", "masks"):
+      (photos / folder / f"p{number:03d}.png").rename(photos / folder / name)
+  for size in ((1, 1), (3, 5000), (5000, 3)):
+    name = "{}x{}.png".format(*size)
+    blank_HW = np.ones(size, np.uint8)
+    pictures.Image.fromarray(np.stack([blank_HW] * 3, 2)).save(photos / "images" / name)
+    pictures.Image.fromarray(blank_HW).save(photos / "masks" / name)
+  by_rules(photos, tmp_path / "out")
+  records = [
+    record
+    for split in ("train", "val")
+    for record in prist.read_dataset(tmp_path / "out", split)
+  ]
+  assert set(names) <= {record.image_id for record in records}
+  assert meta(tmp_path / "out")["counts"]["photographs_unusable"] == 0
+
+
+def test_a_split_that_is_empty_now_leaves_no_older_list(photos, tmp_path):
+  mine = tmp_path / "p"
+  shutil.copytree(photos, mine, ignore=shutil.ignore_patterns("made"))
+  by_rules(mine, tmp_path / "out")
+  for path in sorted((mine / "masks").iterdir()):
+    if path.name != "p000.png":
+      pictures.Image.new("L", (pictures.SIDE, pictures.SIDE)).save(path)
+  by_rules(mine, tmp_path / "out")
+  lists = {path.name for path in (tmp_path / "out").glob("*.json")} - {"meta.json"}
+  trees = {path.stem for path in (tmp_path / "out" / "trees").iterdir()}
+  assert len(trees) == 1 and lists == {f"{split}.json" for split in trees}
 
 
 def test_photographs_that_cannot_be_used_are_named_and_the_rest_is_done(

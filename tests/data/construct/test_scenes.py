@@ -7,6 +7,9 @@ import pytest
 
 from input_pipeline import mask_ops, prist_x
 from input_pipeline.builders import registry
+from input_pipeline.prepare import trees
+from input_pipeline.prepare.naming import sample_namings
+from input_pipeline.prepare.scene import sample_scene
 from miras_jax.data import command as data
 from miras_jax.errors import UserError
 from tests.input_pipeline.builders.in_memory import build_in_memory, masks
@@ -60,6 +63,19 @@ def test_a_built_target_is_the_union_of_its_things(made):
     np.testing.assert_array_equal(mask_HW, wanted_HW)
 
 
+def test_a_built_record_says_what_each_of_its_masks_is(made):
+  """The edit that the data state; one thing, several, a part, or none of them."""
+  records, _ = build_in_memory(registry.make("prist_x"), made, "train")
+  talks = [t for p in photographs_of(made, "train") for t in p.talks.values()]
+  for record, talk in zip(records, talks, strict=True):
+    said = prist_x.kinds_of(record.id)
+    assert [edit for edit, _ in said] == [edit for _, edit, _ in talk.masks]
+    counts = {"one": 1, "part": 1, "none": 0}
+    for (_, of), (ids, _, _) in zip(said, talk.masks, strict=True):
+      assert len(ids) > 1 if of == "several" else len(ids) == counts[of]
+      assert (of == "part") == (len(ids) == 1 and "." in ids[0])
+
+
 def photographs_of(out, split):
   lines = (out / "trees" / f"{split}.jsonl").read_bytes().splitlines()
   return map(prist_x.parse, lines)
@@ -99,5 +115,42 @@ def test_a_line_of_a_stranger_is_one_reason(made, change, said):
 
 
 def test_a_folder_with_other_scenes_is_left_alone(made):
-  with pytest.raises(UserError, match="holds another data set"):
+  with pytest.raises(UserError, match="begun with scenes=12, not 13"):
     data.main(["construct", "--scenes=13", f"--out={made}"])
+
+
+def test_short_talks_are_added_to_what_is_trained_on_and_change_nothing_else(
+  made, tmp_path
+):
+  data.main(["construct", "--scenes=12", "--short=4", f"--out={tmp_path}"])
+  for split in ("val", "test"):
+    name = f"trees/{split}.jsonl"
+    assert (tmp_path / name).read_bytes() == (made / name).read_bytes()
+  pairs = zip(photographs_of(tmp_path, "train"), photographs_of(made, "train"),
+              strict=True)  # fmt: skip
+  added = []
+  for photo, without in pairs:
+    talks = list(photo.talks.values())
+    count = len(without.talks)
+    assert talks[:count] == list(without.talks.values()) and not photo.defects
+    added += [(photo, talk) for talk in talks[count:]]
+  asked = {photo.asks_for(m[0]) for photo, talk in added for m in talk.masks}
+  assert asked == set(prist_x.OF)
+  assert {len(talk.masks) for _, talk in added} == {0, 1}
+
+
+def test_the_masks_of_a_short_talk_are_those_of_what_it_names():
+  """As `miras data synth --short` draws them from the outlines."""
+  rng = np.random.default_rng(3)
+  for index in range(20):
+    scene = sample_scene(np.random.default_rng([5, index]))
+    things = {thing["id"]: thing["mask"] for thing in trees._things(scene)}
+    for talk in sample_namings(scene, rng, 6):
+      for target in talk.targets:
+        wanted_HW = np.zeros((scene.height, scene.width), np.uint8)
+        for polygon in target.polygons:
+          wanted_HW |= mask_ops.rasterise_polygons([polygon], scene.height, scene.width)
+        found_HW = np.zeros_like(wanted_HW)
+        for i in trees._ids_of(scene, target.polygons):
+          found_HW |= mask_ops.decode_rle(things[i])
+        np.testing.assert_array_equal(found_HW, wanted_HW)

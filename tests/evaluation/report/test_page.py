@@ -118,6 +118,13 @@ def test_the_time_of_the_training_is_told_by_cause(tmp_path):
   assert text.index("0.750") < text.index("XLA: 20.0 s")
 
 
+def test_masks_of_prist_x_have_bars_by_edit_and_by_what_they_are_of(tmp_path):
+  scores = {"ciou": metric(0.4), "giou": metric(0.37)}
+  text = write(tmp_path, kinds={"edit": {"remove": scores}, "of": {"none": scores}})
+  assert "a piece of it, without others; 7 targets" in text
+  assert "what is not there; 7 targets" in text
+
+
 def test_texts_of_data_and_model_are_escaped_everywhere(tmp_path):
   evil = {"checkpoint": EVIL, "data": {"split": EVIL, "dir": EVIL, EVIL: EVIL}}
   evil |= {
@@ -128,6 +135,7 @@ def test_texts_of_data_and_model_are_escaped_everywhere(tmp_path):
   evil["controls"] = {EVIL: {"ciou": metric(0.1)}}
   evil["per_turn"] = {EVIL: result()["per_turn"]["4"]}
   two = {"model": metric(0.1), "own": metric(0.1), "gold": metric(0.2)}
+  evil["kinds"] = {"edit": {EVIL: evil["per_turn"][EVIL]}, EVIL: {}}
   evil["history_gap"] = {EVIL: two | {"gap": metric(0.1)}}
   evil["intent_drift"] = {"turns": {EVIL: two}}
   log = write_log(tmp_path / "log", {"step": 1, EVIL: 2.0})

@@ -207,3 +207,19 @@ def test_points_without_area_are_dropped_and_said(tmp_path):
   found = only(Coco(), tmp_path)
   assert_masks(found, ("dog", drawn(DOG)))
   assert found.notes[0].endswith("annotation 11 is dropped: its points enclose no area")
+
+
+@pytest.mark.parametrize("key", ["part_of", "obj_ann_id"])
+def test_a_part_names_the_annotation_that_it_is_a_part_of(tmp_path, key):
+  """As PACO's lists, where an object names itself."""
+  whole = thing(flat(DOG), **({key: 11} if key == "obj_ann_id" else {}))
+  make(tmp_path, thing(flat(HAT), category=2, **{key: 11}), whole)
+  part, found = only(Coco(), tmp_path).regions
+  assert (part.part_of, found.part_of) == (1, None)
+
+
+def test_a_part_of_what_is_not_there_is_noted_and_stays_a_thing(tmp_path):
+  make(tmp_path, thing(flat(HAT), part_of=77))
+  found = only(Coco(), tmp_path)
+  assert found.regions[0].part_of is None
+  assert "annotation 10 is a part of 77, which is not in this image" in found.notes[0]

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline.annotations.labelme_form import Labelme
+from input_pipeline.mask_ops import decode_rle
 from tests.input_pipeline.annotations.drawn import (
   CAT,
   DOG,
@@ -227,3 +228,33 @@ def test_masks_that_would_take_for_ever_are_refused(tmp_path):
   zigzag = [(x % 40, 1e6 * (x % 2)) for x in range(8000)]
   make(tmp_path, *[shape("dog", zigzag)] * 40)
   assert "would take too long to draw" in defect(Labelme(), tmp_path)
+
+
+def parts_of(photo):
+  """{name: name of what it is a part of}."""
+  regions = photo.regions
+  return {r.name: regions[r.part_of].name for r in regions if r.part_of is not None}
+
+
+def test_a_shape_described_as_a_part_is_one_of_the_thing_of_its_group(tmp_path):
+  hat = shape("hat", HAT, group=2, description="Part of dog")
+  make(tmp_path, hat, shape("dog", DOG, group=1), shape("dog", CAT, group=2))
+  found = only(Labelme(), tmp_path)
+  assert parts_of(found) == {"hat": "dog"}
+  np.testing.assert_array_equal(
+    decode_rle(found.regions[found.regions[0].part_of].rle), drawn(CAT)
+  )
+
+
+def test_a_part_of_what_several_things_may_be_is_noted_and_stays_a_thing(tmp_path):
+  hat = shape("hat", HAT, description="part of dog")
+  make(tmp_path, shape("dog", DOG), shape("dog", CAT), hat)
+  found = only(Labelme(), tmp_path)
+  assert not parts_of(found)
+  assert "a part of 'dog', of which there are 2" in found.notes[0]
+
+
+def test_things_that_are_parts_of_each_other_are_a_defect(tmp_path):
+  one = shape("dog", DOG, description="part of hat")
+  make(tmp_path, one, shape("hat", HAT, description="part of dog"))
+  assert "would be a part of itself" in defect(Labelme(), tmp_path)

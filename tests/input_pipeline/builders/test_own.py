@@ -37,7 +37,9 @@ def told(monkeypatch):
   """One conversation about the first region in place of the narrator's; what it got."""
   calls = []
 
-  def write(photo_, image_HWC, key, *, wordings, per_photo, mix=narrate_write.MIX):
+  def write(
+    photo_, image_HWC, key, *, wordings, per_photo, mix=narrate_write.MIX, edits=0.0
+  ):
     if mix == narrate_write.SHORT:
       return [(SHORT, ((r.name, r.rle),)) for r in photo_.regions[:per_photo]]
     calls.append((photo_, image_HWC, key, wordings, per_photo))

@@ -72,6 +72,20 @@ def test_no_conversation_comes_twice_and_targets_take_turns():
   assert min(asked.values()) >= 2
 
 
+def test_labelled_parts_take_no_turn_from_the_things_themselves():
+  photo, image = draw(
+    ("car", (10, 30, 60, 60), "blue"),
+    ("wheel", (15, 50, 25, 60), "black", 0),
+    ("hat", (80, 4, 100, 14), "red"),
+    ("bag", (84, 44, 104, 64), "white"),
+  )
+  mix = {"guess": 1, "part": 1}
+  talks = write(photo, image, "k", wordings=WORDS, per_photo=12, mix=mix)
+  asked = collections.Counter(name for _, targets in talks for name, _ in targets)
+  assert len(talks) == 12
+  assert asked.keys() >= {"car", "wheel", "hat", "bag"}
+
+
 def test_a_target_is_the_region_of_its_name():
   photo, image = street()
   masks = {region.name: region.rle for region in photo.regions}
