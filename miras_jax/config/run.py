@@ -280,7 +280,7 @@ def _check_known(plain, kind, prefix):
   """ValueError for what cannot be the fields of `kind`."""
   if not isinstance(plain, dict):
     raise ValueError(
-      f"{prefix.rstrip('.')} must hold fields, not a value of type {type(plain).__name__}"
+      f"{prefix[:-1]} must hold fields, not a value of type {type(plain).__name__}"
     )
   known = {field.name for field in dataclasses.fields(kind)}
   if unknown := sorted(set(plain) - known):
