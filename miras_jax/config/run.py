@@ -254,8 +254,12 @@ class RunConfig:
       raise ValueError("nested too deeply") from None
     if not isinstance(plain, dict):
       raise ValueError(f"it holds a {type(plain).__name__}, want the fields of a run")
-    # Runs of an earlier version have no `distributed`.
-    parts = {n: kind(**plain[n]) for n, kind in _groups(cls) if n in plain}
+    _check_known(plain, cls, "")
+    parts = {}
+    for name, kind in _groups(cls):
+      if name in plain:  # runs of an earlier version have no `distributed`
+        _check_known(plain[name], kind, f"{name}.")
+        parts[name] = kind(**plain[name])
     return cls(**plain | parts)
 
   def to_json(self):
@@ -270,6 +274,20 @@ class RunConfig:
     talk_len = self.data.talk_len or talk_len or max_len
     data = dataclasses.replace(self.data, max_len=max_len, talk_len=talk_len)
     return dataclasses.replace(self, model=model, data=data)
+
+
+def _check_known(plain, kind, prefix):
+  """ValueError for what cannot be the fields of `kind`."""
+  if not isinstance(plain, dict):
+    raise ValueError(
+      f"{prefix[:-1]} must hold fields, not a value of type {type(plain).__name__}"
+    )
+  known = {field.name for field in dataclasses.fields(kind)}
+  if unknown := sorted(set(plain) - known):
+    raise ValueError(
+      f"no field {prefix}{unknown[0]} is known; was it written by another version of"
+      " miras_jax? Open it with that one"
+    )
 
 
 def _groups(cls):

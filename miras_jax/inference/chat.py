@@ -1,5 +1,6 @@
 """The loop of `miras chat`: lines in, answers on the screen, masks as PNG."""
 
+import os
 import re
 import sys
 
@@ -7,13 +8,15 @@ from input_pipeline import image_ops
 from input_pipeline.conversation import ConversationError
 from miras_jax import drawing, streams
 from miras_jax.errors import UserError
-from miras_jax.inference import conversation, mask_file
+from miras_jax.inference import conversation, ctrl_c, mask_file
 from miras_jax.inference.predictor import read_image
 
 COMMANDS = "/reset, /image FILE, /mask FILE, /help or /quit"
 # How a user names an earlier mask.
 OBJECT = re.compile(r"(?:\bobject\s+|\[REF:)([1-9]\d{0,3})\b", re.IGNORECASE)
 MAX_LINE = 1 << 20  # characters; no model takes so many
+TURN = re.compile(r"turn_(\d{1,9})_")  # of a file's name
+CHUNK = 4  # tokens between two looks whether to stop
 HELP = """\
 /reset       forget the turns, keep the image
 /image FILE  go on with another image, without the turns
@@ -27,8 +30,8 @@ class EndOfScript(UserError):
 
 
 class Chat:
-  """The dialogue loop. `turn` counts answers for the file names and never restarts, so
-  that no mask overwrites another.
+  """The dialogue loop. `turn` counts answers for the file names, from those of earlier
+  chats in `out` on, and never restarts, so that no mask overwrites another.
 
   A script, input that is no terminal, ends where its image cannot be opened: the
   questions after it would be about another one.
@@ -36,7 +39,7 @@ class Chat:
 
   def __init__(self, loaded, generator, path, image, out):
     self._loaded, self._generator, self._out = loaded, generator, out
-    self._turn = 0
+    self._turn = last_turn(out)
     self._open(path, image)
 
   def run(self, lines):
@@ -47,6 +50,10 @@ class Chat:
     self._prompts = lines.isatty()
     if self._prompts:
       print(f"Ask about {self._path}, or type {COMMANDS}.")
+    if self._turn:
+      print(
+        f"{self._out} has masks of an earlier chat; these begin at {self._stem(1)}."
+      )
     for line in self._read(lines):
       text = line.strip()
       if text == "/quit":
@@ -122,7 +129,7 @@ class Chat:
     if not self._prompts:
       print(f"you> {printable(text)}")
     talk = self._conversation
-    reply = talk.say(text, refers_to=object_of(text) if talk.has_state else None)
+    reply = self._reply(text, object_of(text) if talk.has_state else None)
     self._turn += 1
     print(f"miras> {printable(reply.text)}")
     if reply.dropped_rounds:
@@ -135,10 +142,36 @@ class Chat:
       self._write([mask.array for mask in reply.masks])
     sys.stdout.flush()
 
+  def _reply(self, text, refers_to):
+    """The answer. Ctrl-C gives it up: at a terminal the conversation goes on."""
+    talk, before = self._conversation, len(self._conversation.replies)
+    with ctrl_c.Noted() as stop:
+      for _ in talk.stream(text, refers_to=refers_to, chunk=CHUNK):
+        if stop.asked:
+          break
+    if stop.asked and not self._prompts:
+      raise KeyboardInterrupt
+    if len(talk.replies) == before:
+      raise UserError("stopped; this question and its answer are forgotten")
+    return talk.replies[-1]
+
+  def _stem(self, ahead=0):
+    return f"turn_{self._turn + ahead:02d}"
+
+  def _claim(self):
+    """The stem of an answer's files, also beside a chat that writes there now."""
+    self._out.mkdir(parents=True, exist_ok=True)
+    while True:
+      try:
+        (self._out / f"{self._stem()}_overlay.png").touch(exist_ok=False)
+        return self._stem()
+      except FileExistsError:
+        self._turn += 1
+
   def _write(self, masks_KHW):
-    stem, lines = f"turn_{self._turn:02d}", []
+    lines = []
     try:
-      self._out.mkdir(parents=True, exist_ok=True)
+      stem = self._claim()
       for k, mask_HW in enumerate(masks_KHW, 1):
         path = self._out / f"{stem}_mask_{k}.png"
         drawing.save_mask(path, mask_HW)
@@ -151,6 +184,20 @@ class Chat:
     finally:
       for line in lines:
         print(line)
+
+
+def last_turn(out) -> int:
+  """The highest number in the names of an earlier chat's files, 0 where there is none.
+
+  Raises UserError where `out` cannot be a folder.
+  """
+  try:
+    names = os.listdir(out)
+  except FileNotFoundError:
+    return 0
+  except OSError as error:
+    raise UserError(f"--out={out}: cannot be used: {error.strerror}") from None
+  return max((int(found[1]) for found in map(TURN.match, names) if found), default=0)
 
 
 def object_of(text) -> int | None:

@@ -9,7 +9,8 @@
 A model with a state sees its earlier masks, and "object 2" names the second of them.
 Every turn is remembered, so "segment that one" works. For each [SEG] in an answer
 OUT/turn_02_mask_1.png (white inside, black outside) and for the answer
-OUT/turn_02_overlay.png are written and named on the screen.
+OUT/turn_02_overlay.png are written and named on the screen; what an earlier chat has
+left there stays. Ctrl-C gives up an answer.
 
 /reset       forget the turns, keep the image
 /image FILE  go on with another image, without the turns
@@ -23,7 +24,7 @@ import sys
 
 from miras_jax.errors import UserError
 from miras_jax.inference import demo, devices
-from miras_jax.inference.chat import Chat
+from miras_jax.inference.chat import Chat, last_turn
 from miras_jax.inference.predictor import read_image
 from miras_jax.options import Parser
 
@@ -49,6 +50,7 @@ def main(argv):
   if args.max_new_tokens < 1:
     raise UserError(f"--max_new_tokens={args.max_new_tokens} must be at least 1")
   image = read_image(args.image)
+  last_turn(args.out)  # tells what is wrong with --out before anything is loaded
   print(f"loading {args.checkpoint}; the first answer compiles", file=sys.stderr)
   loaded = devices.load(args)
   generator = loaded.generator(args.max_new_tokens)

@@ -18,7 +18,7 @@ from miras_jax.errors import UserError
 from miras_jax.inference import hints as hints_lib
 from miras_jax.inference import memory
 from miras_jax.inference.masks import Mask, seg_spans
-from miras_jax.inference.sampling import Sampling, checked
+from miras_jax.inference.sampling import Sampling, checked, checked_chunk
 from miras_jax.models.sam_decoder import postprocess
 
 THRESHOLD = 0.0  # a mask logit above it is inside, as SAM's mask_threshold
@@ -158,6 +158,7 @@ class Conversation:
     batch = {k: v[None] for k, v in self._views.items()}
     self._session = generator.session(generator.encode(batch), loaded.data.max_len)
     self.turns, self.replies, self.earlier = [], [], []
+    self._asking = None  # of the answer that is under way
 
   @property
   def has_state(self) -> bool:
@@ -171,6 +172,7 @@ class Conversation:
 
   def reset(self):
     """Forgets the turns, keeps the image."""
+    self._asking = None
     self.turns, self.replies, self.earlier = [], [], []
 
   def remember(self, mask_HW) -> int:
@@ -180,19 +182,21 @@ class Conversation:
     """
     if not self.has_state:
       raise UserError("this model looks at no earlier masks (model.state=none)")
-    self.earlier.append(self._given(mask_HW))
+    given = self._given(mask_HW)
+    self._asking = None
+    self.earlier.append(given)
     return len(self.earlier) - 1
 
   def _given(self, mask_HW, turn=-1):
     data = self._loaded.data
-    hints_lib.make((), None, mask_HW, self._views, data)  # tells what is wrong with it
-    mask_HW = np.asarray(mask_HW) > 0
+    mask_HW = hints_lib.mask_array(mask_HW, self.size) > 0
     return Earlier(mask_HW, memory.of_mask(mask_HW, data), turn)
 
   def undo(self):
     """Forgets the last question and its answer. UserError where there is none."""
     if not self.replies:
       raise UserError("nothing has been said yet: there is nothing to undo")
+    self._asking = None
     self.replies.pop()
     del self.turns[-2:]
     gone = len(self.replies)
@@ -225,7 +229,7 @@ class Conversation:
       points: (x, y, inside) in pixels of the image: what the masks of the answer are to
         hold (inside true) and to leave out.
       box: (x0, y0, x1, y1) in pixels, around what the masks are to hold.
-      mask: bool (H, W), about what the masks are to be.
+      mask: about what the masks are to be: bool (H, W), a Mask or its RLE.
       refers_to: number of an earlier mask of this conversation, from 0, in its place.
         A model with a state sees both as earlier masks, and as the one that is meant.
       temperature, top_p, seed: see `sampling.Sampling`; temperature 0 is greedy.
@@ -256,20 +260,25 @@ class Conversation:
     chunk=1,
   ) -> Iterator[str]:
     """As `say`, but yields the answer's text so far each time it has grown by `chunk`
-    tokens; the reply is `replies[-1]` after the last. Nothing is remembered of an
-    answer that is not read to its end."""
+    tokens, or once where it is None; the reply is `replies[-1]` after the last. Nothing
+    is remembered of an answer that is not read to its end; whatever else is done with
+    the conversation meanwhile gives it up, and reading on is a UserError."""
+    chunk = checked_chunk(chunk)
     loaded, session = self._loaded, self._session
     hints, slots, given = self._pointed(points, box, mask, refers_to)
     asked = [*self.turns, ("user", check_text(text))]
     prompt = prompt_of(asked, loaded.tokenizer, loaded.data)
     sampling = Sampling.of([checked(temperature, top_p, seed)])
     session.ask([prompt])
+    asking = self._asking = object()
     count, most = 0, session.max_new_tokens
     while count < most:
+      self._check_still(asking)
       session.go_on(chunk or most, sampling)
       tokens, ended = session.progress()[0]
       count = most if ended else len(tokens)
       yield loaded.tokenizer.decode(tokens[: len(tokens) - ended]).strip()
+    self._check_still(asking)
     answer = read_answers(session.answers(hints, slots), loaded.tokenizer)[0]
     reply, turn = self._reply(answer, prompt.dropped_rounds), len(self.replies)
     made = zip(reply.masks, answer.logits, strict=False)
@@ -279,6 +288,13 @@ class Conversation:
     for mask, logits in made:
       slot = memory.of_logits(logits) if self.has_state else None
       self.earlier.append(Earlier(mask.array, slot, turn))
+
+  def _check_still(self, asking):
+    if self._asking is not asking:
+      raise UserError(
+        "this answer was given up: its conversation went on otherwise meanwhile; fork()"
+        " it to have two answers at a time"
+      )
 
   def _pointed(self, points, box, mask, refers_to):
     """(hints, slots, masks given) of what a user points at, or None, None, ()."""

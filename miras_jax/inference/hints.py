@@ -7,8 +7,9 @@ import reprlib
 
 import numpy as np
 
-from input_pipeline import image_ops
+from input_pipeline import image_ops, mask_ops
 from miras_jax.errors import UserError
+from miras_jax.inference.masks import Mask
 from miras_jax.models.sam_prompt import BACKGROUND, FOREGROUND, KNOWN, PADDING
 
 MAX_POINTS = 16
@@ -58,6 +59,8 @@ def _points(points, size, canvas):
     name = f"points={_short(point)}"
     x, y, inside = _numbers(point, 3, name, "(x, y, inside)")
     at_P2[k] = _inside((x, y), size, name)
+    if inside not in (0, 1):
+      raise UserError(f"{name}: want (x, y, inside), inside True or False")
     label_P[k] = FOREGROUND if inside else BACKGROUND
   at_P2 = image_ops.points_to_canvas(at_P2, size, canvas).astype(np.float32)
   return at_P2[None, None], label_P[None, None]
@@ -98,7 +101,19 @@ def _inside(point, size, name):
   return values
 
 
-def _mask(mask, size, canvas):
+def _of_rle(rle, size):
+  try:
+    return mask_ops.decode_rle(rle, max_pixels=size[0] * size[1])
+  except ValueError as error:
+    raise UserError(f"mask=: {error}") from None
+
+
+def mask_array(mask, size) -> np.ndarray:
+  """What a user gives as a mask -> (H, W), bool or whole numbers; UserError."""
+  if isinstance(mask, Mask):  # of an answer, perhaps of another conversation
+    mask = mask.array
+  if isinstance(mask, dict):
+    mask = _of_rle(mask, size)
   try:
     mask = np.asarray(mask)
   except ValueError:
@@ -109,5 +124,10 @@ def _mask(mask, size, canvas):
     raise UserError(f"mask= is {mask.shape}, the image {size} (height, width)")
   if not mask.any():
     raise UserError("mask= has no pixel")
+  return mask
+
+
+def _mask(mask, size, canvas):
+  mask = mask_array(mask, size)
   mask_SS = image_ops.mask_to_canvas(mask, canvas)
   return np.where(mask_SS > 0, INSIDE, OUTSIDE).astype(np.float32)[None, None]

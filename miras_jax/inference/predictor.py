@@ -27,7 +27,8 @@ class Predictor:
   """A loaded model. Compiles when it is used first; later images compile nothing."""
 
   def __init__(self, loaded, *, max_new_tokens=128):
-    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+    number = isinstance(max_new_tokens, int) and not isinstance(max_new_tokens, bool)
+    if not number or max_new_tokens < 1:
       raise UserError(f"max_new_tokens={max_new_tokens!r} must be 1 or more")
     self.loaded = loaded
     self.generator = loaded.generator(max_new_tokens)
@@ -64,8 +65,8 @@ class Predictor:
 
 def encoded(image) -> tuple[bytes, str]:
   """(encoded bytes, what a message calls them) of an image in any of its forms."""
-  if isinstance(image, bytes):
-    return image, "image"
+  if isinstance(image, bytes | bytearray | memoryview):
+    return bytes(image), "image"
   if isinstance(image, str | os.PathLike):
     return read_image(image), str(image)
   if isinstance(image, np.ndarray):
@@ -73,11 +74,16 @@ def encoded(image) -> tuple[bytes, str]:
       raise UserError(f"an image of {image.dtype} {image.shape}: want uint8 (H, W, 3)")
     image = Image.fromarray(image) if image.size else Image.new("RGB", (0, 0))
   if not isinstance(image, Image.Image):
-    raise UserError(f"an image of type {type(image).__name__}: want a path or pixels")
+    raise UserError(
+      f"an image of type {type(image).__name__}: want a path, encoded bytes or pixels"
+    )
   if 0 in image.size:
     raise UserError("an image without pixels")
   stream = io.BytesIO()
-  image.convert("RGB").save(stream, "PNG")
+  try:  # PIL reads the pixels of a file that it has opened now
+    image.convert("RGB").save(stream, "PNG")
+  except (OSError, ValueError, SyntaxError) as error:
+    raise UserError(f"image: cannot be read: {error}") from None
   return stream.getvalue(), "image"
 
 

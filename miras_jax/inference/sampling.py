@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from miras_jax.errors import UserError
 
 HOTTEST, SEEDS = 10, 2**32
+MOST_TOKENS = 2**31  # what fits an int32
 
 
 class Sampling(NamedTuple):
@@ -47,6 +48,14 @@ def checked(temperature, top_p, seed) -> tuple:
   if not (isinstance(seed, numbers.Integral) and 0 <= seed < SEEDS):
     raise UserError(f"seed={seed!r} is no whole number within 0 to {SEEDS - 1}")
   return temperature, top_p, int(seed)
+
+
+def checked_chunk(chunk) -> int | None:
+  """How many tokens an answer grows by at a time; UserError for what is no number."""
+  number = isinstance(chunk, numbers.Integral) and not isinstance(chunk, bool)
+  if chunk is not None and not (number and 0 < chunk < MOST_TOKENS):
+    raise UserError(f"chunk={chunk!r} is no whole number of tokens from 1 on")
+  return None if chunk is None else int(chunk)
 
 
 def pick(logits_BV, sampling: Sampling, step_B) -> jax.Array:

@@ -36,6 +36,7 @@ def main(argv):
   from miras_jax.inference import devices
   from miras_jax.serving.app import make_app
   from miras_jax.serving.asking import Service
+  from miras_jax.serving.connection import MOST_WAITING, Connection
 
   logs.to_stderr()
   with _listen(args.host, args.port) as listening:
@@ -50,7 +51,9 @@ def main(argv):
       log_level="warning",
       log_config=None,  # its own would close the handlers of others
       backlog=BACKLOG,
-      limit_concurrency=4 * settings.queue + 100,
+      http=Connection,
+      ws="none",
+      limit_concurrency=MOST_WAITING + 4 * settings.queue + 100,
       timeout_graceful_shutdown=5,
       timeout_keep_alive=75,  # longer than clients wait after 429, and than proxies do
       server_header=False,

@@ -17,7 +17,8 @@ HEADERS = (
   (b"referrer-policy", b"no-referrer"),
   (b"cross-origin-resource-policy", b"same-origin"),
 )
-BODY_SECONDS = 60.0
+BODY_SECONDS = 60.0  # without anything of a body, and more for all of it:
+LEAST_RATE = 2**13  # bytes a second
 
 
 class Guard:
@@ -55,14 +56,17 @@ class _Body:
     self._receive, self._most = receive, most
     self._length = next((v for k, v in headers if k == b"content-length"), b"0")
     self._bytes, self._complete = 0, False
+    self._began = time.monotonic()
 
   async def receive(self):
     if self._complete:  # whoever asks now waits for the end of the connection
       return await self._receive()
     if self._length.isdigit() and int(self._length[:18]) > self._most:
       raise self._too_large()
+    allowed = BODY_SECONDS + self._bytes / LEAST_RATE
+    left = self._began + allowed - time.monotonic()
     try:
-      message = await asyncio.wait_for(self._receive(), BODY_SECONDS)
+      message = await asyncio.wait_for(self._receive(), min(left, BODY_SECONDS))
     except TimeoutError:
       raise HTTPException(408, "the body of the request came too slowly") from None
     self._bytes += len(message.get("body", b""))

@@ -9,6 +9,7 @@ STATIC = pathlib.Path(__file__).parent / "static"
 router = APIRouter()
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 def page(request: Request):
   """The page for browsers; for Label Studio, that the server is there."""
@@ -17,6 +18,7 @@ def page(request: Request):
   return health(request)
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", tags=["server"])
 def health(request: Request):
   """That the server is there, and how busy it is."""

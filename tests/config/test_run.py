@@ -1,5 +1,7 @@
 """A RunConfig refuses what does not fit together."""
 
+import json
+
 import pytest
 
 from configs import common
@@ -39,3 +41,20 @@ def test_what_is_prepared_once_is_not_augmented(changes, words):
   assert not make().augment.is_on() and make(**{"augment.flip": 0.5}).augment.is_on()
   with pytest.raises(UserError, match=words):
     make(**{"augment.flip": 0.5} | changes)
+
+
+@pytest.mark.parametrize(
+  "change, says",
+  [
+    ({"format": 99}, "no field format is known; was it written by another version"),
+    ({"model": {"colour": 1}}, "no field model.colour is known"),
+    ({"model": 5}, "model must hold fields, not a value of type int"),
+  ],
+)
+def test_a_run_of_another_version_says_what_is_not_known(change, says):
+  plain = (
+    json.loads(run_config.RunConfig.from_config_dict(common.base_config()).to_json())
+    | change
+  )
+  with pytest.raises(ValueError, match=says):
+    run_config.RunConfig.from_json(json.dumps(plain))

@@ -39,6 +39,23 @@ def test_piped_questions_are_answered_and_masks_are_named(tmp_path, capsys):
   assert str(tmp_path / "masks" / "turn_01_overlay.png") in shown
 
 
+def test_a_second_chat_leaves_the_masks_of_the_first(tmp_path, capsys):
+  run(tmp_path, ["Where is it?"])
+  before = {path: path.read_bytes() for path in (tmp_path / "masks").iterdir()}
+  run(tmp_path, ["Where is it?"], lambda prompt, image: ("Sure, [SEG].", ["top"]))
+  assert {path: path.read_bytes() for path in before} == before
+  assert len(list((tmp_path / "masks").iterdir())) == 2 * len(before)
+  assert "masks of an earlier chat; these begin at turn_02" in capsys.readouterr().out
+
+
+def test_two_chats_at_a_time_write_beside_each_other(tmp_path):
+  loaded = talker.loaded(lambda prompt, image: ("Sure, [SEG].", ["left"]))
+  image, out = chat.read_image(photo(tmp_path / "a.png")), tmp_path / "masks"
+  for talk in [chat.Chat(loaded, loaded.model, "a", image, out) for _ in range(2)]:
+    talk.run(io.StringIO("Where is it?\n"))
+  assert len(list(out.glob("turn_0[12]_mask_1.png"))) == 2
+
+
 def test_mask_has_the_size_of_the_image_and_the_side_the_model_meant(tmp_path):
   run(tmp_path, ["Where is it?"])
   mask = read(tmp_path / "masks" / "turn_01_mask_1.png")
@@ -104,6 +121,12 @@ def test_image_is_checked_before_the_checkpoint_is_read(tmp_path):
   (tmp_path / "a.png").write_bytes(b"no image")
   with pytest.raises(UserError, match="a.png.*not an image"):
     command.main(["--checkpoint=/no/such", f"--image={tmp_path / 'a.png'}"])
+
+
+def test_the_folder_for_masks_is_checked_before_the_checkpoint_is_read(tmp_path):
+  path = str(photo(tmp_path / "a.png"))
+  with pytest.raises(UserError, match="--out=.*a.png: cannot be used"):
+    command.main(["--checkpoint=none", f"--image={path}", f"--out={path}"])
 
 
 def test_missing_checkpoint_is_a_users_mistake(tmp_path):

@@ -1,6 +1,7 @@
 """What a script or a terminal may hand to chat, text or not."""
 
 import io
+import signal
 
 import pytest
 
@@ -86,6 +87,36 @@ def test_input_without_end_of_line_is_refused(tmp_path):
   chatting, _ = talk(tmp_path)
   with pytest.raises(UserError, match="is this a text"):
     chatting.run(script(b"x" * (chat.MAX_LINE + 1)))
+
+
+def ctrl_c(generator, question):
+  """Has SIGINT come while this question is read."""
+  answers = generator.script
+
+  def script(prompt, image):
+    if prompt.count(question):
+      signal.raise_signal(signal.SIGINT)
+    return answers(prompt, image)
+
+  generator.script = script
+
+
+def test_ctrl_c_at_a_terminal_gives_up_the_answer_alone(tmp_path, capsys, monkeypatch):
+  chatting, generator = talk(tmp_path)
+  ctrl_c(generator, "which one")
+  assert chatting.run(typed(monkeypatch, "Where is it?", "which one", "cup")) == 0
+  assert capsys.readouterr().err.count("error: stopped") == 1
+  assert "Where is it?" in generator.prompts[2]
+  assert "which one" not in generator.prompts[2]
+  assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_ctrl_c_ends_a_script(tmp_path):
+  chatting, generator = talk(tmp_path)
+  ctrl_c(generator, "which one")
+  with pytest.raises(KeyboardInterrupt):
+    chatting.run(script(b"Where is it?\nwhich one\ncup\n"))
+  assert len(generator.prompts) == 2
 
 
 def test_masks_that_cannot_be_written_are_named_and_the_talk_goes_on(tmp_path, capsys):

@@ -34,10 +34,25 @@ def png():
   return stream.getvalue()
 
 
+def cut_short():
+  """A picture that PIL has opened, whose pixels it cannot read."""
+  noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+  stream = io.BytesIO()
+  Image.fromarray(noise).save(stream, "PNG")
+  return Image.open(io.BytesIO(stream.getvalue()[:3000]))
+
+
 def image_forms(tmp_path):
   (tmp_path / "a.png").write_bytes(png())
   path = tmp_path / "a.png"
-  return [path, str(path), png(), PIXELS, Image.fromarray(PIXELS).convert("L")]
+  return [
+    path,
+    str(path),
+    png(),
+    bytearray(png()),
+    PIXELS,
+    Image.fromarray(PIXELS).convert("L"),
+  ]
 
 
 def test_an_image_may_be_a_path_bytes_pixels_or_a_picture(tmp_path, predictor):
@@ -47,7 +62,7 @@ def test_an_image_may_be_a_path_bytes_pixels_or_a_picture(tmp_path, predictor):
 
 @pytest.mark.parametrize("image", [
   b"no image", np.zeros((4, 4)), "/no/such.png", 7, np.zeros((0, 4, 3), np.uint8),
-  Image.new("RGB", (0, 0)),
+  Image.new("RGB", (0, 0)), cut_short(),
 ])  # fmt: skip
 def test_what_is_no_image_is_one_line(predictor, image):
   with pytest.raises(UserError, match="image"):
@@ -87,6 +102,55 @@ def test_a_stream_that_is_not_read_is_not_remembered(predictor):
   chat = predictor.start(PIXELS)
   next(chat.stream("which one"))
   assert chat.turns == [] and chat.replies == []
+
+
+@pytest.mark.parametrize(
+  "meanwhile",
+  [
+    lambda chat: chat.say("Where is it?"),
+    lambda chat: list(chat.stream("Where is it?")),
+    lambda chat: chat.undo(),
+    lambda chat: chat.reset(),
+  ],
+)
+def test_an_answer_that_its_conversation_went_past_is_given_up(predictor, meanwhile):
+  chat = predictor.start(PIXELS)
+  chat.say("cup")
+  stream = chat.stream("which one")
+  next(stream)
+  meanwhile(chat)
+  turns = list(chat.turns)
+  with pytest.raises(UserError, match="was given up"):
+    list(stream)
+  assert chat.turns == turns
+  assert chat.say("which one").masks
+
+
+def test_a_fork_leaves_the_answer_under_way_alone(predictor):
+  chat = predictor.start(PIXELS)
+  stream = chat.stream("which one")
+  next(stream)
+  assert chat.fork().turns == []
+  assert list(stream)[-1] == chat.replies[-1].text
+
+
+@pytest.mark.parametrize("chunk", [0, -1, 1.5, "a", True, 2**31])
+def test_a_chunk_that_no_answer_can_grow_by_is_one_line(predictor, chunk):
+  chat = predictor.start(PIXELS)
+  with pytest.raises(UserError, match="chunk="):
+    list(chat.stream("which one", chunk=chunk))
+  assert list(chat.stream("which one", chunk=np.int64(3)))
+
+
+def test_a_mask_may_be_given_in_each_form_that_an_answer_has_it(predictor):
+  chat = predictor.start(PIXELS)
+  left = chat.say("which one").masks[0]
+  seen = []
+  for mask in (left, left.array, left.rle()):
+    chat.fork().say("which one", mask=mask)
+    seen.append(predictor.loaded.model.hints["masks"])
+  np.testing.assert_array_equal(seen[0], seen[1])
+  np.testing.assert_array_equal(seen[0], seen[2])
 
 
 def test_undo_fork_and_reset(predictor):
@@ -137,6 +201,10 @@ def test_an_earlier_mask_can_be_meant(predictor):
     ({"mask": np.full((8, 12), 0.3)}, "is float64, want bool"),
     ({"mask": [[1], [1, 2]]}, "rows of several lengths"),
     ({"mask": "all of it"}, "want bool"),
+    ({"mask": {"size": [8, 12], "counts": [5]}}, "RLE"),
+    ({"mask": {}}, "RLE"),
+    ({"mask": Mask(np.ones((4, 4), bool), 0.5, (0, 1))}, "is \\(4, 4\\)"),
+    ({"points": [(1, 1, float("nan"))]}, "inside True or False"),
     ({"refers_to": 0}, "the masks so far are none yet"),
     ({"refers_to": True}, "the masks so far are none yet"),
     ({"points": 5}, "want \\[\\(x, y, inside\\)"),

@@ -142,6 +142,26 @@ def test_what_makes_no_sense_is_one_line_and_the_talk_goes_on(client, body, says
   assert len(client.get(talk).json()["turns"]) == 1
 
 
+@pytest.mark.parametrize(
+  "body, type, says",
+  [
+    (b'{"text": "a"}', "text/plain", "Content-Type: application/json"),
+    (b'{"text": "a"}', "application/x-www-form-urlencoded", "Content-Type"),
+    (b"{", "application/json", "not valid JSON: "),
+    (b"[]", "application/json", "dictionary"),
+  ],
+)
+def test_a_body_that_is_not_read_says_why(client, body, type, says):
+  talk = start(client)
+  answer = client.post(f"{talk}/say", content=body, headers={"content-type": type})
+  assert answer.status_code == 422 and says in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/", "/health"])
+def test_monitors_may_ask_for_the_head_alone(client, path):
+  assert client.head(path).status_code == 200 and not client.head(path).content
+
+
 BAD_IMAGES = {
   "empty": b"",
   "text": b"hello",
