@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import errno
+import itertools
 import os
 import re
 import sys
@@ -31,33 +32,50 @@ class Parser(argparse.ArgumentParser):
   def __init__(self, *args, **kwargs):
     kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
     kwargs.setdefault("allow_abbrev", False)
+    self._paths = set()
     super().__init__(*args, **kwargs)
 
   def add_path(self, *names, **options):
     """`add_argument` of a local file or folder; see `local_path`."""
-    return self.add_argument(*names, type=local_path, **options)
+    return self._add_path(local_path, names, options)
+
+  def _add_path(self, kind, names, options):
+    action = self.add_argument(*names, type=kind, **options)
+    self._paths.add(action.dest)
+    return action
 
   def add_place(self, *names, **options):
     """The same of what may also lie in a bucket, for a command that opens it there."""
-    return self.add_argument(*names, type=expanded, **options)
+    return self._add_path(expanded, names, options)
 
   def add_input(self, *names, **options):
     """The same of what is read: a bucket's is copied, and the copy's path is given."""
-    return self.add_argument(
-      *names, type=lambda x: copies.fetch(expanded(x)), **options
-    )
+    return self._add_path(lambda x: copies.fetch(expanded(x)), names, options)
 
   def add_output(self, *names, **options):
     """The same of what is written: a bucket's is copied there when `run` ends."""
-    return self.add_argument(*names, type=local_output, **options)
+    return self._add_path(local_output, names, options)
 
   def parse_args(self, args=None, namespace=None):
+    args = sys.argv[1:] if args is None else list(args)
+    self._refuse_empty_paths(args)
     parsed, unknown = self.parse_known_args(args, namespace)
     if unknown:
       name = unknown[0].split("=")[0]
       options = [o for a in self._actions for o in a.option_strings]
       raise UserError(f"{self.prog}: unknown option {name!r}{nearest(name, options)}")
     return parsed
+
+  def _refuse_empty_paths(self, args):
+    """A path that is given and empty is a variable of the shell that is not set: taken
+    for one that is left away, a command would do something else without a word."""
+    paths = {
+      o for a in self._actions if a.dest in self._paths for o in a.option_strings
+    }
+    for arg, after in itertools.zip_longest(args, args[1:]):
+      name, equals, value = arg.partition("=")
+      if name in paths and (after == "" if not equals else not value):
+        raise UserError(f"{name}= is empty: name a path, or leave it away")
 
   def error(self, message):
     raise UserError(f"{self.prog}: {message} (see {self.prog} --help)")

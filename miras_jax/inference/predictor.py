@@ -44,6 +44,8 @@ class Predictor:
     """
     if not isinstance(path, str | os.PathLike):
       raise UserError(f"a checkpoint of type {type(path).__name__}: want a path")
+    if not os.fspath(path):
+      raise UserError("a checkpoint of an empty path: name a folder")
     if isinstance(mesh, str):
       mesh = devices.make(devices.parse(mesh))
     if weights not in WEIGHTS:

@@ -194,7 +194,7 @@ def _parser():
   parser.add_argument("--program", default="train")
   parser.add_argument("--weights", default=WEIGHTS[0], choices=WEIGHTS)
   parser.add_argument("--mesh", default="")
-  parser.add_argument("--out", default="")
+  parser.add_path("--out", default="")
   parser.add_argument("--per_chip", type=int, default=0)
   parser.add_argument("--examples", type=int, default=0)
   parser.add_argument("--epochs", type=int, default=1)

@@ -61,9 +61,6 @@ def _check(args):
     value = getattr(args, name)
     if value is not None and not value >= low:
       raise UserError(f"--{name.replace('_', '-')}={value}: want at least {low}")
-  for name in ("images", "masks", "out", "names", "prompts", "wordings", "store"):
-    if getattr(args, name) == "":  # of a variable of the shell that is not set
-      raise UserError(f"--{name}= is empty: name a path, or leave it away")
   if args.scenes:
     if args.images or args.masks or args.model:
       raise UserError("--scenes draws its pictures: leave out --images and --model")
