@@ -86,6 +86,7 @@ def local_path(text: str) -> str:
 
   Raises UserError for a bucket: it would become a local folder of that name.
   """
+  reach.check_spelling(text)
   if scheme := re.match(r"(\w+)://", text):
     raise UserError(
       f"{text}: {scheme[1]}:// is not supported here; copy it from or to a local folder"
@@ -95,6 +96,7 @@ def local_path(text: str) -> str:
 
 def expanded(text: str) -> str:
   """A path with `~` expanded, or a place in a bucket as it is. UserError for others."""
+  reach.check_spelling(text)
   return text if reach.is_remote(text) else local_path(text)
 
 

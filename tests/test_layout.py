@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import re
+import subprocess
 
 import pytest
 
@@ -42,6 +43,7 @@ HANDS_OVER = {"miras_jax.checkpoint.command -> miras_jax.convert.command"}
 FLOOR = {name: floor for floor, names in enumerate(ORDER) for name in names}
 MAX_LINES = 400
 MAX_ROOT_MODULES = 9
+CONFIG = (".cff", ".toml", ".yaml", ".yml")
 
 
 def modules():
@@ -100,6 +102,19 @@ def test_no_modules_import_each_other_in_a_circle():
 def test_few_modules_stand_at_the_root():
   root = list((ROOT / "miras_jax").glob("*.py"))
   assert len(root) <= MAX_ROOT_MODULES
+
+
+def test_nothing_else_lies_at_the_top():
+  listed = subprocess.run(
+    ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  if listed.returncode:
+    pytest.skip("no git repository")
+  top = {name.partition("/")[0] for name in listed.stdout.splitlines()}
+  files = {name for name in top if (ROOT / name).is_file()}
+  folders = {".ci", "configs", "docs", "input_pipeline", "launch", "miras_jax", "tests"}
+  assert top - files == folders
+  assert {pathlib.Path(name).suffix for name in files} <= {"", ".md", ".py", *CONFIG}
 
 
 @pytest.mark.parametrize("folder", [*PACKAGES, "tests"])

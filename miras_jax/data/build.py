@@ -7,7 +7,6 @@ published ones, and exits 1 when more than --max_rejected were rejected.
 
 import inspect
 import json
-import os
 import pathlib
 import tempfile
 
@@ -70,14 +69,9 @@ def _parser():
     description=__doc__,
     epilog="data sets (`miras data build NAME --help` says more):\n" + _listed(),
   )
-  expanded = os.path.expanduser
   parser.add_argument("name", metavar="NAME", choices=tuple(registry.BUILDERS))
-  parser.add_argument(
-    "--src", required=True, type=expanded, help="folder of the source, or gs://..."
-  )
-  parser.add_argument(
-    "--out", required=True, type=expanded, help="folder to build in, or gs://..."
-  )
+  parser.add_place("--src", required=True, help="folder of the source, or gs://...")
+  parser.add_place("--out", required=True, help="folder to build in, or gs://...")
   parser.add_argument("--only", default="", help="splits to build, e.g. train,val")
   parser.add_argument("--num_workers", type=int, default=2, help="processes (2)")
   parser.add_argument(

@@ -45,24 +45,25 @@ WRITERS = {"gke": gke, "xpk": xpk, "queued": queued, "slurm": slurm, "sky": sky}
 RESTARTS = {"gke": 100, "xpk": 100, "queued": 100, "slurm": 0, "sky": 3}
 MOST_RESTARTS = 1000
 # Options that not every launcher has: (help, the launchers, what it may be).
-TOKEN, NUMBERS, FOLDER, FLAG = r"[\w./:@-]+", r"[\d:-]+", "", None
+TOKEN, FOLDER, FLAG = r"[\w./:@-]+", "", None
+NAME, LABEL = quote.NAME, quote.LABEL  # of Kubernetes
 OPTIONS = {
   "image": ("container image", "gke xpk queued", TOKEN),
-  "queue": ("Kueue's LocalQueue", "gke", quote.NAME.pattern),
+  "queue": ("Kueue's LocalQueue", "gke", NAME),
   "kueue": ("writes that queue, with quota for this run", "gke", FLAG),
-  "namespace": ("of Kubernetes", "gke", quote.NAME.pattern),
+  "namespace": ("of Kubernetes", "gke", NAME),
   "service_account": ("that the machines act as", "gke queued", TOKEN),
   "spot": ("machines that may be taken away", "gke queued sky", FLAG),
-  "reservation": ("name of a reservation", "gke", TOKEN),
+  "reservation": ("name of a reservation", "gke", LABEL),
   "reserved": ("machines of a reservation", "queued", FLAG),
   "cluster": ("name of the cluster", "xpk", TOKEN),
   "project": ("of Google Cloud", "xpk queued", TOKEN),
   "zone": ("of Google Cloud", "xpk queued", TOKEN),
-  "priority": ("xpk's: low, medium, high, ...", "xpk", quote.NAME.pattern),
+  "priority": ("xpk's: low, medium, high, ...", "xpk", NAME),
   "runtime": ("image of the TPU VMs", "queued", TOKEN),
   "partition": ("of Slurm", "slurm", r"[\w.,-]+"),
   "account": ("of Slurm", "slurm", r"[\w.-]+"),
-  "time": ("limit of a Slurm job, e.g. 24:00:00", "slurm", NUMBERS),
+  "time": ("limit of a Slurm job, e.g. 24:00:00", "slurm", quote.TIME),
   "venv": ("folder of the Python environment with miras in it", "slurm", FOLDER),
   "infra": ("where SkyPilot looks, e.g. gcp/us-central1", "sky", r"[\w./*-]+"),
 }
@@ -102,14 +103,14 @@ def _job(options, fields):
       raise UserError(f"miras launch {kind}: --{name}=... is missing")
   where = place.find(options.topology)
   config = config_file.read(options.config, fields)
-  volumes = tuple(map(job.parse_volume, options.volume or ()))
+  volumes = job.parse_volumes(options.volume or ())
   if volumes and kind in ("queued", "slurm"):
     raise UserError(f"--volume is not for {kind}: its machines have their own mounts")
   job.check_workdir(kind, options.workdir, volumes)
   processes = 1 if kind == "slurm" else where.chips_per_vm * where.chip.devices
   entry, added = fit.check(config, where, devices_per_process=processes)
-  stopped = 0 if kind == "slurm" else config.stopped_exit_code or job.STOPPED
-  fields = [*fields, *added, *_restart_fields(fields, kind, where, stopped)]
+  stopped = _stopped(kind, config, fields)
+  fields = [*fields, *added, *_restart_fields(fields, kind, where, config, stopped)]
   train = job.train_words(options.config, options.workdir, fields)
   for word in train:
     quote.check_text("miras launch", word)
@@ -123,7 +124,7 @@ def _job(options, fields):
     notes=job.notes(kind, options.config, config, volumes),
     restarts=_whole("restarts", options.restarts, RESTARTS[kind], MOST_RESTARTS),
     stopped=stopped,
-    grace_s=_whole("grace", options.grace, job.Job.grace_s, 3600),
+    grace_s=_whole("grace", options.grace, job.Job.grace_s, 3600, least=1),
     image=own.pop("image", ""),
     volumes=volumes,
     options=own,
@@ -139,19 +140,36 @@ def _own_options(options):
       continue
     if options.kind not in kinds.split():
       raise UserError(f"--{name} is not for {options.kind}, but for {kinds}")
-    if pattern:
+    if pattern in (NAME, LABEL):
+      quote.check_label(f"--{name}", value, pattern)
+    elif pattern:
       quote.check_token(f"--{name}", value, pattern)
     elif pattern == FOLDER:
       quote.check_text(f"--{name}", value)
     found[name] = value
+  if options.kind == "gke" and (account := options.service_account):
+    quote.check_label("--service_account", account)  # of Kubernetes, no e-mail address
   return found
 
 
-def _restart_fields(fields, kind, where, stopped):
+def _stopped(kind, config, fields):
+  """The status of a run that saved and stopped. UserError for one that was given and
+  by which the launcher would take it for finished, or in Slurm for failed."""
+  stopped = 0 if kind == "slurm" else config.stopped_exit_code or job.STOPPED
+  if "stopped_exit_code" in dict(fields) and config.stopped_exit_code != stopped:
+    takes = "failed" if kind == "slurm" else "finished"
+    raise UserError(
+      f"--config.stopped_exit_code={config.stopped_exit_code}: {kind} would take a run"
+      f" that only stopped for {takes}; leave it out, or set {stopped}"
+    )
+  return stopped
+
+
+def _restart_fields(fields, kind, where, config, stopped):
   """Fields that make the run end and begin as the launcher wants it."""
   given = {name for name, _ in fields}
   wanted = []
-  if stopped:
+  if stopped or config.stopped_exit_code:
     wanted.append(("stopped_exit_code", stopped))
   if where.slices * where.vms_per_slice > 1 and kind != "slurm":
     wanted.append(("distributed.join_s", job.JOIN_S))
@@ -169,11 +187,13 @@ def _summary(entry, where):
   )
 
 
-def _whole(name, text, default, most):
+def _whole(name, text, default, most, least=0):
   if text is None:
     return default
-  if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= most):
-    raise UserError(f"--{name}={text}: want a whole number up to {most}")
+  is_number = text.isascii() and text.isdigit() and len(text) < 6
+  if not is_number or not least <= int(text) <= most:
+    start = f" from {least}" if least else ""
+    raise UserError(f"--{name}={text}: want a whole number{start} up to {most}")
   return int(text)
 
 

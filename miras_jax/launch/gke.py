@@ -45,7 +45,9 @@ def _jobset(job):
     metadata["namespace"] = namespace
   if queue := job.options.get("queue"):
     metadata["labels"] = {"kueue.x-k8s.io/queue-name": queue}
-  if job.place.is_tpu:  # a slice is a node pool: one Job has it to itself
+  # A slice of several VMs is a node pool: one Job has it to itself. Slices of one VM
+  # are nodes of one pool, where all but the first would wait for ever.
+  if job.place.is_tpu and job.place.vms_per_slice > 1:
     topology = "alpha.jobset.sigs.k8s.io/exclusive-topology"
     metadata["annotations"] = {topology: NODE_POOL}
   mistake = {"name": "mistake", "action": "FailJobSet"}

@@ -8,10 +8,11 @@ from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
 from miras_jax.launch import quote
 from miras_jax.launch.place import Place
-from miras_jax.storage import mirror
+from miras_jax.storage import mirror, reach
 
 STOPPED = 42  # exit status of a run that saved and wants to be started again
 JOIN_S = 1800  # pods of one job start when their images have come
+TAKEN = ("/dev", "/dev/shm", "/miras")  # of every pod, and of launch/Dockerfile
 PORT = 8476  # where process 0 listens
 BUCKET = re.compile("(gs|s3)://[^/]")
 
@@ -67,15 +68,27 @@ def is_of_package(path: pathlib.Path) -> bool:
 def parse_volume(text) -> Volume:
   """ "runs:/mnt/runs" -> Volume."""
   name, _, path = text.partition(":")
-  if not quote.NAME.fullmatch(name) or not re.fullmatch(r"/[^:]+", path):
+  parts = path.rstrip("/").split("/")[1:]
+  if not re.fullmatch(r"/[^:]+", path) or {"", ".", ".."} & set(parts) or not parts:
     raise UserError(f"--volume={text}: want NAME:/PATH, e.g. runs:/mnt/runs")
-  return Volume(name=name, path=quote.check_text("--volume", path.rstrip("/") or "/"))
+  quote.check_label(f"--volume={text}: NAME", name)
+  return Volume(name=name, path=quote.check_text("--volume", path.rstrip("/")))
+
+
+def parse_volumes(texts) -> tuple[Volume, ...]:
+  """The Volume of each. UserError where two would be in one place."""
+  found = tuple(map(parse_volume, texts))
+  paths = [volume.path for volume in found]
+  for path in paths:
+    if path in TAKEN or paths.count(path) > 1:
+      raise UserError(f"--volume=NAME:{path}: {path} is taken; take another path")
+  return found
 
 
 def check_workdir(kind, workdir, volumes) -> None:
   """UserError unless a run that starts again finds its workdir there."""
-  if workdir.startswith("s3://"):
-    mirror.check_place(workdir)
+  reach.check_spelling(workdir)
+  mirror.check_place(workdir)
   if BUCKET.match(workdir) or _is_on(workdir, volumes):
     return
   if "://" in workdir:

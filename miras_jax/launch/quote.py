@@ -12,6 +12,9 @@ from miras_jax.errors import UserError
 PLAIN = re.compile(r"(--)?[A-Za-z/][\w./=@-]+(:[\w./=@-]+)*", re.ASCII)
 WORDS = ("yes", "no", "on", "off", "true", "false", "null")
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+LABEL = re.compile(r"[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?", re.ASCII)
+TIME = r"\d+(-\d+)?(:\d+){0,2}"  # Slurm's
+LABEL_LENGTH = 63  # of Kubernetes: names of objects here, and values of labels
 NAME_LENGTH = 28  # what is left of 63 letters when every layer has added its own
 
 
@@ -32,10 +35,22 @@ def check_name(option, text) -> str:
   return text
 
 
+def check_label(option, text, pattern=NAME) -> str:
+  """A name that Kubernetes takes, or with LABEL a label's value."""
+  if not pattern.fullmatch(text) or len(text) > LABEL_LENGTH:
+    letters = "small letters" if pattern is NAME else "letters"
+    raise UserError(
+      f"{option}={text!r}: want a name of Kubernetes, at most {LABEL_LENGTH} {letters},"
+      " digits and hyphens"
+    )
+  return text
+
+
 def check_token(option, text, pattern=r"[\w./:@-]+") -> str:
-  """A text that stands alone where nothing can be quoted."""
-  if not re.fullmatch(pattern, text, re.ASCII):
-    raise UserError(f"{option}={text!r}: want letters, digits and ./:@_- alone")
+  """A text that stands alone where nothing can be quoted, and is no option."""
+  if not re.fullmatch(pattern, text, re.ASCII) or text.startswith("-"):
+    want = "D-HH:MM:SS or HH:MM:SS" if pattern == TIME else "letters, digits and ./:@_-"
+    raise UserError(f"{option}={text!r}: want {want} alone")
   return text
 
 
@@ -51,6 +66,13 @@ def shell(words: Sequence[str], indent="  ") -> str:
   cut = next((i for i, w in enumerate(words) if w.startswith("--")), len(words))
   head = " ".join(first[:cut])
   return f" \\\n{indent}".join([head, *first[cut:]])
+
+
+def home(path) -> str:
+  """A path for a shell, which finds `~/` only where nothing quotes it."""
+  if path == "~" or path.startswith("~/"):
+    return f'"$HOME"{shlex.quote(path[1:]) if path[1:] else ""}'
+  return shlex.quote(path)
 
 
 def heredoc(text) -> tuple[str, str]:

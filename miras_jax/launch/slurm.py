@@ -25,7 +25,7 @@ def write(job) -> str:
   asked["output"] = f"{job.name}-{'%A_%a' if job.restarts else '%j'}.log"
   lines = [f"#SBATCH --{n}{f'={v}' if v != '' else ''}" for n, v in asked.items()]
   venv = options.get("venv")
-  path = quote.shell([venv]) + '/bin:"$PATH"' if venv else ""
+  path = quote.home(venv) + '/bin:"$PATH"' if venv else ""
   return (
     "#!/usr/bin/env bash\n"
     + "\n".join(lines)

@@ -45,6 +45,8 @@ def fetch(place):
   Returns the path of the copy. Raises UserError: nothing there, no permission, no
   room on the disk, no answer.
   """
+  if place:
+    reach.check_spelling(place)
   if not place or not reach.is_remote(place):
     return place
   return _fetch(os.fspath(place).rstrip("/"))
@@ -215,6 +217,7 @@ _outputs = {}  # local folder: the place in a bucket that it is copied to
 
 def output(place) -> str:
   """The local folder that stands for an output in a bucket until `publish`."""
+  reach.check_spelling(place)
   place = os.fspath(place).rstrip("/")
   path = cache_folder("out", place) / place.rpartition("/")[2]
   reach.check(place)

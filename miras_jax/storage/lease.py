@@ -273,8 +273,11 @@ def _parse(data):
   """What a lease says; of one that is damaged only how long to wait."""
   try:
     found = json.loads(data)
-    return found | {"seconds": min(max(float(found["seconds"]), 0.1), 10 * SECONDS)}
-  except (ValueError, TypeError, KeyError):
+    seconds = float(found["seconds"])
+    if seconds != seconds:  # NaN, which no wait would ever reach
+      raise ValueError("no number of seconds")
+    return found | {"seconds": min(max(seconds, 0.1), 10 * SECONDS)}
+  except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
     return {"seconds": SECONDS}
 
 

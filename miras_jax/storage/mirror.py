@@ -6,6 +6,7 @@ gets a line a step is written here and copied at every save and at the end.
 
 import contextlib
 import os
+import re
 import shutil
 
 from miras_jax.errors import UserError
@@ -14,6 +15,7 @@ from miras_jax.storage import copies, lease, reach
 
 # What a run reads again, of its own or another's; never its checkpoints.
 READ = ("config.json", "metrics.jsonl", "tokenizer", "sizes")
+_UNFIT = re.compile(r"[%#?\x00-\x1f\x7f]")  # tensorstore reads the place as a URL
 _SKIPPED = (".tmp", ".part", ".lock", copies.INDEX)
 
 
@@ -23,6 +25,11 @@ def check_place(place) -> None:
     raise UserError(
       f"{place}: a run's checkpoints cannot lie in s3://; mount the bucket and name the"
       " folder, or take gs://BUCKET/PATH"
+    )
+  if reach.is_remote(place) and (found := _UNFIT.search(os.fspath(place))):
+    raise UserError(
+      f"{place}: a run's checkpoints cannot lie where a name has {found[0]!r} in it;"
+      " take letters, digits, '-', '_' and '.'"
     )
 
 

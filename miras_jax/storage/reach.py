@@ -33,6 +33,9 @@ _LOCAL = (
   errno.ENOTDIR, errno.ENAMETOOLONG, errno.EMFILE,
 )  # fmt: skip
 _REMOTE = re.compile(rf"({'|'.join(SCHEMES)})://")
+# What is meant for a bucket: gs:/b/x and GS://b/x would become folders of that name.
+_MEANT = re.compile(rf"({'|'.join(SCHEMES)})(:|//)", re.IGNORECASE)
+_BUCKET = re.compile(r"\w[\w.-]*", re.ASCII)
 # Packages whose errors come from the way to a bucket, and words of those of others.
 _CLIENTS = ("aiohttp", "gcsfs", "google", "requests", "urllib3", "botocore", "s3fs")
 _OUTAGE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CURL error", "Couldn't connect")
@@ -45,11 +48,28 @@ def is_remote(path) -> bool:
   return bool(_REMOTE.match(os.fspath(path)))
 
 
+def check_spelling(place) -> None:
+  """UserError for what is meant for a place in a bucket and names none, or two."""
+  text = os.fspath(place)
+  if not (meant := _MEANT.match(text)):
+    return
+  scheme = meant[1].lower()
+  bucket, *parts = text.partition("://")[2].rstrip("/").split("/")
+  if not is_remote(text) or not _BUCKET.fullmatch(bucket):
+    raise UserError(f"{text}: names no bucket; want {scheme}://BUCKET/PATH")
+  if {"", ".", ".."} & set(parts):
+    raise UserError(
+      f"{text}: want {scheme}://BUCKET/PATH without empty names, '.' and '..' in it"
+    )
+
+
 def path(place):
   """pathlib.Path of a local place, etils' epath.Path of one in a bucket.
 
-  Raises UserError when what reads that kind of bucket is not installed.
+  Raises UserError when it is misspelled, or what reads that kind of bucket is not
+  installed.
   """
+  check_spelling(place)
   if not is_remote(place):
     return pathlib.Path(place)
   from etils import epath

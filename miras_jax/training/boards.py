@@ -136,6 +136,13 @@ class _Prometheus:
     """The last numbers stay."""
 
 
+def require(text) -> None:
+  """UserError where a library that the boards need is missing: before anything else."""
+  for kind, name in parse(text):
+    if name:
+      _library(kind)
+
+
 def _library(name):
   try:
     return importlib.import_module(name)

@@ -42,7 +42,7 @@ from miras_jax.options import Parser
 from miras_jax.parallel import distributed, stop_signal
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.planning import choice, plan_file
-from miras_jax.training import init_from, initial_state, loop, meters, optim
+from miras_jax.training import boards, init_from, initial_state, loop, meters, optim
 from miras_jax.training.task import make_task
 
 
@@ -58,6 +58,7 @@ def main(argv) -> int:
 
 def _main(argv):
   config, folder, args = parse(argv)
+  boards.require(config.boards)
   logs.to_stderr()
   distributed.start(config.distributed)
   logs.of_process(jax.process_index() if jax.distributed.is_initialized() else 0)

@@ -23,6 +23,7 @@ first one's time; the others wait for it as it waits for them.
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import time
@@ -37,6 +38,9 @@ CAUSES = (
 )  # fmt: skip
 MOST_LIVES = 100_000
 _MOST_LINE = 4096  # characters
+_NO_LIFE = (
+  ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 
 
 class Life(NamedTuple):
@@ -179,12 +183,18 @@ def read(path) -> list[Life]:
 def _life(line):
   try:
     plain = json.loads(line)
-    seconds = {c: float(plain["seconds"].get(c, 0.0)) for c in CAUSES}
-    return Life(
-      float(plain["began"]), float(plain["until"]), int(plain["step"]), seconds
-    )
-  except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    seconds = {c: _seconds(plain["seconds"].get(c, 0.0)) for c in CAUSES}
+    step = int(_seconds(plain["step"]))
+    return Life(_seconds(plain["began"]), _seconds(plain["until"]), step, seconds)
+  except _NO_LIFE:
     return None
+
+
+def _seconds(value):
+  """JSON of Python knows NaN and Infinity, and integers that no float holds."""
+  if not 0 <= (found := float(value)) < math.inf:
+    raise ValueError("want a number that is not below 0")
+  return found
 
 
 def last_written(path) -> float:

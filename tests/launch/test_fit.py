@@ -161,3 +161,39 @@ def test_paths_that_may_not_be_there_are_named(capsys, tmp_path):
   assert "note: data.dir=/d is in no bucket and on no --volume" in said
   assert f"note: config={own} is in no bucket" in said
   assert "init_from" not in said
+
+
+@pytest.mark.parametrize(
+  "kind, topology, status, taken_for",
+  [("gke", "v6e:2x2", 0, "finished"), ("slurm", "h100:8", 42, "failed")],
+)
+def test_a_status_by_which_a_stopped_run_is_never_started_again_is_refused(
+  kind, topology, status, taken_for
+):
+  given = [g for g in GIVEN if kind == "gke" or "image" not in g]
+  problem = refusal(
+    f"--topology={topology}", f"--config.stopped_exit_code={status}", kind=kind,
+    given=(*given, "--config.batch_size=64", "--config.optim.accumulation=1"),
+  )  # fmt: skip
+  assert f"would take a run that only stopped for {taken_for}; leave it out" in problem
+
+
+def test_a_config_made_for_kubernetes_ends_with_0_in_slurm(tmp_path):
+  own = tmp_path / "mine.py"
+  own.write_text(
+    "from configs import miras_7b_stage2\n\n\ndef get_config(arg=''):\n"
+    "  c = miras_7b_stage2.get_config('size=tiny,attention=xla')\n"
+    "  c.stopped_exit_code = 42\n  return c\n"
+  )
+  text = cases.written(
+    "slurm", f"--config={own}", "--workdir=/r", "--topology=h100:8",
+    *GIVEN[:2], "--config.batch_size=64", "--config.optim.accumulation=1",
+  )  # fmt: skip
+  assert "--config.stopped_exit_code=0" in text
+
+
+def test_slices_of_one_vm_may_share_a_node_pool():
+  batch = ("--config.batch_size=64", "--config.optim.accumulation=1")
+  run = ("gke", TINY, "--workdir=gs://lab/r", *GIVEN, *batch)
+  assert "exclusive-topology" not in cases.written(*run, "--topology=v6e:2x2x2")
+  assert "exclusive-topology" in cases.written(*run, "--topology=v6e:4x4x2")

@@ -1,5 +1,6 @@
 """Hostile names arrive as they were given: scripts are run, with stand-in programs."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -143,13 +144,58 @@ def test_a_skypilot_task_passes_it_on(text, tmp_path):
     ("--zone=z", "--zone is not for gke, but for xpk queued"),
     ("--restarts=-1", "want a whole number up to 1000"),
     ("--restarts=９", "want a whole number up to 1000"),
-    ("--grace=99999999999999999999", "want a whole number up to 3600"),
+    ("--grace=99999999999999999999", "want a whole number from 1 up to 3600"),
+    ("--grace=0", "want a whole number from 1 up to 3600"),
+    ("--image=-v", "--image='-v'"),
+    ("--service_account=a@p.iam.gserviceaccount.com", "want a name of Kubernetes"),
+    ("--reservation=projects/p/reservations/r", "want a name of Kubernetes"),
+    ("--volume=a:/x/../etc", "want NAME:/PATH"),
+    ("--volume=a:/dev/shm", "/dev/shm is taken"),
   ],
 )
 def test_what_nothing_can_hold_is_refused_in_one_line(option, problem):
   with pytest.raises(UserError) as found:
     launch("gke", "--topology=v6e:4x4", "--image=i", option, text="x")
   assert problem in str(found.value) and "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+  "option", ["queue", "namespace", "service_account", "reservation", "volume"]
+)
+def test_a_name_longer_than_kubernetes_takes_is_refused(option):
+  more = ":/x" if option == "volume" else ""
+  gke = functools.partial(launch, "gke", "--topology=v6e:4x4", "--image=i", text="x")
+  assert "a" * 63 in gke(f"--{option}={'a' * 63}{more}")
+  with pytest.raises(UserError, match="at most 63"):
+    gke(f"--{option}={'a' * 64}{more}")
+
+
+def test_two_disks_in_one_place_are_refused():
+  disks = ("--volume=a:/mnt/x", "--volume=b:/mnt/x/")
+  for more in (
+    ("gke", "--topology=v6e:4x4", "--image=i"),
+    ("sky", "--topology=h100:8"),
+  ):
+    with pytest.raises(UserError, match="/mnt/x is taken"):
+      launch(*more, *disks, text="x")
+
+
+def test_home_is_that_of_the_cluster():
+  text = launch("slurm", "--topology=h100:8", "--venv=~/my venv", text="x")
+  (line,) = [line for line in text.splitlines() if line.startswith("export PATH=")]
+  done = subprocess.run(
+    ["/bin/bash", "-c", f'{line}; printf %s "$PATH"'],
+    env={"HOME": "/home/me", "PATH": "/bin"},
+    capture_output=True,
+    text=True,
+  )
+  assert done.stdout == "/home/me/my venv/bin:/bin"
+
+
+@pytest.mark.parametrize("time", [":::", "24h", "-1"])
+def test_a_time_that_slurm_does_not_know_is_refused(time):
+  with pytest.raises(UserError, match="want D-HH:MM:SS or HH:MM:SS"):
+    launch("slurm", "--topology=h100:8", f"--time={time}", text="x")
 
 
 def test_a_partition_of_slurm_cannot_end_its_line():

@@ -151,7 +151,12 @@ def test_a_process_that_got_the_number_of_the_dead_is_not_the_holder():
   assert who["pid"] == os.getpid()
 
 
-def test_a_damaged_lease_is_waited_for_and_replaced(place, monkeypatch):
+@pytest.mark.parametrize(
+  "content",
+  [b"\xff{", b'{"seconds": NaN}', b'{"seconds": 1' + b"0" * 400 + b"}", b"[" * 10**5],
+  ids=["no text", "no number", "no float", "no end"],
+)
+def test_a_damaged_lease_is_waited_for_and_replaced(place, monkeypatch, content):
   monkeypatch.setattr(lease, "SECONDS", SHORT)
-  place.write(b"\xff{", 0)
+  place.write(content, 0)
   take(place).release()

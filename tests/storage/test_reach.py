@@ -8,7 +8,7 @@ import pytest
 
 from miras_jax import options
 from miras_jax.errors import UserError
-from miras_jax.storage import mirror, reach
+from miras_jax.storage import copies, mirror, reach
 
 PLACE = "gs://b/run"
 
@@ -118,3 +118,32 @@ def test_other_schemes_are_refused_and_home_is_expanded(monkeypatch):
   assert options.expanded("gs://b/~x") == "gs://b/~x"
   with pytest.raises(UserError, match="ftp:// is not supported"):
     options.expanded("ftp://b/x")
+
+
+@pytest.mark.parametrize(
+  "place",
+  ["gs:/b/run", "gs:b/run", "gs//b/run", "GS://b/run", "gs://", "gs:///run", "s3:/b/x",
+   "S3://b/x", "gs://b c/run", "gs://b/../c", "gs://b//run", "gs://b/./run"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+  "use", [options.expanded, options.local_path, reach.path, copies.fetch, copies.output]
+)
+def test_a_misspelled_bucket_is_refused_and_no_folder_of_that_name(
+  place, use, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match="want (gs|s3)://BUCKET/PATH"):
+    use(place)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["gs://b", "gs://b/", "gs://b/a b/é/", "./gs:/b"])
+def test_any_other_name_is_a_place(place):
+  assert options.expanded(place) == place
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a#b", "a?b", "a\nb"])
+def test_a_run_in_a_bucket_has_no_name_that_a_url_cannot_hold(name):
+  with pytest.raises(UserError, match="a run's checkpoints cannot lie where a name"):
+    mirror.check_place(f"gs://b/{name}")
+  mirror.check_place(f"runs/{name}")

@@ -8,6 +8,7 @@ import pytest
 from miras_jax.checkpoint.workdir import Workdir
 from miras_jax.config import boards as names
 from miras_jax.errors import UserError
+from miras_jax.training import command
 from miras_jax.training.boards import Boards
 
 
@@ -98,3 +99,14 @@ def test_a_library_that_is_not_there_is_one_line(tmp_path, monkeypatch):
 def test_a_board_that_is_none_is_one_line(text, message):
   with pytest.raises(UserError, match=message):
     names.parse(text)
+
+
+def test_a_missing_library_is_said_before_the_run_has_a_folder(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "wandb", None)
+  place = tmp_path / "run"
+  with pytest.raises(UserError, match="pip install wandb"):
+    command.main(
+      ["--config=configs/prist_quickstart.py:size=tiny", f"--workdir={place}",
+       "--config.data.dir=/d", "--config.boards=wandb:p"]
+    )  # fmt: skip
+  assert not place.exists()

@@ -1,6 +1,7 @@
 """Where the time of a run goes: booked by cause, kept over its lives."""
 
 import json
+import re
 
 import pytest
 
@@ -107,3 +108,13 @@ def test_a_line_holds_what_the_docs_say(tmp_path):
   plain = json.loads(line)
   assert set(plain) == {"began", "until", "step", "seconds"}
   assert set(plain["seconds"]) == set(goodput.CAUSES)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-1", "1" + "0" * 400, "null"])
+@pytest.mark.parametrize("key", ["began", "until", "step", "save"])
+def test_a_number_that_is_none_makes_no_life(tmp_path, key, value):
+  good = '{"began": 1, "until": 2, "step": 3, "seconds": {"save": 4}}'
+  bad = re.sub(rf'"{key}": \d', f'"{key}": {value}', good)
+  (tmp_path / goodput.FILE).write_text(f"{bad}\n{good}\n")
+  (life,) = goodput.read(tmp_path / goodput.FILE)
+  assert life.seconds["save"] == 4
