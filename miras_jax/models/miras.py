@@ -187,10 +187,8 @@ class Miras(nn.Module):
     seen_BM = reading.seen_BME.any(-1)
     earlier = slots.masks_BEQQ, self.state.weights(reading), seen_BM
     prompt_BMC = self.state.text(prompt_BMC, reading)
-    inputs = picture.sam_BHWC, prompt_BMC, hints, earlier
-    logits_BMhw, iou_BM = self.sam.masks_from_text(*inputs)
-    logits_BMhw = self.state.combined(logits_BMhw, reading, slots.masks_BEQQ)
-    return logits_BMhw, iou_BM, reading
+    sam_BHWC = picture.sam_BHWC
+    return *self.sam.masks_from_text(sam_BHWC, prompt_BMC, hints, earlier), reading
 
   def seg_states(self, hidden_BTD, seg_pos_BM, seg_valid_BM):
     """The hidden state of each [SEG], [B, M, D]."""

@@ -17,7 +17,7 @@ def parts(cfg, masks) -> list[tuple[str, float, bool]]:
   heads = 2 * M * (2 * D * C + 4 * C * C + R * C) + 2 * M * M * C * R
   means = 4 * M * (N * D + G2 * C)
   chosen = 2 * M * M * C * (2 + R)
-  moved = 2 * M * M * G2 * C + 4 * M * M * 16 * G2
+  moved = 2 * M * M * G2 * C
   return [
     ("state/encoder/fc1/kernel", encoder + heads, False),
     ("state/means", means + chosen + moved, True),

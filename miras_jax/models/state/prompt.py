@@ -5,8 +5,6 @@
   dense     SAM's no-mask embedding where null is meant, else moved towards that of the
             slot, by a gate for each relation; all but that of `same` start at zero
   text      the prompt of the words, plus what is kept of the slot; starts at zero
-  algebra   what each relation adds to the logits inside the slot's mask and outside of
-            it: a union keeps the inside, a part or a difference has nothing outside
 
 With no slot filled nothing changes. In float32: as small as SAM's mask decoder.
 
@@ -25,7 +23,6 @@ from miras_jax.models.layers import Linear
 from miras_jax.models.state.encode import Picture, SlotEncoder, Slots
 
 NEVER = -1e30  # a logit
-SURE = 10.0  # logits of a weight of 1 in `algebra`
 
 
 class Reading(NamedTuple):
@@ -40,8 +37,7 @@ class Reading(NamedTuple):
 
 class StatePrompt(nn.Module):
   """Parameters: `encoder`, `pointer_{query,key}`, `null_key`, `age_bias`,
-  `relation_{query,key,out}`, `gates`, `slot_value`, `relation_value`, `algebra`,
-  `again`."""
+  `relation_{query,key,out}`, `gates`, `slot_value`, `relation_value`, `again`."""
 
   cfg: MirasConfig
   view: str = "letterbox"
@@ -59,7 +55,6 @@ class StatePrompt(nn.Module):
     self.gates = self.param("gates", _only_same, (R, C))
     self.slot_value = Linear(C, kernel_init=zeros)
     self.relation_value = Linear(C, kernel_init=zeros)
-    self.algebra = self.param("algebra", zeros, (R, 2))
     self.again = Linear(C)
 
   def __call__(self, states_BMD, slots: Slots, picture: Picture) -> Reading:
@@ -101,17 +96,6 @@ class StatePrompt(nn.Module):
     meant_BME, kinds_BMER = chances(reading)
     gate_BMEC = jnp.einsum("BMER,RC->BMEC", kinds_BMER, self.gates)
     return meant_BME[..., None] * gate_BMEC
-
-  def combined(self, logits_BMhw, reading: Reading, masks_BEhw):
-    """The logits of the new masks with what the slots that are meant say."""
-    meant_BME, kinds_BMER = chances(reading)
-    added_BMER = meant_BME[..., None] * kinds_BMER
-    added_BME2 = jnp.einsum("BMER,RX->BMEX", added_BMER, SURE * self.algebra)
-    inside_BMhw = jnp.einsum("BME,BEhw->BMhw", added_BME2[..., 0], masks_BEhw)
-    outside_BMhw = jnp.einsum("BME,BEhw->BMhw", added_BME2[..., 1], 1 - masks_BEhw)
-    seen_BM11 = reading.seen_BME.any(-1)[..., None, None]
-    moved_BMhw = logits_BMhw + inside_BMhw + outside_BMhw
-    return jnp.where(seen_BM11, moved_BMhw, logits_BMhw)
 
   def repeat(self, reading: Reading):
     """[B, E, C]: prompts that ask for the earlier masks again."""

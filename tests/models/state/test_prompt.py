@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import batch_table
-from input_pipeline.slots.relations import DIFFERENCE, RELATIONS, SAME, UNION
+from input_pipeline.slots.relations import SAME
 from miras_jax.models import miras
 from miras_jax.models.state import prompt
 from tests.models.state import tiny_state
@@ -89,31 +89,3 @@ def test_a_slot_that_is_picked_is_the_only_one():
   meant, _ = prompt.chances(reading)
   np.testing.assert_allclose(meant[0, 0], [0, 1], atol=1e-6)
   assert (meant[1] > 0).all()
-
-
-def combined(kind, inside, outside):
-  """Logits 1 after an earlier mask that is meant, as its relation moves them."""
-  module = prompt.StatePrompt(CFG)
-  algebra = jnp.zeros((len(RELATIONS), 2)).at[kind].set(jnp.array([inside, outside]))
-  mask_BEhw = jnp.zeros((1, 1, 4, 4)).at[..., :2].set(1.0)
-  reading = prompt.Reading(
-    pointer_BMX=jnp.array([[[50.0, 0.0]]]),
-    relation_BMER=50.0 * jax.nn.one_hot(kind, len(RELATIONS))[None, None, None],
-    slot_BEC=jnp.zeros((1, 1, CFG.sam_decoder.width)),
-    seen_BME=jnp.ones((1, 1, 1), bool),
-  )
-  params = tiny_state.params()["state"] | {"algebra": algebra}
-  args = jnp.ones((1, 1, 4, 4)), reading, mask_BEhw
-  return module.apply({"params": params}, *args, method="combined")[0, 0]
-
-
-def test_a_union_keeps_what_was_inside_and_leaves_the_rest():
-  found = combined(UNION, 0.5, 0.0)
-  np.testing.assert_allclose(found[:, :2], 1 + 0.5 * prompt.SURE)
-  np.testing.assert_allclose(found[:, 2:], 1)
-
-
-def test_a_difference_has_nothing_outside_of_what_was():
-  found = combined(DIFFERENCE, 0.0, -0.5)
-  np.testing.assert_allclose(found[:, :2], 1)
-  np.testing.assert_allclose(found[:, 2:], 1 - 0.5 * prompt.SURE)
