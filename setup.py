@@ -47,6 +47,7 @@ STUDY = ["scipy>=1.13,<2", "matplotlib>=3.9,<4"]
 SERVE = [
   "fastapi>=0.115,<1",
   "uvicorn>=0.30,<1",
+  "h11>=0.14,<1",  # comes with uvicorn
   "python-multipart>=0.0.12,<1",
   "prometheus-client>=0.20,<1",
   "starlette>=0.40,<2",  # these three come with fastapi

@@ -21,8 +21,10 @@ def rehearse(folder, body, *options):
   miras.write_text(f"#!/usr/bin/env bash\n{body}\n")
   miras.chmod(0o755)
   run_dir = {"MIRAS": str(miras), "MIRAS_REHEARSAL_DIR": str(folder / "run")}
-  # One device and the script's own flags, whatever this process simulates.
-  environment = os.environ | run_dir | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+  # One device, whatever this process simulates, and compiled as quickly.
+  flags = [f for f in os.environ.get("XLA_FLAGS", "").split() if "device" not in f]
+  quick = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": " ".join(flags)}
+  environment = os.environ | run_dir | quick
   return subprocess.run(
     ["bash", str(ROOT / "launch" / "rehearsal.sh"), *options],
     env=environment, capture_output=True, text=True,

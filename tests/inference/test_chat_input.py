@@ -89,6 +89,14 @@ def test_input_without_end_of_line_is_refused(tmp_path):
     chatting.run(script(b"x" * (chat.MAX_LINE + 1)))
 
 
+@pytest.fixture
+def listening():
+  """Python's own handler: a process that a shell put behind ignores Ctrl-C."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 def ctrl_c(generator, question):
   """Has SIGINT come while this question is read."""
   answers = generator.script
@@ -101,6 +109,7 @@ def ctrl_c(generator, question):
   generator.script = script
 
 
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_at_a_terminal_gives_up_the_answer_alone(tmp_path, capsys, monkeypatch):
   chatting, generator = talk(tmp_path)
   ctrl_c(generator, "which one")
@@ -111,6 +120,7 @@ def test_ctrl_c_at_a_terminal_gives_up_the_answer_alone(tmp_path, capsys, monkey
   assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_ends_a_script(tmp_path):
   chatting, generator = talk(tmp_path)
   ctrl_c(generator, "which one")

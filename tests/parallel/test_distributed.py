@@ -22,7 +22,7 @@ from miras_jax.parallel import mesh as mesh_lib
 from tests import prist_files
 
 STEPS = 20
-FLAGS = "--xla_force_host_platform_device_count=4"
+FLAGS = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 
 
 OPENS_DATA = """
