@@ -38,7 +38,8 @@ def go_on(talk):
   for _ in range(talk.rng.randint(1, MOST_EDITS)):
     choices = _choices(talk, now)
     kind = talk.rng.choice(sorted(choices))
-    fields, now = talk.rng.choice(choices[kind])
+    fields, shown = talk.rng.choice(choices[kind])
+    now = shown if isinstance(shown, Shown) else _whole(talk, shown)
     talk.ask(kind, **fields)
     talk.answer("mask", (now.name, mask_ops.encode_rle(now.mask_HW)))
 
@@ -54,17 +55,18 @@ def _mask(thing):
 
 
 def _choices(talk, now):
-  """{kind of turn: [(its fields, what is shown then)]} of what may be asked next."""
+  """{kind of turn: [(its fields, what is shown then)]} of what may be asked next. Whole
+  things are named alone: their masks are read when they are drawn."""
   found = {"edit_same": [({}, now)]}
   if now.is_piece:
-    found["edit_whole"] = [({}, _whole(talk, now.things))]
+    found["edit_whole"] = [({}, now.things)]
   elif len(now.things) == 1:
     found["edit_half"] = list(_halves(talk, now))
     found |= _others(talk, now.things[0])
     found |= _parts(talk, now)
   else:
     found["edit_without"] = [
-      ({"the": talk.words.the(gone.name)}, _whole(talk, (rest,)))
+      ({"the": talk.words.the(gone.name)}, (rest,))
       for gone, rest in (now.things, now.things[::-1])
     ]
   return {kind: some for kind, some in found.items() if some}
@@ -83,12 +85,8 @@ def _others(talk, thing):
   singles = [t for t in talk.scene.singles if t is not thing]
   other = alike if len(alike) == 1 and talk.scene.is_target(alike[0]) else []
   return {
-    "edit_also": [
-      ({"the": talk.words.the(t.name)}, _whole(talk, (thing, t))) for t in singles
-    ],
-    "edit_other": [
-      ({"one": talk.words.one(t.name)}, _whole(talk, (t,))) for t in other
-    ],
+    "edit_also": [({"the": talk.words.the(t.name)}, (thing, t)) for t in singles],
+    "edit_other": [({"one": talk.words.one(t.name)}, (t,)) for t in other],
   }
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from input_pipeline.prepare import synth
 from miras_jax.checkpoint import workdir
 from miras_jax.config import file as config_file
+from miras_jax.errors import UserError
 from miras_jax.evaluation import command as evaluation
 from miras_jax.experiment import catalogue, derived
 from miras_jax.training import command as training
@@ -72,7 +73,10 @@ def tokenizer_of(setup) -> pathlib.Path:
   """What all runs on one data set share, whichever experiment comes first; that of the
   model where they begin with one (`--config.init_from`)."""
   if begun := dict(setup.fields).get("init_from"):
-    return pathlib.Path(begun) / "tokenizer"
+    if not (found := pathlib.Path(begun) / "tokenizer").is_dir():
+      # Nothing may be written there, as to a folder of our own.
+      raise UserError(f"--config.init_from={begun}: no {found}; want a training folder")
+    return found
   edited = setup.data == setup.out / "data_edits"
   return setup.out / ("tokenizer_edits" if edited else "tokenizer")
 

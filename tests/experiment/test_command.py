@@ -240,8 +240,11 @@ def test_distractors_share_a_word_and_are_not_the_target_or_its_groups(tmp_path)
 def test_runs_that_begin_with_a_model_have_its_tokenizer(tmp_path):
   setup = runs.Setup(tmp_path, tmp_path / "data", 1, 1)
   assert runs.tokenizer_of(setup) == tmp_path / "tokenizer"
-  begun = setup._replace(fields=(("init_from", "runs/mine"),))
-  assert runs.tokenizer_of(begun) == pathlib.Path("runs/mine/tokenizer")
+  begun = setup._replace(fields=(("init_from", str(tmp_path / "mine")),))
+  with pytest.raises(UserError, match="want a training folder"):
+    runs.tokenizer_of(begun)
+  (tmp_path / "mine" / "tokenizer").mkdir(parents=True)
+  assert runs.tokenizer_of(begun) == tmp_path / "mine" / "tokenizer"
 
 
 def test_groups_are_scored_apart():
