@@ -294,3 +294,18 @@ def test_transparent_grey_png_keeps_its_pixels():
   grey = photo()[..., 0]
   found = image_ops.decode_image(encode(grey, transparency=int(grey[0, 0])))
   np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, 2))
+
+
+def test_a_pixel_of_a_smaller_mask_is_set_from_half_its_area_on():
+  mask = np.zeros((20, 20), bool)
+  mask[:5, :10] = True  # 50 of the 100 of the first
+  mask[:7, 10:17] = True  # 49 of the second
+  np.testing.assert_array_equal(image_ops.mask_to_canvas(mask, 2), [[1, 0], [0, 0]])
+
+
+def test_the_published_view_in_bytes_is_within_a_level_of_the_rounded_one():
+  image = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
+  exact = image_ops.aux_center_crop_float(image, 48)
+  pixels = np.rint((exact * image_ops.CLIP_STD + image_ops.CLIP_MEAN) * 255)
+  view = image_ops.aux_view(image, 48, "center_crop").astype(int)
+  assert np.abs(view - np.clip(pixels, 0, 255)).max() <= 1
