@@ -104,7 +104,8 @@ def _histories(turns):
   for turn, found in list(turns.items())[:_MOST_ROWS]:
     count = plural(found["own"]["n"], "target")
     rows.append(charts.Bar(f"{_turn(turn)}, gold answers", found["gold"], count))
-    lost = f"{found['gap']['value']:.3f} less" if found["gap"]["value"] else ""
+    gap = found["gap"]["value"] or 0
+    lost = f"{abs(gap):.3f} {'less' if gap > 0 else 'more'}" if gap else ""
     rows.append(charts.Bar(f"{_turn(turn)}, its own", found["own"], lost, main=True))
   return rows
 
