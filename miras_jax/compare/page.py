@@ -25,6 +25,7 @@ STYLE = (
   "td.yes { font-weight: 700; } .zero { stroke: var(--soft); stroke-dasharray: 3 3; }"
   ".who { font-weight: 700; margin-right: 6px; } .faint { opacity: .55; }"
   "svg.forest { max-width: 520px; } .card + .card { margin-top: 12px; }"
+  "details pre { white-space: pre; }"
   ".panels { grid-template-columns: repeat(auto-fit, minmax(150px, 260px)); }"
 )
 
@@ -43,7 +44,10 @@ def render(result, runs, examples, data, most) -> str:
   ]
   if result.get("power"):
     lines = "\n".join(power_text(result["power"])).strip()
-    head.append(f'<h2>Power</h2><div class="card"><pre>{_text(lines)}</pre></div>')
+    head.append(
+      '<details class="card"><summary>How many images a difference needs</summary>'
+      f"<pre>{_text(lines)}</pre></details>"
+    )
   if (more := len(result["pairs"]) - MOST_PAIRS) > 0:
     head.append(f'<p class="note">{more} more pairs are in compare.json.</p>')
   start = (

@@ -43,7 +43,7 @@ def compare(runs, examples, scored, found, args) -> dict:
 
 def _run(run, scored, samples_RK, place, args):
   sums = scored.sums[place]
-  low_K, high_K = paired.interval(samples_RK, args.level)
+  low_K, high_K = paired.interval(samples_RK, args.level, len(scored.images))
   return {
     "label": run.label,
     "path": run.path,
@@ -62,7 +62,7 @@ def _pair(scored, samples, places, args):
   a, b = (scored.sums[place] for place in places)
   delta_RK = samples[places[1]] - samples[places[0]]
   p_K, tried = paired.permutation_p(a, b, permutations=args.resamples, seed=args.seed)
-  low_K, high_K = paired.interval(delta_RK, args.level)
+  low_K, high_K = paired.interval(delta_RK, args.level, len(scored.images))
   columns = {
     "difference": b.values() - a.values(),
     "low": low_K,

@@ -271,7 +271,7 @@ def test_what_is_really_trained_has_the_values_of_its_evaluation(tmp_path):
   command.main(["history", f"--out={out}", "--resamples=20", *options])
   found = json.loads((out / "history" / "result.json").read_text())
   for row, history in zip(found["arms"], ("own", "gold", "none"), strict=True):
-    folder = out / "runs" / "base-2-seed0" / f"scored-{history}"
+    folder = out / "runs" / "base-2-seed0" / f"scored-3-{history}"
     told = json.loads((folder / "metrics.json").read_text())["metrics"]
     for name in ("ciou", "giou", "rouge_l"):
       assert row["metrics"][name]["value"] == pytest.approx(told[name]["value"])
