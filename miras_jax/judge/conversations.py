@@ -29,7 +29,11 @@ class Turn(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Conversation:
   """One conversation. names: what the targets are called, in order; masks: the COCO RLE
-  of each, None where there is none; ious: of each mask, None where it is not known."""
+  of each, None where there is none; ious: of each mask, None where it is not known.
+
+  Targets are those of the last turn that has any: a judge is asked what is marked in
+  the end, and masks of earlier turns over the same picture would hide it.
+  """
 
   id: str
   image: str
@@ -170,6 +174,7 @@ def _conversation(fields):
   targets = fields.get("targets") or []
   if not (isinstance(targets, list) and all(isinstance(t, dict) for t in targets)):
     raise ValueError("targets is no list of objects")
+  targets = _last(targets)
   return Conversation(
     id=_text(fields, "id"),
     image=_text(fields, "image") if fields.get("image") is not None else "",
@@ -179,6 +184,14 @@ def _conversation(fields):
     ious=tuple(_share(t.get("iou")) for t in targets),
     true_masks=tuple(_rle(t.get("true"), "true") for t in targets),
   )
+
+
+def _last(targets):
+  """The targets of the last turn that has any; all, where they do not say."""
+  turns = [target.get("turn") for target in targets]
+  if not all(type(turn) is int for turn in turns):
+    return targets
+  return [t for t, turn in zip(targets, turns, strict=True) if turn == max(turns)]
 
 
 def _turn(turn, i):
