@@ -7,6 +7,7 @@ import html
 import importlib.resources
 
 from miras_jax.compare.result import number
+from miras_jax.evaluation.report.markup import plural
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = (
@@ -23,6 +24,7 @@ def render(result) -> str:
     f"<h1>{_text(title)}</h1>",
     f'<p class="sub">{_text(result["question"])}</p>',
     f'<p class="sub">{_text(_setting(result))}</p>',
+    f'<p class="sub">{_text(_made(result["provenance"]))}</p>',
     *(f'<p class="note"><b>{_text(row["arm"])}</b>: {_text(row["about"])}</p>' for row
       in result["arms"]),
     *(_bars(result, metric) for metric in ("ciou", "giou")),
@@ -46,10 +48,15 @@ def _text(x):
 def _setting(result):
   changed = ", ".join(f"{k}={v}" for k, v in result["fields"].items())
   return (
-    f"{result['seeds']} seeds of {result['steps']} steps on {result['data']},"
+    f"{plural(result['seeds'], 'seed')} of {result['steps']} steps on {result['data']},"
     f" {result['conversations']} held-out conversations"
     + (f"; all arms: {changed}" if changed else "")
   )
+
+
+def _made(found):
+  versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+  return f"commit {found['commit'] or 'unknown'}; {versions}; {found['device']}"
 
 
 def _bars(result, metric, left=116, width=200, step=34):

@@ -117,6 +117,7 @@ def test_arms_are_compared_over_seeds_and_images(
   assert "no convnext - both: ciou -0." in out
   page = (tmp_path / "out" / "encoders" / "index.html").read_text()
   assert "no convnext" in page and "<script" not in page
+  assert found["provenance"]["versions"]["jax"] in page and "2 seeds of 6 steps" in page
 
 
 def test_a_second_run_makes_nothing_again(tmp_path, rendered, monkeypatch):

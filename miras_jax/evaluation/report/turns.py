@@ -3,12 +3,20 @@ and whether the model knows how good a mask is."""
 
 from input_pipeline import prist_x
 from miras_jax.evaluation.report import charts
-from miras_jax.evaluation.report.markup import number, plural, section
+from miras_jax.evaluation.report.markup import number, plural, section, text
 
 _MOST_NAME, _MOST_ROWS = 80, 300
 _GROUPS = {
   "edit": ("Which edit of an earlier mask it is", {"new": "of none"} | prist_x.EDITS),
   "of": ("What the mask is of", prist_x.OF),
+}
+_STATE = {
+  "first_ciou": "cIoU of masks that follow from none",
+  "edits_ciou": "cIoU of all that follow from an earlier mask",
+  "same_again": "IoU of a mask that is asked for again with the earlier one",
+  "same_again@0.95": "share of those that stay the same",
+  "copying": "share of the others that show the earlier mask all the same",
+  "swapped_follows": "share that follows another mask put in place of the earlier one",
 }
 _OF_KINDS = "Mean IoU; 1 where the mask is to be empty and is."
 
@@ -32,6 +40,11 @@ def by_turn(result) -> str:
       _drift((result.get("intent_drift") or {}).get("turns") or {}),
     ),
   ]
+  state = result.get("state") or {}
+  earlier = "Of targets that are about an earlier one, and beside them of the others."
+  parts.append(
+    _card("Where a mask follows from an earlier one", earlier, _state(state))
+  )
   found = result.get("kinds") or {}
   for group, (title, names) in _GROUPS.items():
     parts.append(_card(title, _OF_KINDS, _kinds(found.get(group) or {}, names)))
@@ -97,6 +110,19 @@ def _kinds(found, names):
     for kind, m in found.items()
     if kind in names and "giou" in m
   ]
+
+
+def _state(found):
+  """docs/state.md tells more of each."""
+  known = dict(found.get("metrics") or {})
+  if follows := found.get("swapped_follows"):
+    known["swapped_follows"] = follows
+  rows = []
+  for name, m in list(known.items())[:_MOST_ROWS]:
+    relation = name.removeprefix("ciou_").replace("_", " ")
+    said = _STATE.get(name, f"cIoU; to the earlier mask it is: {relation}")
+    rows.append(charts.Bar(name[:_MOST_NAME], m, text(f"{said}; {m['n']:,}", 200)))
+  return rows
 
 
 def _histories(turns):

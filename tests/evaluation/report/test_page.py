@@ -346,3 +346,12 @@ def test_a_surplus_mask_without_a_pixel_is_called_empty(tmp_path):
   kept = {"turn": 0, "index": 0, "mask": box(0, 0)}
   shown = line(0, turn_masks=[kept]) | {"targets": []}
   assert "a mask that was not due, and is empty" in write(tmp_path, [shown])
+
+
+def test_what_earlier_masks_are_worth_is_on_the_page(tmp_path):
+  found = {"edits_ciou": metric(0.41), "ciou_sibling": metric(0.27)}
+  state = {"metrics": found, "swapped_follows": metric(0.83)}
+  page = write(tmp_path, state=state)
+  for told in ("0.410", "to the earlier mask it is: sibling; 7", "0.830"):
+    assert told in page
+  assert "follows from an earlier" not in write(tmp_path)
