@@ -77,7 +77,6 @@ def _parser():
   add("--examples", type=int, default=12, help="conversations to draw (12)")
   add(
     "--allow-missing",
-    "--allow_missing",
     action="store_true",
     help="score what is missing as empty",
   )

@@ -7,6 +7,7 @@ used where they are there, and named where they are missing and asked for.
 import dataclasses
 import hashlib
 import json
+import pathlib
 from typing import NamedTuple
 
 from input_pipeline import regular_file
@@ -63,7 +64,12 @@ class System:
 
 
 def read(path) -> System:
-  """Reads a file. Raises UserError, RecordError naming file, line and field."""
+  """Reads a predictions.jsonl, or that of a folder of `miras eval --out`.
+
+  Raises UserError, RecordError naming file, line and field.
+  """
+  name, path = str(path), pathlib.Path(path)
+  path = path / "predictions.jsonl" if path.is_dir() else path
   found, numbers, digest = {}, {}, hashlib.sha256()
   try:
     with regular_file.open_regular(path) as file:
@@ -83,7 +89,7 @@ def read(path) -> System:
     raise UserError(f"{path}: {error.strerror}") from None
   if not found:
     raise UserError(f"{path}: holds no conversation")
-  return System(str(path), digest.hexdigest(), found)
+  return System(name, digest.hexdigest(), found)
 
 
 def gold_of(system: System) -> System:

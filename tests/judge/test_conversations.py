@@ -127,3 +127,10 @@ def test_targets_are_those_of_the_last_turn_with_a_mask(tmp_path):
   (one,) = conversations.read(path).conversations.values()
   assert one.names == (last["name"],) and one.ious == (last["iou"],)
   assert len(one.masks) == len(one.true_masks) == 1
+
+
+def test_the_folder_of_an_evaluation_stands_for_its_predictions(tmp_path):
+  (tmp_path / "report").mkdir()
+  predictions.write(tmp_path / "report/predictions.jsonl", [predictions.line(0)])
+  found = conversations.read(tmp_path / "report")
+  assert found.name == str(tmp_path / "report") and len(found.conversations) == 1

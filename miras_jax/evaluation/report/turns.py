@@ -64,6 +64,7 @@ def calibration(result) -> str:
       f"predicted {part['low']:.1f} to {part['high']:.1f}",
       {"value": part["iou"]},
       f"{plural(part['n'], 'mask')}; {number(part['predicted'], 2)} on average",
+      mark=part["predicted"],
     )
     for part in found.get("bins") or []
     if part["n"]
@@ -73,9 +74,9 @@ def calibration(result) -> str:
   error = (result["metrics"].get("ece") or {}).get("value")
   said = "" if error is None else f" Off by {number(error)} on average (ECE)."
   note = (
-    "Mean IoU of the masks by the IoU that the model predicts of them: the two agree"
-    f" where it knows how good its masks are.{said} The lowest tenth holds what is"
-    " predicted to be below 0 too."
+    "Bars: mean IoU of the masks by the IoU that the model predicts of them. Lines:"
+    f" what it predicts on average; bars end there where it knows.{said} The lowest"
+    " tenth holds what is predicted to be below 0 too."
   )
   title = "Does the model know how good its masks are?"
   return section(

@@ -106,6 +106,7 @@ def test_predicted_iou_is_held_against_the_actual_one(tmp_path):
   bare = {"low": 0.3, "high": 0.4, "n": 0, "predicted": None, "iou": None}
   text = write(tmp_path, calibration={"bins": [full, bare]})
   assert "predicted 0.2 to 0.3" in text and "0.618" in text
+  assert 'class="whisker" d="M35.71 0V10"' in text  # 0.25 on a scale that ends at 0.7
   assert "predicted 0.3 to 0.4" not in text
 
 
