@@ -68,7 +68,6 @@ TOLD = (  # what the numbers depend on beside checkpoint and data, in metrics.js
   "weights",
   "batch_size",
   "max_new_tokens",
-  "no_controls",
   "control_sample",
 )
 
@@ -157,7 +156,7 @@ def _conclude(args, work, parts, found, loaded):
     "checkpoint": str(args.checkpoint),
     "step": loaded.step,
     "options": {name: getattr(args, name) for name in TOLD}
-    | {"mesh": args.mesh and args.mesh.sizes},
+    | {"controls": not args.no_controls, "mesh": args.mesh and args.mesh.sizes},
   }
   return evaluation
 
@@ -299,7 +298,8 @@ def _print_summary(result, out, seconds):
     rows += [(f"earlier masks: {name}", m) for name, m in told]
     if follows := about.get("swapped_follows"):
       rows.append(("earlier masks: swap followed", follows))
+  width = max(len(name) for name, _ in rows)
   for name, m in rows:
     low, high = report.number(m["low"]), report.number(m["high"])
-    print(f"  {name:<28} {report.number(m['value'])}   [{low}, {high}]")
+    print(f"  {name:<{width}} {report.number(m['value'])}   [{low}, {high}]")
   print(f"report: {out / 'index.html'}")
