@@ -332,3 +332,9 @@ def test_every_control_says_by_what_it_is_read():
   assert measures.keys() == result["controls"].keys()
   assert measures.pop("absent_target") == "no_target_accuracy"
   assert set(measures.values()) == {"ciou"}
+
+
+def test_what_was_left_out_is_told_in_the_terminal_too(tmp_path, monkeypatch, capsys):
+  items = [prist_files.record(), prist_files.record(img_id="gone.png")]
+  command(tmp_path, monkeypatch, items=items)
+  assert "1 left out, since their records are defective." in capsys.readouterr().out

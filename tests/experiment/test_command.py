@@ -129,6 +129,15 @@ def test_a_second_run_makes_nothing_again(tmp_path, rendered, monkeypatch):
   assert [entry for entry in done if entry[0] == "eval"] == scored
 
 
+def test_another_limit_leaves_what_was_scored(tmp_path, rendered, monkeypatch):
+  """Also half of it: a run that was cut goes on, whatever was tried in between."""
+  done = fake(monkeypatch, lambda out: 0.5)
+  for limit in (9, 6, 9):
+    options = ["--seeds=1", "--steps=6", f"--limit={limit}"]
+    experiment(tmp_path, "alignment", rendered, *options)
+  assert len([entry for entry in done if entry[0] == "eval"]) == 2 * 3
+
+
 def test_arms_that_train_alike_share_a_run_between_experiments(
   tmp_path, rendered, monkeypatch
 ):
