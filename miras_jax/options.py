@@ -27,7 +27,10 @@ NOT_OURS = (
 
 
 class Parser(argparse.ArgumentParser):
-  """argparse whose mistakes are UserErrors that name the nearest valid option."""
+  """argparse whose mistakes are UserErrors that name the nearest valid option.
+
+  `--max-cost` and `--max_cost` are one option, whichever a command calls it.
+  """
 
   def __init__(self, *args, **kwargs):
     kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -58,6 +61,7 @@ class Parser(argparse.ArgumentParser):
 
   def parse_args(self, args=None, namespace=None):
     args = sys.argv[1:] if args is None else list(args)
+    args = self._as_declared(args)
     self._refuse_empty_paths(args)
     parsed, unknown = self.parse_known_args(args, namespace)
     if unknown:
@@ -65,6 +69,13 @@ class Parser(argparse.ArgumentParser):
       options = [o for a in self._actions for o in a.option_strings]
       raise UserError(f"{self.prog}: unknown option {name!r}{nearest(name, options)}")
     return parsed
+
+  def _as_declared(self, args):
+    """The arguments with every option spelt as it was added."""
+    options = [o for a in self._actions for o in a.option_strings]
+    known = {o.replace("-", "_"): o for o in options if o.startswith("--")}
+    parts = (arg.partition("=") for arg in args)
+    return [known.get(k.replace("-", "_"), k) + equals + v for k, equals, v in parts]
 
   def _refuse_empty_paths(self, args):
     """A path that is given and empty is a variable of the shell that is not set: taken

@@ -119,3 +119,14 @@ def test_simulated_devices_run_their_collectives_in_one_order():
   assert options.in_order(simulated) == f"{simulated} {options.IN_ORDER}"
   assert options.in_order(options.in_order(simulated)) == options.in_order(simulated)
   assert options.in_order("--xla_dump_to=x") == "--xla_dump_to=x"
+
+
+@pytest.mark.parametrize("name", ["--half-width", "--half_width"])
+def test_an_option_is_known_with_hyphens_and_with_underscores(name):
+  parser = options.Parser()
+  parser.add_argument("--half_width", type=float)
+  parser.add_argument("--allow-missing", action="store_true")
+  parser.add_argument("rest", nargs="*")
+  args = parser.parse_args([f"{name}=2", "--allow_missing", "a-b=c_d"])
+  assert (args.half_width, args.allow_missing, args.rest) == (2.0, True, ["a-b=c_d"])
+  assert parser.parse_args([name, "3"]).half_width == 3.0

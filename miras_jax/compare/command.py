@@ -4,12 +4,12 @@
   miras compare a b c --metrics=ciou,giou --out=compared
   miras compare a b --power --half_width=0.01 --difference=0.02 --out=compared
 
-Each RUN is a folder of `miras eval --out`, or its predictions.jsonl. Every metric of
-two runs is compared over images: paired bootstrap (interval of the difference),
-permutation test (p), and Holm's correction over all metrics and pairs (p Holm; * where
-it is at most --level). `effect` is the difference over the standard deviation of what
-each image adds to it. Fewer --metrics make the corrected tests sharper: name what you
-set out to show, before you look.
+Each RUN is a folder of `miras eval --out`, or its predictions.jsonl. Every metric that
+adds up over images (not BLEU, CIDEr, dist and ece) is compared: paired bootstrap
+(interval of the difference), permutation test (p), and Holm's correction over all
+metrics and pairs (p Holm; * where it is at most --level). `effect` is the difference
+over the standard deviation of what each image adds to it. Fewer --metrics make the
+corrected tests sharper: name what you set out to show, before you look.
 
 --power tells how many images a wanted interval or difference needs, from the spread of
 these runs; one RUN is enough for an interval.
@@ -77,7 +77,6 @@ def _parser():
   add("--examples", type=int, default=12, help="conversations to draw (12)")
   add(
     "--allow-missing",
-    "--allow_missing",
     action="store_true",
     help="score what is missing as empty",
   )

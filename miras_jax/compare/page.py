@@ -12,7 +12,7 @@ import numpy as np
 
 from miras_jax import drawing
 from miras_jax.compare import predictions, tables
-from miras_jax.compare.result import hopeless, number
+from miras_jax.compare.result import hopeless, number, otherwise, power_text
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MOST_BYTES = 2_900_000
@@ -24,7 +24,9 @@ BLANK = 60  # grey of the ground where there is no photograph
 STYLE = (
   "td.yes { font-weight: 700; } .zero { stroke: var(--soft); stroke-dasharray: 3 3; }"
   ".who { font-weight: 700; margin-right: 6px; } .faint { opacity: .55; }"
-  "svg.forest { max-width: 720px; } .card + .card { margin-top: 12px; }"
+  "svg.forest { max-width: 520px; } .card + .card { margin-top: 12px; }"
+  "details pre { white-space: pre; }"
+  ".panels { grid-template-columns: repeat(auto-fit, minmax(150px, 260px)); }"
 )
 
 
@@ -37,9 +39,15 @@ def render(result, runs, examples, data, most) -> str:
     *(f'<p class="sub">{_run(run)}</p>' for run in result["runs"]),
     f'<p class="sub">{_counts(result)}</p>',
     _problems(result),
-    _note(hopeless(result)),
+    *(_note(line) for line in (hopeless(result), *otherwise(result))),
     *(_pair(pair, result) for pair in result["pairs"][:MOST_PAIRS]),
   ]
+  if result.get("power"):
+    lines = "\n".join(power_text(result["power"])).strip()
+    head.append(
+      '<details class="card"><summary>How many images a difference needs</summary>'
+      f"<pre>{_text(lines)}</pre></details>"
+    )
   if (more := len(result["pairs"]) - MOST_PAIRS) > 0:
     head.append(f'<p class="note">{more} more pairs are in compare.json.</p>')
   start = (
@@ -109,21 +117,34 @@ def _pair(pair, result):
     " over all tests of this page, bold where significant. Effect: difference over the"
     " standard deviation between images.</p>"
     f'<div class="card">{_forest(pair["metrics"])}</div>'
-    '<div class="card"><table><tr><th>metric</th>'
+    '<div class="card" tabindex="0"><table class="wide"><tr><th>metric</th>'
     f"{''.join(f'<th>{_text(x)}</th>' for x in head)}</tr>{rows}</table></div>"
   )
 
 
 def _verdict(pair):
-  found = [name for name, row in pair["metrics"].items() if row["significant"]]
-  if not found:
-    return "no significant difference"
-  named = ", ".join(found[:4]) + (f" and {len(found) - 4} more" if found[4:] else "")
-  return f"a significant difference in {_text(named)}"
+  """`lower in ciou, giou; higher in rouge_l`: what is significant, and which way."""
+  found = {k: row for k, row in pair["metrics"].items() if row["significant"]}
+  higher = [name for name, row in found.items() if row["difference"] > 0]
+  lower = [name for name in found if name not in higher]
+  told = [f"higher in {_named(higher)}"] if higher else []
+  told += [f"lower in {_named(lower)}"] if lower else []
+  if not told:
+    same = all(row["differ"] == 0 for row in pair["metrics"].values())
+    return "no difference in any image" if same else "no significant difference"
+  return f"significantly {', '.join(told)}"
 
 
-def _forest(metrics, left=170, width=420, step=22):
-  """Each metric's difference with its interval; grey where it is not significant."""
+def _named(names):
+  more = f" and {len(names) - 4} more" if names[4:] else ""
+  return _text(", ".join(names[:4]) + more)
+
+
+def _forest(metrics, left=140, width=200, step=22):
+  """Each metric's difference with its interval; faint where it is not significant.
+
+  As narrow as a phone: what is scaled down cannot be read.
+  """
   shown = {k: row for k, row in metrics.items() if row["low"] is not None}
   limit = max([abs(row[k]) for row in shown.values() for k in ("low", "high")] + [0.01])
   middle, scale = left + width / 2, width / 2 / limit
@@ -141,8 +162,8 @@ def _forest(metrics, left=170, width=420, step=22):
   for x, value in ((left, -limit), (middle, 0.0), (left + width, limit)):
     said = number(value, sign=True)
     parts.append(f'<text x="{x}" y="{height + 14}" text-anchor="middle">{said}</text>')
-  size = f"0 0 {left + width + 40} {height + 20}"
-  return f'<svg class="forest" viewBox="{size}" role="img">{"".join(parts)}</svg>'
+  size = f"0 0 {left + width + 26} {height + 20}"
+  return f'<svg class="chart forest" viewBox="{size}" role="img">{"".join(parts)}</svg>'
 
 
 def _changed(result, examples, data, most, room):

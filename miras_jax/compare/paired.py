@@ -71,10 +71,11 @@ def bootstrap(runs, *, resamples, seed) -> np.ndarray:
   return np.concatenate(parts, axis=1)
 
 
-def interval(samples_RK, level) -> tuple[np.ndarray, np.ndarray]:
-  """Percentiles that hold all but `level` of the resamples with a value."""
+def interval(samples_RK, level, images) -> tuple[np.ndarray, np.ndarray]:
+  """Percentiles that hold all but `level` of the resamples with a value; NaN of a
+  single image, which says nothing of others."""
   out_2K = np.full((2, samples_RK.shape[1]), np.nan)
-  valid_K = np.isfinite(samples_RK).any(0)
+  valid_K = np.isfinite(samples_RK).any(0) & (images > 1)
   ends = 100 * np.array([level / 2, 1 - level / 2])
   out_2K[:, valid_K] = np.nanpercentile(samples_RK[:, valid_K], ends, axis=0)
   return out_2K[0], out_2K[1]

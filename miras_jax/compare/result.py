@@ -8,6 +8,7 @@ from miras_jax.compare import align, paired, power
 from miras_jax.compare.power import finite
 from miras_jax.compare.predictions import at
 
+ALIKE = ("history", "state", "weights", "max_new_tokens")  # of `miras eval`
 COLUMNS = ("difference", "low", "high", "p", "p_holm", "effect")
 
 
@@ -42,13 +43,14 @@ def compare(runs, examples, scored, found, args) -> dict:
 
 def _run(run, scored, samples_RK, place, args):
   sums = scored.sums[place]
-  low_K, high_K = paired.interval(samples_RK, args.level)
+  low_K, high_K = paired.interval(samples_RK, args.level, len(scored.images))
   return {
     "label": run.label,
     "path": run.path,
     "checkpoint": at(run.about, "checkpoint"),
     "step": at(run.about, "step", kind=int),
     "conversations": len(run.talks),
+    "options": at(run.about, "options", kind=dict, default={}),
     "metrics": {
       name: {"value": finite(value), "low": finite(low_K[k]), "high": finite(high_K[k])}
       for k, (name, value) in enumerate(zip(scored.names, sums.values(), strict=True))
@@ -60,7 +62,7 @@ def _pair(scored, samples, places, args):
   a, b = (scored.sums[place] for place in places)
   delta_RK = samples[places[1]] - samples[places[0]]
   p_K, tried = paired.permutation_p(a, b, permutations=args.resamples, seed=args.seed)
-  low_K, high_K = paired.interval(delta_RK, args.level)
+  low_K, high_K = paired.interval(delta_RK, args.level, len(scored.images))
   columns = {
     "difference": b.values() - a.values(),
     "low": low_K,
@@ -145,9 +147,9 @@ def text(result) -> list[str]:
   values = {run["label"]: run["metrics"] for run in result["runs"]}
   for pair in result["pairs"]:
     lines += ["", *_pair_text(pair, values)]
-  if hopeless(result):
-    lines += ["", hopeless(result)]
-  return lines + _power_text(result.get("power"))
+  for line in filter(None, (hopeless(result), *otherwise(result))):
+    lines += ["", line]
+  return lines + power_text(result.get("power"))
 
 
 def hopeless(result) -> str:
@@ -160,6 +162,22 @@ def hopeless(result) -> str:
     f" and {result['resamples']} swaps is {least:.2g}, times {result['tests']} tests."
     " Take fewer --metrics, more --resamples or more images."
   )
+
+
+def otherwise(result) -> list[str]:
+  """What the runs of a pair were not evaluated alike in, and pairs without a
+  difference: two evaluations of one model, or one file twice."""
+  options = {run["label"]: run["options"] for run in result["runs"]}
+  lines = []
+  for pair in result["pairs"]:
+    a, b = pair["a"], pair["b"]
+    for name in ALIKE:
+      one, other = (options[label].get(name) for label in (a, b))
+      if None not in (one, other) and one != other:
+        lines.append(f"{a} was evaluated with {name}={one}, {b} with {name}={other}.")
+    if not any(row["differ"] for row in pair["metrics"].values()):
+      lines.append(f"{a} and {b} differ in no image, by any metric.")
+  return lines
 
 
 def _pair_text(pair, values):
@@ -176,7 +194,8 @@ def _pair_text(pair, values):
     )
 
 
-def _power_text(found):
+def power_text(found) -> list[str]:
+  """Lines: how many images a wanted interval or difference needs."""
   if not found:
     return []
   out = ["", f"images for an interval of +-{found['half_width']} (now)"]

@@ -14,6 +14,7 @@ from miras_jax.compare import paired, predictions
 from miras_jax.evaluation import controls, metrics
 from miras_jax.evaluation.rouge import rouge_l
 
+GROUNDED = "grounded_accuracy"
 MOST_LETTERS = 20_000  # of a text: ROUGE-L takes the product of two lengths
 
 
@@ -32,7 +33,11 @@ class Scored:
     for place, (run, table) in enumerate(zip(runs, self.tables, strict=True)):
       columns = metrics.metric_columns(table)
       image_N = [number[name] for name in table["image"].tolist()]
-      groups = [(columns, image_N), _answers(run, place, examples, number)]
+      groups = [
+        (columns, image_N),
+        _answers(run, place, examples, number),
+        (self._grounded(run, place, examples), image_N),
+      ]
       if chosen:
         groups = [({k: c[k] for k in c if k in chosen}, of) for c, of in groups]
       self.names = [name for columns, _ in groups for name in columns]
@@ -49,6 +54,23 @@ class Scored:
         self.iou[place, i] = [float(metrics.iou(row)) for row in rows]
     return tables
 
+  def _grounded(self, run, place, examples):
+    """sqrt(ROUGE-L of the answer x IoU) of each target, as in `line_metrics`."""
+    said, gold, iou = [], [], []
+    named = _names_targets(run)
+    for i, example in enumerate(examples):
+      talk = example.talks[place]
+      names = iter([target.name for target in talk.targets])
+      golds = [_gold(turn, names, named) for turn in talk.turns]
+      said += [talk.turns[target.turn].answer for target in talk.targets]
+      gold += [golds[target.turn] for target in talk.targets]
+      iou += self.iou[place, i]
+    overlap_N = rouge_l(
+      *([text[:MOST_LETTERS] for text in side] for side in (said, gold))
+    )
+    scores_N = np.sqrt(np.asarray(overlap_N, float) * np.array(iou, float))
+    return {GROUNDED: (scores_N, np.ones(len(scores_N)))}
+
   def _sums(self, groups):
     parts = [
       paired.image_sums(columns, image_N, len(self.images))
@@ -64,7 +86,12 @@ def metric_names() -> list[str]:
   """Every metric that runs are compared by."""
   none = np.zeros(0)
   answers = metrics.seg_columns(none, none)
-  return [*metrics.metric_columns(metrics.Targets().table()), *answers, "rouge_l"]
+  return [
+    *metrics.metric_columns(metrics.Targets().table()),
+    *answers,
+    "rouge_l",
+    GROUNDED,
+  ]
 
 
 def _rows(run, example, talk, trues, table, found):
@@ -108,7 +135,7 @@ def _answers(run, place, examples, number):
     talk = example.talks[place]
     names = iter([target.name for target in talk.targets])
     for turn in talk.turns:
-      text = controls.with_names(turn.gold, names) if named else turn.gold
+      text = _gold(turn, names, named)
       due.append(count_segs(text))
       made.append(turn.num_seg)
       said.append(turn.answer)
@@ -119,6 +146,10 @@ def _answers(run, place, examples, number):
   scores_N = rouge_l(*texts)
   columns["rouge_l"] = (scores_N, np.ones(len(scores_N)))
   return columns, image
+
+
+def _gold(turn, names, named):
+  return controls.with_names(turn.gold, names) if named else turn.gold
 
 
 def _names_targets(run):

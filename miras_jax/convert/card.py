@@ -136,7 +136,8 @@ def _result(found):
   data, metrics = found["data"], found["metrics"]
   rows = {name: metrics[name] for name in METRICS if name in metrics}
   for control, table in found["controls"].items():
-    rows[f"ciou, control: {control.replace('_', ' ')}"] = table["ciou"]
+    measure = found.get("control_measures", {}).get(control, "ciou")
+    rows[f"{measure}, control: {control.replace('_', ' ')}"] = table[measure]
   lines = [
     f"{data['conversations']:,} conversations, {data['targets']:,} targets on"
     f" {data['images']:,} images of {pathlib.PurePath(data['dir']).name}, split"

@@ -174,9 +174,9 @@ def _pooled_kappa(areas_N4, images, *, resamples, seed):
   draws_RG = np.random.default_rng(seed).multinomial(
     count, np.full(count, 1 / count), resamples
   )
-  low, high = np.percentile(kappa(draws_RG @ sums_G4), (2.5, 97.5))
   value = float(kappa(areas_N4.sum(0)))
-  return {"value": value, "low": float(low), "high": float(high), "n": len(images)}
+  ends = metrics.ends(kappa(draws_RG @ sums_G4), count)
+  return {"value": value, **ends, "n": len(images)}
 
 
 def _found(pairs):

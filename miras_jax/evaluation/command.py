@@ -11,8 +11,11 @@ the true ones, --state=none none of them.
 
 Free-running: the model's own answers become the history (--history=gold takes those of
 the data), and a target without a [SEG] counts as an empty mask. Masks are scored at the
-original size of each image. The same checkpoint is scored on three controls, in which
-the mask must suffer: the conversation swapped, its last turn alone, the image swapped.
+original size of each image. The same checkpoint is scored on six controls, in which the
+mask must suffer: the conversation swapped, its last turn alone, the image swapped; in
+--control_sample conversations each also an attribute that the target has not, something
+that is not in the picture (read by its share of empty masks) and the earlier turns in
+another order.
 
   miras eval --checkpoint=runs/first --suite=res --data=data --out=runs/first/res
 
@@ -57,6 +60,16 @@ from miras_jax.inference.load import find_identity, find_step, read_config
 from miras_jax.options import Parser
 from miras_jax.parallel import distributed
 from miras_jax.storage import reach
+
+TOLD = (  # what the numbers depend on beside checkpoint and data, in metrics.json
+  "limit",
+  "history",
+  "state",
+  "weights",
+  "batch_size",
+  "max_new_tokens",
+  "control_sample",
+)
 
 
 def main(argv):
@@ -135,12 +148,15 @@ def _conclude(args, work, parts, found, loaded):
     return None
   parts.find()
   evaluation = work.conclude(parts)
-  about = {"dir": str(args.data), "split": args.split} | evaluation.result["data"]
+  about = {"dir": str(args.data), "split": args.split, "records": found.total}
+  about |= evaluation.result["data"]
   evaluation.result |= {
     "config": json.loads(loaded.config.to_json()),
     "data": about | {"defective": [str(p) for p in found.problems]},
     "checkpoint": str(args.checkpoint),
     "step": loaded.step,
+    "options": {name: getattr(args, name) for name in TOLD}
+    | {"controls": not args.no_controls, "mesh": args.mesh and args.mesh.sizes},
   }
   return evaluation
 
@@ -260,24 +276,30 @@ def write(out, evaluation, num_examples, seed, log):
 
 def _print_summary(result, out, seconds):
   data = result["data"]
+  of = (
+    f" of the {data['records']} in {data['split']}"
+    if result["options"]["limit"]
+    else ""
+  )
   print(
-    f"{data['conversations']} conversations, {data['targets']} targets, "
+    f"{data['conversations']} conversations{of}, {data['targets']} targets, "
     f"{data['images']} images in {seconds:.0f} s"
   )
-  if failed := data["failed"]:
-    print(f"left out, since they could not be scored: {len(failed)}")
+  for warning in report.warnings(data):
+    print(f"  {warning}")
   rows = [(name, result["metrics"][name]) for name in report.HEADLINE]
   rows += [("ciou, teacher-forced", result["teacher_forced"]["ciou"])]
   rows += [
-    (f"ciou, {name.replace('_', ' ')}", table["ciou"])
-    for name, table in result["controls"].items()
+    (f"{measure}, {name.replace('_', ' ')}", result["controls"][name][measure])
+    for name, measure in result["control_measures"].items()
   ]
   if about := result.get("state"):
     told = about.get("metrics", {}).items()
     rows += [(f"earlier masks: {name}", m) for name, m in told]
     if follows := about.get("swapped_follows"):
       rows.append(("earlier masks: swap followed", follows))
+  width = max(len(name) for name, _ in rows)
   for name, m in rows:
     low, high = report.number(m["low"]), report.number(m["high"])
-    print(f"  {name:<28} {report.number(m['value'])}   [{low}, {high}]")
+    print(f"  {name:<{width}} {report.number(m['value'])}   [{low}, {high}]")
   print(f"report: {out / 'index.html'}")

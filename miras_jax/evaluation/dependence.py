@@ -37,6 +37,13 @@ def dependence(tables, beside, *, resamples=1000, seed=0) -> dict:
   return found
 
 
+def measure(name) -> str:
+  """The metric by which a control is read: cIoU with the original targets, which falls
+  where the mask depends on what was spoilt. Of targets that are not there it is 0 for
+  any mask at all: what counts is how many masks are empty."""
+  return "no_target_accuracy" if name == altered.ABSENT else "ciou"
+
+
 def as_due(name, table) -> dict:
   """The table of a control against what is right under it: nothing, where the target
   that was asked for is not there."""

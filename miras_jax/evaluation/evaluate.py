@@ -201,6 +201,7 @@ class Work:
         name: metrics.mask_metrics(dependence.as_due(name, table), **sampling)
         for name, table in tables.items()
       },
+      "control_measures": {name: dependence.measure(name) for name in tables},
       "dependence": dependence.dependence(tables, found.beside, **sampling),
       "teacher_forced": metrics.mask_metrics(forced, **sampling),
       "per_turn": metrics.per_turn(main, **sampling),

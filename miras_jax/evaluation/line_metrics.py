@@ -100,9 +100,9 @@ class LineMetrics:
     sums_GK3 = _bin_sums(self._trusted, inverse_N, len(ids))
     draws_RG = metrics.draws(len(ids), **self._sampling)
     drawn_RK3 = np.tensordot(draws_RG, sums_GK3, 1)
-    low, high = np.percentile(_ece_of(drawn_RK3), (2.5, 97.5))
     found = {"value": float(_ece_of(sums_GK3.sum(0)))}
-    return found | {"low": float(low), "high": float(high), "n": len(self._trusted)}
+    found |= metrics.ends(_ece_of(drawn_RK3), len(ids))
+    return found | {"n": len(self._trusted)}
 
   def intent_drift(self) -> dict:
     """How the masks approach the final target; {} where none comes before the last.

@@ -228,7 +228,8 @@ def summarise(columns, image_N, *, resamples=1000, seed=0):
 
   `columns` is {metric: (num_N, den_N)}; `n` counts the rows with den > 0. Whole images
   are resampled, since targets of one image are not independent. A metric without any
-  row has value, low and high None.
+  row has value, low and high None; one of a single image has no interval, since it says
+  nothing of others.
   """
   if not columns:
     return {}
@@ -236,6 +237,8 @@ def summarise(columns, image_N, *, resamples=1000, seed=0):
   draws_RG = draws(len(num_GK), resamples, seed)
   value_K = _divide(num_GK.sum(0), den_GK.sum(0))
   low_K, high_K = _interval(_divide(draws_RG @ num_GK, draws_RG @ den_GK))
+  lone_K = np.count_nonzero(den_GK > 0, axis=0) < 2
+  low_K[lone_K] = high_K[lone_K] = np.nan
   return {
     name: {
       "value": _number(value_K[k]),
@@ -310,6 +313,15 @@ def _interval(samples_RK):
   out_2K = np.full((2, samples_RK.shape[1]), np.nan)
   out_2K[:, valid_K] = np.nanpercentile(samples_RK[:, valid_K], (2.5, 97.5), axis=0)
   return out_2K
+
+
+def ends(samples_R, groups) -> dict:
+  """{"low", "high"}: 95 % interval of a statistic from its resamples over `groups`
+  images, None of a single one."""
+  if groups < 2:
+    return {"low": None, "high": None}
+  low, high = np.percentile(samples_R, (2.5, 97.5))
+  return {"low": float(low), "high": float(high)}
 
 
 def _number(x):

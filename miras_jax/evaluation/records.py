@@ -18,12 +18,13 @@ class Records:
 
   records: their `image` is b"". image_of(i): the encoded image of record i, read again
   from the source; UserError when it cannot be any more. problems: one a defective
-  record.
+  record. total: how many records the split has, with those that were not read.
   """
 
   records: list[SegConversation]
   image_of: Callable[[int], bytes]
   problems: list
+  total: int = 0
 
 
 def read_records(source: Source, limit=None, *, shown, quiet=False) -> Records:
@@ -59,7 +60,7 @@ def read_records(source: Source, limit=None, *, shown, quiet=False) -> Records:
       raise record
     return record.image
 
-  return Records(records, image_of, problems)
+  return Records(records, image_of, problems, len(source))
 
 
 def _name_twins(records):

@@ -16,7 +16,7 @@ from input_pipeline.open_source import open_source
 from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
 from miras_jax.evaluation import parts as parts_lib
-from miras_jax.evaluation import shares, suite_table
+from miras_jax.evaluation import provenance, shares, suite_table
 from miras_jax.evaluation.evaluate import Options, Work
 from miras_jax.evaluation.records import read_records
 from miras_jax.inference import devices
@@ -56,6 +56,7 @@ def run(args, settings_of) -> int:
   if distributed.is_first():
     found = {"suite": args.suite, "checkpoint": str(args.checkpoint)}
     found |= {"step": loaded.step, "history": args.history, "limit": args.limit}
+    found |= {"weights": args.weights, "provenance": provenance.collect(args.seed)}
     found |= {"templates": suite["templates"], "results": rows, "missing": missing}
     _write(pathlib.Path(args.out), suite, found)
   distributed.barrier("eval: the suite is written")

@@ -102,6 +102,9 @@ def page(suite, found) -> str:
     f"Checkpoint `{found['checkpoint']}`, step {found['step']}. Asked with {asked}."
     + (f" Only the first {found['limit']} of each split." if found["limit"] else ""),
     "",
+    "Per cent; in brackets 95 % intervals, bootstrap over images. History:"
+    f" {found['history']} answers. {_made(found['provenance'])}.",
+    "",
     *_headline(suite, found["results"]),
   ]
   for benchmark in suite["benchmarks"]:
@@ -113,6 +116,14 @@ def page(suite, found) -> str:
     lines += ["", "## Missing", ""]
     lines += [f"* {item['benchmark']}: {item['why']}" for item in found["missing"]]
   return "\n".join(lines) + "\n"
+
+
+def _made(provenance):
+  """`Made 2026-01-31, commit abc, miras_jax 0.1.0, 1 cpu`."""
+  version = provenance["versions"]["miras_jax"]
+  date, commit = provenance["date"][:10], provenance["commit"]
+  parts = [f"Made {date}", f"commit {commit}" if commit else "", f"miras_jax {version}"]
+  return ", ".join(filter(None, [*parts, provenance["device"]]))
 
 
 def _headline(suite, results):

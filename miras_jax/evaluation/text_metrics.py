@@ -75,9 +75,9 @@ def _bleu(answers, references, image_N, resamples, seed):
     score = scorer.sentence_score(answer, [reference])
     rows.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
   resampled_RS = _resampled(np.array(rows, float), image_N, resamples, seed)
-  low, high = np.percentile([_bleu_of(s) for s in resampled_RS], (2.5, 97.5))
   value = sacrebleu.corpus_bleu(answers, [references]).score / 100
-  return {"value": value, "low": float(low), "high": float(high), "n": len(answers)}
+  ends = metrics.ends([_bleu_of(s) for s in resampled_RS], len(set(image_N)))
+  return {"value": value, **ends, "n": len(answers)}
 
 
 def _meteor(answers, references, image_N, resamples, seed):
@@ -87,12 +87,11 @@ def _meteor(answers, references, image_N, resamples, seed):
       counts_NS = program.counts(answers, references)
       (value,) = program.scores(counts_NS.sum(0, keepdims=True))
       resampled_RS = _resampled(counts_NS, image_N, resamples, seed)
-      low, high = np.percentile(program.scores(resampled_RS), (2.5, 97.5))
+      ends = metrics.ends(program.scores(resampled_RS), len(set(image_N)))
   except (OSError, ValueError) as error:
     print(f"meteor is left out: {error}", file=sys.stderr)
     return {}
-  found = {"value": float(value), "low": float(low), "high": float(high)}
-  return {"meteor": found | {"n": len(answers)}}
+  return {"meteor": {"value": float(value), **ends, "n": len(answers)}}
 
 
 def _resampled(rows_NS, image_N, resamples, seed):

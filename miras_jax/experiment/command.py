@@ -26,6 +26,8 @@ from miras_jax.compare import data_set
 from miras_jax.compare.result import number
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
+from miras_jax.evaluation import provenance
+from miras_jax.evaluation.report.markup import plural
 from miras_jax.experiment import groups, page, runs, summary
 from miras_jax.experiment.catalogue import EXPERIMENTS
 from miras_jax.options import Parser, nearest
@@ -119,6 +121,7 @@ def run(name, experiment, args, fields) -> dict:
     "conversations": args.limit,
     "data": str(data),
     "fields": dict(fields),
+    "provenance": _provenance(),
     "arms": summary.arms(reads, resamples=args.resamples, seed=0),
     "groups": {},
   }
@@ -130,6 +133,12 @@ def run(name, experiment, args, fields) -> dict:
     found = next(iter(reads.values()))
     result["groups"] = groups.of_runs(found, data / "masks", args.resamples)
   return result
+
+
+def _provenance():
+  """Commit, versions and device; no date, for the same runs give the same file."""
+  found = provenance.collect(seed=0)
+  return {name: found[name] for name in ("commit", "versions", "device")}
 
 
 def state_means(folders) -> dict:
@@ -152,7 +161,8 @@ def lines(result) -> list[str]:
   """The table that is printed."""
   out = [
     result["question"],
-    f"{result['seeds']} seeds of {result['steps']} steps, {result['conversations']}"
+    f"{plural(result['seeds'], 'seed')} of {result['steps']} steps,"
+    f" {result['conversations']}"
     " held-out conversations; 95 % intervals over seeds and images",
   ]
   for row in result["arms"]:

@@ -7,10 +7,11 @@ import html
 import importlib.resources
 
 from miras_jax.compare.result import number
+from miras_jax.evaluation.report.markup import plural
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = (
-  "svg.chart { max-width: 760px; } .seed { fill: var(--ink); opacity: .55; }"
+  "svg.chart { max-width: 560px; } .seed { fill: var(--ink); opacity: .55; }"
   "td.yes { font-weight: 700; } p.note { margin-bottom: 6px; }"
 )
 
@@ -23,6 +24,7 @@ def render(result) -> str:
     f"<h1>{_text(title)}</h1>",
     f'<p class="sub">{_text(result["question"])}</p>',
     f'<p class="sub">{_text(_setting(result))}</p>',
+    f'<p class="sub">{_text(_made(result["provenance"]))}</p>',
     *(f'<p class="note"><b>{_text(row["arm"])}</b>: {_text(row["about"])}</p>' for row
       in result["arms"]),
     *(_bars(result, metric) for metric in ("ciou", "giou")),
@@ -46,13 +48,18 @@ def _text(x):
 def _setting(result):
   changed = ", ".join(f"{k}={v}" for k, v in result["fields"].items())
   return (
-    f"{result['seeds']} seeds of {result['steps']} steps on {result['data']},"
+    f"{plural(result['seeds'], 'seed')} of {result['steps']} steps on {result['data']},"
     f" {result['conversations']} held-out conversations"
     + (f"; all arms: {changed}" if changed else "")
   )
 
 
-def _bars(result, metric, left=150, width=430, step=34):
+def _made(found):
+  versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+  return f"commit {found['commit'] or 'unknown'}; {versions}; {found['device']}"
+
+
+def _bars(result, metric, left=116, width=200, step=34):
   """A bar an arm: the mean of its seeds, its interval, a dot a seed."""
   rows = [(row["arm"], row["about"], row["metrics"][metric]) for row in result["arms"]]
   highest = max([m["high"] or 0 for *_, m in rows] + [x or 0 for *_, m in rows for x in
@@ -75,7 +82,7 @@ def _bars(result, metric, left=150, width=430, step=34):
     if m["low"] is not None:
       low, high = (left + m[k] * scale for k in ("low", "high"))
       parts.append(f'<path class="whisker" d="M{low:.1f} {y + 22}H{high:.1f}"/>')
-  size = f"0 0 {left + width + 70} {len(rows) * step + 6}"
+  size = f"0 0 {left + width + 54} {len(rows) * step + 6}"
   return (
     f'<h2>{metric}</h2><p class="note">Bar: mean of the seeds. Dots: seeds. Line below:'
     " 95 % interval, bootstrap over seeds and images.</p>"
@@ -94,7 +101,8 @@ def _table(result):
     f'<p class="note">Difference of ciou from “{_text(base)}” with its interval; p of a'
     " permutation test over images, Holm-corrected over all arms and ciou, giou. It"
     " speaks of these runs, not of seeds that were not trained.</p>"
-    f'<div class="card"><table><tr><th>arm</th>{head}<th>ciou − {_text(base)}</th>'
+    '<div class="card" tabindex="0"><table class="wide"><tr><th>arm</th>'
+    f"{head}<th>ciou − {_text(base)}</th>"
     f"<th>p Holm</th></tr>{rows}</table></div>"
   )
 
@@ -121,11 +129,12 @@ def _ends(m):
   return f"<small>{number(m['low'])} to {number(m['high'])}</small>"
 
 
-def _group(name, values, left=60, width=520, height=180):
+def _group(name, values, left=40, height=180):
   """giou by group: a point with its interval, and how many targets it stands for."""
   if not values:
     return f'<p class="note">By {_text(name)}: the data do not say.</p>'
-  gap, parts, line = width / len(values), [], []
+  gap, parts, line = max(70, 300 / len(values)), [], []
+  width = gap * len(values)
   for i, (value, row) in enumerate(values.items()):
     m, x = row["giou"], left + gap * (i + 0.5)
     y = _height(m["value"], height)
@@ -150,7 +159,7 @@ def _group(name, values, left=60, width=520, height=180):
     f"<h2>giou by {_text(name)}</h2><div class='card'>"
     f'<svg class="chart" viewBox="0 0 {left + width} {height + 44}" role="img">'
     f'<path class="axis" d="M{left} 8V{height}H{left + width}"/>{ticks}'
-    f'<path class="smooth" d="M{"L".join(line)}"/>{"".join(parts)}</svg></div>'
+    f'<path class="line" d="M{"L".join(line)}"/>{"".join(parts)}</svg></div>'
   )
 
 

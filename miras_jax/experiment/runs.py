@@ -2,7 +2,8 @@
 
 OUT/data, OUT/tokenizer       of all experiments
 OUT/named, OUT/alone          lists made of the data: stage 1, requests without history
-OUT/runs/NAME/STAGE           a training folder; NAME/scored-HISTORY: `miras eval`'s
+OUT/runs/NAME/STAGE           a training folder
+OUT/runs/NAME/scored-LIMIT-HISTORY   what `miras eval` made of it
 """
 
 import contextlib
@@ -149,7 +150,7 @@ def score(job: Job, setup: Setup, trained) -> pathlib.Path:
   """Scores a job's run on held-out data; the folder of `miras eval`."""
   seen = job.arm.state
   about = job.arm.history if seen == catalogue.OWN else f"{job.arm.history}-{seen}"
-  out = setup.out / "runs" / job.name / f"scored-{about}"
+  out = setup.out / "runs" / job.name / f"scored-{setup.limit}-{about}"
   wanted = {"limit": setup.limit, "split": setup.split, "data": str(setup.data)}
   with contextlib.suppress(OSError, ValueError):
     if json.loads((out / SCORED).read_text()) == wanted:

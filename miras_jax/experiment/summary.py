@@ -78,7 +78,7 @@ def _over_seeds(samples_SRK, rng):
 
 def _arm(name, sums, drawn_RK, metrics):
   values_SK = np.stack([one.values() for one in sums])
-  low_K, high_K = paired.interval(drawn_RK, LEVEL)
+  low_K, high_K = paired.interval(drawn_RK, LEVEL, len(sums[0].num_GK))
   return {
     "arm": name,
     "metrics": {
@@ -96,7 +96,7 @@ def _arm(name, sums, drawn_RK, metrics):
 
 def _difference(base, other, metrics, permutations):
   (sums_a, drawn_a), (sums_b, drawn_b) = base, other
-  low_K, high_K = paired.interval(drawn_b - drawn_a, LEVEL)
+  low_K, high_K = paired.interval(drawn_b - drawn_a, LEVEL, len(sums_a[0].num_GK))
   pooled = [
     paired.Sums(*(np.sum(sides, 0) for sides in zip(*sums, strict=True)))
     for sums in (sums_a, sums_b)

@@ -115,7 +115,9 @@ def add_input_options(parser):
   """Options that a rating page has, too."""
   add, path = parser.add_argument, parser.add_path
   parser.add_input(
-    "--predictions", required=True, help="predictions.jsonl of `miras eval`"
+    "--predictions",
+    required=True,
+    help="predictions.jsonl of `miras eval`, or its folder",
   )
   add(
     "--against", type=local_path, action="append", default=[],

@@ -7,6 +7,7 @@ used where they are there, and named where they are missing and asked for.
 import dataclasses
 import hashlib
 import json
+import pathlib
 from typing import NamedTuple
 
 from input_pipeline import regular_file
@@ -29,7 +30,11 @@ class Turn(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Conversation:
   """One conversation. names: what the targets are called, in order; masks: the COCO RLE
-  of each, None where there is none; ious: of each mask, None where it is not known."""
+  of each, None where there is none; ious: of each mask, None where it is not known.
+
+  Targets are those of the last turn that has any: a judge is asked what is marked in
+  the end, and masks of earlier turns over the same picture would hide it.
+  """
 
   id: str
   image: str
@@ -59,7 +64,12 @@ class System:
 
 
 def read(path) -> System:
-  """Reads a file. Raises UserError, RecordError naming file, line and field."""
+  """Reads a predictions.jsonl, or that of a folder of `miras eval --out`.
+
+  Raises UserError, RecordError naming file, line and field.
+  """
+  name, path = str(path), pathlib.Path(path)
+  path = path / "predictions.jsonl" if path.is_dir() else path
   found, numbers, digest = {}, {}, hashlib.sha256()
   try:
     with regular_file.open_regular(path) as file:
@@ -79,7 +89,7 @@ def read(path) -> System:
     raise UserError(f"{path}: {error.strerror}") from None
   if not found:
     raise UserError(f"{path}: holds no conversation")
-  return System(str(path), digest.hexdigest(), found)
+  return System(name, digest.hexdigest(), found)
 
 
 def gold_of(system: System) -> System:
@@ -170,6 +180,7 @@ def _conversation(fields):
   targets = fields.get("targets") or []
   if not (isinstance(targets, list) and all(isinstance(t, dict) for t in targets)):
     raise ValueError("targets is no list of objects")
+  targets = _last(targets)
   return Conversation(
     id=_text(fields, "id"),
     image=_text(fields, "image") if fields.get("image") is not None else "",
@@ -179,6 +190,14 @@ def _conversation(fields):
     ious=tuple(_share(t.get("iou")) for t in targets),
     true_masks=tuple(_rle(t.get("true"), "true") for t in targets),
   )
+
+
+def _last(targets):
+  """The targets of the last turn that has any; all, where they do not say."""
+  turns = [target.get("turn") for target in targets]
+  if not all(type(turn) is int for turn in turns):
+    return targets
+  return [t for t, turn in zip(targets, turns, strict=True) if turn == max(turns)]
 
 
 def _turn(turn, i):

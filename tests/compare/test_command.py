@@ -269,3 +269,39 @@ def test_hostile_lines_are_problems_not_errors(tmp_path):
   assert "B: 7 lines that cannot be read" in told
   assert "a mask of size [1000000, 1000000], want [12, 12]" in told
   assert mask_ops.MAX_MASK_PIXELS < 10**12
+
+
+def test_the_page_says_which_way_a_difference_goes(tmp_path):
+  worse = [line(i, HALF if i % 4 < 2 else SQUARE) for i in SIXTY]
+  compare(tmp_path, [line(i) for i in SIXTY], worse, options=["--metrics=giou"])
+  text = (tmp_path / "out/index.html").read_text()
+  assert "B against A: significantly lower in giou<" in text
+
+
+def test_one_model_twice_is_told_to_be_one(tmp_path, capsys):
+  compare(tmp_path, [line(i, HALF) for i in SIXTY], [line(i, HALF) for i in SIXTY])
+  assert "A and B differ in no image, by any metric." in capsys.readouterr().out
+  assert "no difference in any image" in (tmp_path / "out/index.html").read_text()
+
+
+def test_runs_that_were_evaluated_otherwise_are_told_apart(tmp_path, capsys):
+  for name, history in (("A", "model"), ("B", "gold")):
+    write(tmp_path / name, [line(0)], {"options": {"history": history, "limit": 3}})
+  compare(tmp_path, [line(0)], [line(0)])
+  told = "A was evaluated with history=model, B with history=gold."
+  assert told in capsys.readouterr().out
+  assert told in (tmp_path / "out/index.html").read_text()
+
+
+def test_grounded_accuracy_takes_answer_and_mask(tmp_path):
+  """Half of the mask and the right words: the root of a half."""
+  silent = [line(0)["turns"][0] | {"answer": "No."}]
+  found = compare(tmp_path, [line(0, HALF)], [line(0, turns=silent)])
+  a, b = (run["metrics"]["grounded_accuracy"]["value"] for run in found["runs"])
+  assert a == pytest.approx(0.5**0.5) and b == 0
+
+
+def test_power_is_on_the_page_too(tmp_path):
+  lines = [line(i, SQUARE if i % 4 < 2 else EMPTY) for i in SIXTY]
+  compare(tmp_path, lines, options=["--power", "--half_width=0.1"])
+  assert "images for an interval of +-0.1" in (tmp_path / "out/index.html").read_text()

@@ -61,7 +61,7 @@ def test_the_bootstrap_resamples_both_runs_alike():
 def test_a_metric_without_rows_has_no_value_and_no_p():
   a = sums([0, 0], [0, 0])
   assert np.isnan(a.values()[0]) and np.isnan(permuted(a, a)[0])
-  low, high = paired.interval(paired.bootstrap([a], resamples=9, seed=0)[0], 0.05)
+  low, high = paired.interval(paired.bootstrap([a], resamples=9, seed=0)[0], 0.05, 9)
   assert np.isnan(low[0]) and np.isnan(high[0])
 
 

@@ -315,3 +315,26 @@ def test_users_mistakes_are_one_line(tmp_path, monkeypatch, flag, words):
 def test_only_defective_records_is_a_users_mistake(tmp_path, monkeypatch):
   with pytest.raises(UserError, match="no usable record"):
     command(tmp_path, monkeypatch, items=[prist_files.record(focus="no such thing")])
+
+
+def test_what_the_numbers_depend_on_is_in_metrics_json(tmp_path, monkeypatch, capsys):
+  command(tmp_path, monkeypatch, "--limit=1", "--history=gold")
+  found = json.loads((tmp_path / "out/metrics.json").read_text())
+  assert found["options"]["limit"] == 1 and found["options"]["history"] == "gold"
+  assert found["options"]["weights"] == "trained" and found["data"]["records"] == 2
+  assert "1 conversations of the 2 in val" in capsys.readouterr().out
+
+
+def test_every_control_says_by_what_it_is_read():
+  """cIoU with a target that is not there is 0 for any mask."""
+  result = evaluate().result
+  measures = result["control_measures"]
+  assert measures.keys() == result["controls"].keys()
+  assert measures.pop("absent_target") == "no_target_accuracy"
+  assert set(measures.values()) == {"ciou"}
+
+
+def test_what_was_left_out_is_told_in_the_terminal_too(tmp_path, monkeypatch, capsys):
+  items = [prist_files.record(), prist_files.record(img_id="gone.png")]
+  command(tmp_path, monkeypatch, items=items)
+  assert "1 left out, since their records are defective." in capsys.readouterr().out

@@ -199,11 +199,12 @@ def test_bleu_from_summed_counts_equals_sacrebleu():
   sacrebleu = pytest.importorskip("sacrebleu")
   answers = ["the red cup on the left table", "sure it is [SEG] .", "a dog"]
   references = ["the red cup on the right table", "sure , it is [SEG] .", "a cat runs"]
-  got = text_metrics.text_metrics(answers, references, [0, 0, 0], resamples=5)["bleu4"]
-  expected = sacrebleu.corpus_bleu(answers, [references]).score / 100
-  # One image: every resample is the data itself, so the interval is our own formula.
+  images = [0, 0, 0, 1, 1, 1]
+  got = text_metrics.text_metrics(2 * answers, 2 * references, images, resamples=5)
+  got, expected = got["bleu4"], sacrebleu.corpus_bleu(answers, [references]).score / 100
+  # Two images alike: every resample is the same, so the interval is our own formula.
   assert got["low"] == got["high"] == pytest.approx(expected, abs=1e-9)
-  assert got["value"] == expected
+  assert got["value"] == pytest.approx(expected)
 
 
 def test_rouge_l_is_one_for_equal_texts():
@@ -215,3 +216,16 @@ def test_rouge_l_is_one_for_equal_texts():
 def test_distinct_counts_repeated_words_once():
   assert text_metrics.distinct(["a b a", "a"], 1) == (0.5, 4)
   assert text_metrics.distinct(["a b a", "a"], 2) == (1.0, 2)
+
+
+def test_one_image_has_values_and_no_interval():
+  """It says nothing of others: an interval without width would look like certainty."""
+  columns = {
+    "a": (np.array([1.0, 0.0]), np.ones(2)),
+    "b": (np.ones(2), np.array([1, 0])),
+  }
+  alone = metrics.summarise(columns, ["x", "x"])
+  assert alone["a"] == {"value": 0.5, "low": None, "high": None, "n": 2}
+  two = metrics.summarise(columns, ["x", "y"])
+  assert two["a"]["low"] == 0.0 and two["a"]["high"] == 1.0
+  assert two["b"]["low"] is None  # the other image has no row of it

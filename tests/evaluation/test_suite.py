@@ -139,12 +139,15 @@ def test_the_table_is_a_page_in_per_cent(suite, tmp_path):
   page = (tmp_path / "out" / "suite.md").read_text()
   head, values = (
     line
-    for line in page.splitlines()[:8]
+    for line in page.splitlines()[:10]
     if line.startswith("| ") and "---" not in line
   )
   assert head.startswith("| RefCOCO val cIoU | RefCOCO testA cIoU |")
   assert len(head.split("|")) == len(values.split("|"))
   assert "| val | 100" not in page and "N-acc" in page
+  assert (
+    "in brackets 95 % intervals" in page and "History: model answers. Made 20" in page
+  )
 
 
 def test_a_finished_split_is_not_run_again(suite):

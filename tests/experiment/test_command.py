@@ -117,6 +117,7 @@ def test_arms_are_compared_over_seeds_and_images(
   assert "no convnext - both: ciou -0." in out
   page = (tmp_path / "out" / "encoders" / "index.html").read_text()
   assert "no convnext" in page and "<script" not in page
+  assert found["provenance"]["versions"]["jax"] in page and "2 seeds of 6 steps" in page
 
 
 def test_a_second_run_makes_nothing_again(tmp_path, rendered, monkeypatch):
@@ -126,6 +127,15 @@ def test_a_second_run_makes_nothing_again(tmp_path, rendered, monkeypatch):
   assert len(scored) == 3
   assert experiment(tmp_path, "alignment", rendered, "--seeds=1", "--steps=6") == first
   assert [entry for entry in done if entry[0] == "eval"] == scored
+
+
+def test_another_limit_leaves_what_was_scored(tmp_path, rendered, monkeypatch):
+  """Also half of it: a run that was cut goes on, whatever was tried in between."""
+  done = fake(monkeypatch, lambda out: 0.5)
+  for limit in (9, 6, 9):
+    options = ["--seeds=1", "--steps=6", f"--limit={limit}"]
+    experiment(tmp_path, "alignment", rendered, *options)
+  assert len([entry for entry in done if entry[0] == "eval"]) == 2 * 3
 
 
 def test_arms_that_train_alike_share_a_run_between_experiments(
@@ -271,7 +281,7 @@ def test_what_is_really_trained_has_the_values_of_its_evaluation(tmp_path):
   command.main(["history", f"--out={out}", "--resamples=20", *options])
   found = json.loads((out / "history" / "result.json").read_text())
   for row, history in zip(found["arms"], ("own", "gold", "none"), strict=True):
-    folder = out / "runs" / "base-2-seed0" / f"scored-{history}"
+    folder = out / "runs" / "base-2-seed0" / f"scored-3-{history}"
     told = json.loads((folder / "metrics.json").read_text())["metrics"]
     for name in ("ciou", "giou", "rouge_l"):
       assert row["metrics"][name]["value"] == pytest.approx(told[name]["value"])

@@ -115,3 +115,22 @@ def test_every_pair_is_asked_in_both_orders(tmp_path):
   found = tasks.pairs(systems, ["c0"])
   names = ["".join(s[-7] for s in task.systems) for task in found]
   assert names == ["ab", "ba", "ac", "ca", "bc", "cb"]
+
+
+def test_targets_are_those_of_the_last_turn_with_a_mask(tmp_path):
+  """A mask of an earlier turn is not what is marked in the end."""
+  last = predictions.line(0)["targets"][0]
+  first = last | {"turn": 0, "name": "cups", "iou": 0.1}
+  path = predictions.write(
+    tmp_path / "p.jsonl", [predictions.line(0, targets=[first, last])]
+  )
+  (one,) = conversations.read(path).conversations.values()
+  assert one.names == (last["name"],) and one.ious == (last["iou"],)
+  assert len(one.masks) == len(one.true_masks) == 1
+
+
+def test_the_folder_of_an_evaluation_stands_for_its_predictions(tmp_path):
+  (tmp_path / "report").mkdir()
+  predictions.write(tmp_path / "report/predictions.jsonl", [predictions.line(0)])
+  found = conversations.read(tmp_path / "report")
+  assert found.name == str(tmp_path / "report") and len(found.conversations) == 1

@@ -14,6 +14,7 @@ from miras_jax.evaluation.report import choose, outcomes, page
 from miras_jax.evaluation.report.curves import read_curves, save_curves
 from miras_jax.evaluation.report.markup import number
 from miras_jax.evaluation.report.page import MOST_BYTES
+from miras_jax.evaluation.report.summary import warnings
 from miras_jax.evaluation.report.wording import HEADLINE
 from miras_jax.training import goodput
 
@@ -23,6 +24,7 @@ __all__ = [
   "number",
   "read_curves",
   "save_curves",
+  "warnings",
   "write_report",
 ]
 

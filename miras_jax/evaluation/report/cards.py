@@ -92,7 +92,8 @@ def _pictures(example, line, row):
     titles = [_target_title(row, k) for k in places]
     for mask_HW in surplus.get(turn, []):
       layers.append(Layer(mask_HW, len(layers)))
-      titles.append("a mask that was not due")
+      empty = "" if mask_HW.any() else ", and is empty"
+      titles.append(f"a mask that was not due{empty}")
     yield f"Turn {turn + 1}: {', '.join(titles)}", layers
 
 

@@ -12,24 +12,26 @@ _MOST_POINTS = 300  # of one curve
 
 
 class Bar(NamedTuple):
-  """A row of `bars`. metric: {"value", "low", "high"}; remark: HTML under the name."""
+  """A row of `bars`. metric: {"value", "low", "high"}; remark: HTML under the name;
+  mark: a value that is marked by a line over the bar."""
 
   name: str
   metric: dict
   remark: str = ""
   main: bool = False
+  mark: float | None = None
 
 
 def bars(rows) -> str:
   """Rows of name, bar with its interval, and value; all of one scale, from 0."""
-  highest = max([_end(row.metric) for row in rows] + [0.01])
+  highest = max([_end(row) for row in rows] + [0.01])
   step = 10.0 ** math.floor(math.log10(highest))
   top = math.ceil(highest / step - 1e-9) * step
   return f'<div class="bars">{"".join(_bar(row, 100 / top) for row in rows)}</div>'
 
 
-def _end(metric):
-  return max(metric.get("high") or 0, metric["value"] or 0)
+def _end(row):
+  return max(row.metric.get("high") or 0, row.metric["value"] or 0, row.mark or 0)
 
 
 def _bar(row, scale):
@@ -39,6 +41,9 @@ def _bar(row, scale):
     low, high = metric["low"] * scale, metric["high"] * scale
     line = f"M{low:.2f} 5H{high:.2f}M{low:.2f} 2V8M{high:.2f} 2V8"
     whisker = f'<path class="under" d="{line}"/><path class="whisker" d="{line}"/>'
+  if row.mark is not None:
+    line = f"M{row.mark * scale:.2f} 0V10"
+    whisker += f'<path class="under" d="{line}"/><path class="whisker" d="{line}"/>'
   return (
     f'<div class="row{" main" if row.main else ""}"><div class="name">{text(row.name)}'
     f"<small>{row.remark}</small></div>"

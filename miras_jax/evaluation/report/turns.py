@@ -3,12 +3,20 @@ and whether the model knows how good a mask is."""
 
 from input_pipeline import prist_x
 from miras_jax.evaluation.report import charts
-from miras_jax.evaluation.report.markup import number, plural, section
+from miras_jax.evaluation.report.markup import number, plural, section, text
 
 _MOST_NAME, _MOST_ROWS = 80, 300
 _GROUPS = {
   "edit": ("Which edit of an earlier mask it is", {"new": "of none"} | prist_x.EDITS),
   "of": ("What the mask is of", prist_x.OF),
+}
+_STATE = {
+  "first_ciou": "cIoU of masks that follow from none",
+  "edits_ciou": "cIoU of all that follow from an earlier mask",
+  "same_again": "IoU of a mask that is asked for again with the earlier one",
+  "same_again@0.95": "share of those that stay the same",
+  "copying": "share of the others that show the earlier mask all the same",
+  "swapped_follows": "share that follows another mask put in place of the earlier one",
 }
 _OF_KINDS = "Mean IoU; 1 where the mask is to be empty and is."
 
@@ -32,6 +40,11 @@ def by_turn(result) -> str:
       _drift((result.get("intent_drift") or {}).get("turns") or {}),
     ),
   ]
+  state = result.get("state") or {}
+  earlier = "Of targets that are about an earlier one, and beside them of the others."
+  parts.append(
+    _card("Where a mask follows from an earlier one", earlier, _state(state))
+  )
   found = result.get("kinds") or {}
   for group, (title, names) in _GROUPS.items():
     parts.append(_card(title, _OF_KINDS, _kinds(found.get(group) or {}, names)))
@@ -51,6 +64,7 @@ def calibration(result) -> str:
       f"predicted {part['low']:.1f} to {part['high']:.1f}",
       {"value": part["iou"]},
       f"{plural(part['n'], 'mask')}; {number(part['predicted'], 2)} on average",
+      mark=part["predicted"],
     )
     for part in found.get("bins") or []
     if part["n"]
@@ -60,9 +74,9 @@ def calibration(result) -> str:
   error = (result["metrics"].get("ece") or {}).get("value")
   said = "" if error is None else f" Off by {number(error)} on average (ECE)."
   note = (
-    "Mean IoU of the masks by the IoU that the model predicts of them: the two agree"
-    f" where it knows how good its masks are.{said} The lowest tenth holds what is"
-    " predicted to be below 0 too."
+    "Bars: mean IoU of the masks by the IoU that the model predicts of them. Lines:"
+    f" what it predicts on average; bars end there where it knows.{said} The lowest"
+    " tenth holds what is predicted to be below 0 too."
   )
   title = "Does the model know how good its masks are?"
   return section(
@@ -99,12 +113,26 @@ def _kinds(found, names):
   ]
 
 
+def _state(found):
+  """docs/state.md tells more of each."""
+  known = dict(found.get("metrics") or {})
+  if follows := found.get("swapped_follows"):
+    known["swapped_follows"] = follows
+  rows = []
+  for name, m in list(known.items())[:_MOST_ROWS]:
+    relation = name.removeprefix("ciou_").replace("_", " ")
+    said = _STATE.get(name, f"cIoU; to the earlier mask it is: {relation}")
+    rows.append(charts.Bar(name[:_MOST_NAME], m, text(f"{said}; {m['n']:,}", 200)))
+  return rows
+
+
 def _histories(turns):
   rows = []
   for turn, found in list(turns.items())[:_MOST_ROWS]:
     count = plural(found["own"]["n"], "target")
     rows.append(charts.Bar(f"{_turn(turn)}, gold answers", found["gold"], count))
-    lost = f"{found['gap']['value']:.3f} less" if found["gap"]["value"] else ""
+    gap = found["gap"]["value"] or 0
+    lost = f"{abs(gap):.3f} {'less' if gap > 0 else 'more'}" if gap else ""
     rows.append(charts.Bar(f"{_turn(turn)}, its own", found["own"], lost, main=True))
   return rows
 

@@ -39,7 +39,7 @@ CONTROLS = {
   "last_turn_only": "the last request alone, without the turns before it",
   "swapped_image": "the same conversation about another image",
   "attribute_lie": "a colour, side, height or size that the target has not is named",
-  "absent_target": "asked for something not in the picture: right is an empty mask",
+  "absent_target": "it asks for something not in the picture: share of empty masks",
   "slot_swapped": "another object's mask in place of the one that is to be repeated",
   "history_shuffled": "the turns before the last request, in another order",
 }

@@ -106,6 +106,7 @@ def test_predicted_iou_is_held_against_the_actual_one(tmp_path):
   bare = {"low": 0.3, "high": 0.4, "n": 0, "predicted": None, "iou": None}
   text = write(tmp_path, calibration={"bins": [full, bare]})
   assert "predicted 0.2 to 0.3" in text and "0.618" in text
+  assert 'class="whisker" d="M35.71 0V10"' in text  # 0.25 on a scale that ends at 0.7
   assert "predicted 0.3 to 0.4" not in text
 
 
@@ -294,3 +295,64 @@ def test_curves_and_overlays_are_pictures(tmp_path):
 def test_report_without_training_log_has_no_curves(tmp_path):
   text = write(tmp_path, log=tmp_path / "absent.jsonl")
   assert "<h2>Training" not in text and not (tmp_path / "curves.png").exists()
+
+
+def test_a_control_of_what_is_not_there_is_read_by_its_empty_masks(tmp_path):
+  """cIoU with nothing is 0 for any mask: a bar of it would look like a fall."""
+  text = write(
+    tmp_path,
+    controls={
+      "absent_target": {"ciou": metric(0.3), "no_target_accuracy": metric(0.7)}
+    },
+    control_measures={"absent_target": "no_target_accuracy"},
+    dependence={"absent_target": {"conversations": 54, "iou": metric(0.64)}},
+  )
+  row = text[text.index(">absent target<") :].split('class="row')[0]
+  assert "<b>0.700</b>" in row and "0.300" not in row and "falls" not in row
+  assert "54 conversations" in row and "mean IoU 0.640 with what was not asked" in row
+
+
+def test_how_many_conversations_a_control_is_of_stands_beside_it(tmp_path):
+  known = {"conversations": 57, "change": {"value": -0.2, "low": -0.3, "high": -0.1}}
+  text = write(tmp_path, dependence={"last_turn_only": known})
+  assert "without the turns before it, 57 conversations: <strong>mean IoU" in text
+
+
+def test_a_part_of_a_split_is_told_as_a_part(tmp_path):
+  data = {"split": "val", "records": 300, "conversations": 60, "targets": 80}
+  text = write(tmp_path, data=data, options={"limit": 60, "weights": "int8"})
+  assert "80 targets of 60 conversations (the first, of 300)." in text
+  assert "limit 60, weights int8" in text
+  assert "the first" not in write(tmp_path, data=data, options={"limit": None})
+
+
+def test_the_history_is_named_as_it_was(tmp_path):
+  text = write(tmp_path, data={"history": "gold"})
+  assert "the gold answers are the history" in text
+  assert "its own answers are the history" not in text
+
+
+def test_what_was_counted_is_told_by_name(tmp_path):
+  altered = {"attribute_lie": {"applies": 9, "asked": 1}}
+  text = write(tmp_path, data={"altered": altered, "failed": []})
+  assert "altered (attribute lie (applies 9, asked 1)), failed 0" in text
+
+
+def test_its_own_answers_may_be_worth_more(tmp_path):
+  gap = {"gold": metric(0.4), "own": metric(0.55), "gap": metric(-0.15)}
+  assert "0.150 more" in write(tmp_path, history_gap={"3": gap})
+
+
+def test_a_surplus_mask_without_a_pixel_is_called_empty(tmp_path):
+  kept = {"turn": 0, "index": 0, "mask": box(0, 0)}
+  shown = line(0, turn_masks=[kept]) | {"targets": []}
+  assert "a mask that was not due, and is empty" in write(tmp_path, [shown])
+
+
+def test_what_earlier_masks_are_worth_is_on_the_page(tmp_path):
+  found = {"edits_ciou": metric(0.41), "ciou_sibling": metric(0.27)}
+  state = {"metrics": found, "swapped_follows": metric(0.83)}
+  page = write(tmp_path, state=state)
+  for told in ("0.410", "to the earlier mask it is: sibling; 7", "0.830"):
+    assert told in page
+  assert "follows from an earlier" not in write(tmp_path)
