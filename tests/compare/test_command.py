@@ -1,13 +1,14 @@
 """`miras compare`: what it writes, and what it says of runs that do not match."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from input_pipeline import mask_ops
-from miras_jax.compare import command, page
+from miras_jax.compare import command, page, predictions
 from miras_jax.errors import UserError
 from tests import prist_files
 from tests.compare.written import EMPTY, HALF, SQUARE, line, write
@@ -248,6 +249,30 @@ def test_the_page_stays_small(tmp_path, monkeypatch):
   compare(tmp_path, *runs, options=["--examples=60"])
   text = (tmp_path / "out" / "index.html").read_text()
   assert len(text) < 20_500 and "more do not fit this page" in text
+
+
+def test_metrics_that_cannot_be_read_are_named_and_left_out(tmp_path, capsys):
+  """A FIFO has no end to wait for."""
+  os.mkfifo(tmp_path / "metrics.json")
+  write(tmp_path, [line(0)])
+  found = predictions.read(tmp_path, "A")
+  assert found.about == {} and len(found.talks) == 1
+  assert "metrics.json: is a FIFO" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  "option", ["--level=1e-300", "--chance=1e-300", "--resamples=1000000000000"]
+)
+def test_options_past_what_can_be_counted_are_one_line(option):
+  with pytest.raises(UserError, match=f"^{option.split('=')[0]}=.*: want "):
+    command.main(["a", "b", option])
+
+
+def test_an_interval_that_no_data_set_can_give_needs_no_number_of_images(tmp_path):
+  runs = [[line(i, SQUARE if i % 4 < 2 else HALF) for i in range(8)]] * 2
+  found = compare(tmp_path, *runs, options=["--power", "--half_width=1e-300"])
+  giou = found["power"]["runs"]["A"]["giou"]
+  assert giou["images_for_interval"] is None and giou["half_width"] > 0
 
 
 def test_hostile_lines_are_problems_not_errors(tmp_path):
