@@ -32,6 +32,7 @@ from miras_jax.options import Parser
 
 KEPT = ("giou", "ciou", "f1_macro", "biou", "p@0.5", "p@0.9")
 MOST_LETTERS = 20_000  # of a dialogue: ROUGE-L takes the product of two lengths
+MOST_RESAMPLES = 10_000  # each holds a number a picture
 _SHOWN = 10  # of each kind, on the screen; agreement.json has them all
 _EXAMPLE = """examples:
   miras data agreement first second --split=val --out=agreement
@@ -47,6 +48,8 @@ def main(argv) -> int:
   for name, least in (("resamples", 1), ("seed", 0)):
     if getattr(args, name) < least:
       raise UserError(f"--{name}={getattr(args, name)}: want {least} or more")
+  if args.resamples > MOST_RESAMPLES:
+    raise UserError(f"--resamples={args.resamples}: want at most {MOST_RESAMPLES:,}")
   out = _make(args.out)
   splits = _splits(args)
   a, b = (doubles.read(p, splits, images_dir=args.images_dir) for p in (args.a, args.b))

@@ -96,12 +96,15 @@ def check_settings(folder, settings) -> None:
   if name := found and first_difference(found, settings):
     raise UserError(
       f"{path.parent}: holds a half-done evaluation of {name}={found.get(name)!r}, not"
-      f" {settings[name]!r}; take another --out, or remove that folder to begin anew"
+      f" {settings.get(name)!r}; take another --out, or remove that folder to begin"
+      " anew"
     )
   if not found:
     workdir.write_atomically(path, json.dumps(settings, indent=1) + "\n")
 
 
 def first_difference(found, settings) -> str:
-  """The first setting that is another one in `found`; "" where none is."""
-  return next((k for k, value in settings.items() if found.get(k) != value), "")
+  """The first setting that is another one in `found`, or in one of the two alone; ""
+  where none is."""
+  names = dict.fromkeys([*settings, *found])
+  return next((k for k in names if found.get(k) != settings.get(k)), "")

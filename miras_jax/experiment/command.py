@@ -31,6 +31,7 @@ from miras_jax.experiment.catalogue import EXPERIMENTS
 from miras_jax.options import Parser, nearest
 
 SHOWN = ("ciou", "giou", "rouge_l")
+MOST_RESAMPLES = 100_000  # each holds a number an image
 
 
 def main(argv):
@@ -90,6 +91,8 @@ def _check(args):
   for name in ("steps", "seeds", "limit", "conversations", "resamples"):
     if (value := getattr(args, name)) is not None and value < 1:
       raise UserError(f"--{name}={value} must be at least 1")
+  if args.resamples > MOST_RESAMPLES:
+    raise UserError(f"--resamples={args.resamples} must be at most {MOST_RESAMPLES:,}")
 
 
 def run(name, experiment, args, fields) -> dict:
@@ -133,13 +136,14 @@ def run(name, experiment, args, fields) -> dict:
 
 
 def state_means(folders) -> dict:
-  """{measure of earlier masks: mean over the seeds} of `miras eval`'s folders."""
+  """{measure of earlier masks: mean over the seeds that have it, None where none has}
+  of `miras eval`'s folders."""
   found = collections.defaultdict(list)
   for folder in folders:
     about = json.loads((folder / "metrics.json").read_text()).get("state", {})
     for name, metric in about.get("metrics", {}).items():
-      found[name].append(metric["value"])
-  return {name: float(np.mean(values)) for name, values in found.items()}
+      found[name] += [] if metric["value"] is None else [metric["value"]]
+  return {name: float(np.mean(x)) if x else None for name, x in found.items()}
 
 
 def _data(setup, arm):

@@ -157,6 +157,11 @@ def test_no_picture_in_common_is_one_line(tmp_path):
     agree(tmp_path, (of("a"), pictures), (of("b"), pictures))
 
 
+def test_more_resamples_than_memory_holds_are_one_line():
+  with pytest.raises(UserError, match="--resamples=1000000000: want at most 10,000"):
+    data.main(["agreement", "a", "b", "--resamples=1000000000"])
+
+
 def test_no_split_in_common_is_one_line(tmp_path):
   first = prist_files.write(tmp_path / "first", of("a"))
   second = prist_files.write(tmp_path / "second", of("a"), split="test")

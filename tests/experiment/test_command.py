@@ -189,6 +189,22 @@ def test_complexity_is_by_turn_distractors_and_size(tmp_path, rendered, monkeypa
   assert "giou by distractors" in page
 
 
+def test_a_measure_that_no_seed_has_is_none(tmp_path):
+  """So few conversations were scored that none of them has an edit."""
+  folders = [tmp_path / name for name in "ab"]
+  for folder, value in zip(folders, (0.5, None), strict=True):
+    folder.mkdir()
+    measured = {"copying": {"value": value}, "edits_ciou": {"value": None}}
+    text = json.dumps({"state": {"metrics": measured}})
+    (folder / "metrics.json").write_text(text)
+  assert command.state_means(folders) == {"copying": 0.5, "edits_ciou": None}
+
+
+def test_more_resamples_than_memory_holds_are_one_line(tmp_path):
+  with pytest.raises(UserError, match="--resamples=1000000000 must be at most"):
+    command.main(["losses", f"--out={tmp_path}", "--resamples=1000000000"])
+
+
 def test_an_unknown_experiment_names_the_nearest():
   with pytest.raises(UserError, match="did you mean 'encoders'"):
     command.main(["encoder"])
