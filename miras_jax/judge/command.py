@@ -26,7 +26,6 @@ OUT/scores.jsonl    one score request a line, with the judge's reason
 OUT/pairs.jsonl     one comparison a line
 """
 
-import json
 import pathlib
 import sys
 
@@ -39,6 +38,7 @@ from miras_jax.judge import tasks as questions
 from miras_jax.judge.language_model import LanguageModelJudge
 from miras_jax.judge.ratings import Answer
 from miras_jax.llm import cost, pool
+from miras_jax.llm import options as llm_options
 from miras_jax.llm.client import Client
 from miras_jax.llm.pace import Pace
 from miras_jax.llm.store import Store
@@ -177,26 +177,17 @@ def _parse(argv):
     | {"rpm": 0.01, "timeout": 0.01, "attempts": 1, "backoff": 0, "repairs": 0}
     | {"seed": 0},
   )
-  args.extra = _object(args.extra)
+  llm_options.check_most(args)
+  args.extra = llm_options.extra_fields(args.extra)
   _match_endpoints(args)
   return args
-
-
-def _object(text):
-  try:
-    found = json.loads(text)
-  except (ValueError, RecursionError):
-    found = None
-  if not isinstance(found, dict):
-    raise UserError(f"--extra={text}: want a JSON object, e.g. '{{\"seed\": 1}}'")
-  if "model" in found or "messages" in found:
-    raise UserError("--extra: model and messages have a place of their own")
-  return found
 
 
 def _match_endpoints(args):
   """args.endpoint: one for each of args.model, "" where none is needed."""
   models = args.model
+  if "" in models:
+    raise UserError("--model= is empty: name a model")
   if len(set(models)) < len(models):
     raise UserError(f"--model: {', '.join(models)}: one is given twice")
   asked = [name for name in models if name != offline_rules.NAME]
