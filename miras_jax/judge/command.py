@@ -207,7 +207,7 @@ def _match_endpoints(args):
 def _read_people(args, systems, rules_of_rating):
   found, seen = [], {}
   for path in args.human:
-    for rating in human.read(path, args.key, systems, rules_of_rating.criteria):
+    for rating in human.read(path, args.key, systems, rules_of_rating):
       place = rating._replace(value=0)
       if place in seen:
         raise UserError(
