@@ -25,7 +25,7 @@ OUT/compare.json   every number; OUT/index.html   a page with what changed most
 import json
 import pathlib
 
-from miras_jax.checkpoint import workdir
+from miras_jax.checkpoint import lock, workdir
 from miras_jax.compare import align, data_set, page, predictions, result, tables
 from miras_jax.errors import UserError
 from miras_jax.options import Parser, nearest
@@ -41,6 +41,11 @@ def main(argv):
   args = _parser().parse_args(argv)
   _check(args)
   out = _make(args.out)
+  with lock.hold(out, "miras compare"):
+    return _run(args, out)
+
+
+def _run(args, out):
   runs = [predictions.read(p, LABELS[i]) for i, p in enumerate(args.runs)]
   found = align.Found()
   examples = align.align(runs, found)

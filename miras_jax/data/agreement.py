@@ -15,6 +15,7 @@ defective records, with exit status 1.
                 turns_apart: mean difference of their lengths; rouge_l: of their words
 """
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from input_pipeline import mask_ops
 from input_pipeline.open_source import find_splits
+from miras_jax.checkpoint import lock, workdir
 from miras_jax.data import doubles
 from miras_jax.errors import UserError
 from miras_jax.evaluation import metrics
@@ -51,6 +53,11 @@ def main(argv) -> int:
   if args.resamples > MOST_RESAMPLES:
     raise UserError(f"--resamples={args.resamples}: want at most {MOST_RESAMPLES:,}")
   out = _make(args.out)
+  with lock.hold(out, "miras data agreement") if out else contextlib.nullcontext():
+    return _run(args, out)
+
+
+def _run(args, out):
   splits = _splits(args)
   a, b = (doubles.read(p, splits, images_dir=args.images_dir) for p in (args.a, args.b))
   pairs = doubles.match(a, b)
@@ -77,7 +84,7 @@ def main(argv) -> int:
   print("\n".join(text(result)))
   if out:
     lines = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-    (out / "agreement.json").write_text(lines + "\n", encoding="utf-8")
+    workdir.write_atomically(out / "agreement.json", lines + "\n")
     print(out / "agreement.json")
   return int(bool(a.problems or b.problems))
 

@@ -31,6 +31,7 @@ import sys
 
 import tqdm
 
+from miras_jax.checkpoint import lock
 from miras_jax.errors import UserError
 from miras_jax.judge import conversations, human, pictures, results, rubric, summary
 from miras_jax.judge import rules as offline_rules
@@ -59,6 +60,13 @@ def main(argv):
   systems, ids, notes = open_systems(args)
   people = _read_people(args, systems, rules_of_rating)
   out = make_folder(args.out)
+  with lock.hold(out, "miras judge"):
+    return _judge(args, out, rules_of_rating, (systems, ids, notes), people)
+
+
+def _judge(args, out, rules_of_rating, opened, people):
+  """Estimates, asks, writes; the exit status. opened: of `open_systems`."""
+  systems, ids, notes = opened
   with_pictures = pictures.open_pictures(
     args.images_dir, args.data, args.split, PICTURE_SIDE
   )

@@ -17,7 +17,7 @@ import json
 import numpy as np
 
 from input_pipeline import regular_file
-from miras_jax.checkpoint import workdir
+from miras_jax.checkpoint import lock, workdir
 from miras_jax.errors import UserError
 from miras_jax.judge import command, human, page, pictures, rubric, tasks
 from miras_jax.options import Parser
@@ -34,9 +34,14 @@ def main(argv):
   )
   args = parser.parse_args(argv)
   command.check_numbers(args, {"limit": 1, "items": 1, "seed": 0})
+  out = command.make_folder(args.out)
+  with lock.hold(out, "miras judge page"):
+    return _write(args, out)
+
+
+def _write(args, out):
   criteria = rubric.read(args.rubric)
   systems, ids, _ = command.open_systems(args)
-  out = command.make_folder(args.out)
   drawn = pictures.open_pictures(args.images_dir, args.data, args.split, PICTURE_SIDE)
   chosen = choose(args, systems, ids)
   known = {system.name: human.identity(system) for system in systems}

@@ -275,6 +275,12 @@ def test_an_interval_that_no_data_set_can_give_needs_no_number_of_images(tmp_pat
   assert giou["images_for_interval"] is None and giou["half_width"] > 0
 
 
+def test_two_comparisons_into_one_folder_are_told(tmp_path):
+  (tmp_path / "out").mkdir()
+  with command.lock.hold(tmp_path / "out", "miras compare"):
+    assert "out is in use by `miras compare`" in refused(tmp_path, [line(0)], [line(0)])
+
+
 def test_hostile_lines_are_problems_not_errors(tmp_path):
   size = {"size": [10**6, 10**6], "counts": "0"}
   hostile = [

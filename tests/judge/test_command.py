@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from miras_jax.checkpoint import lock
 from miras_jax.errors import UserError
 from miras_jax.judge.command import main
 from tests.judge import predictions
@@ -258,6 +259,14 @@ def test_run_that_may_cost_too_much_does_not_start(files, tmp_path):
     with pytest.raises(UserError, match=r"may cost \$0.\d+, --max-cost=0.01"):
       main([*options, "--price=1,10"])
     assert not endpoint.seen
+
+
+@pytest.mark.parametrize("words", [[], ["page"]])
+def test_two_runs_into_one_folder_are_told(files, tmp_path, words):
+  own = [] if words else ["--model=rules"]
+  with lock.hold(tmp_path, "miras judge"):
+    with pytest.raises(UserError, match="is in use by `miras judge`"):
+      main([*words, *files, *own, f"--out={tmp_path}"])
 
 
 def test_wrong_key_is_one_line_and_ends_it(files, tmp_path):
