@@ -16,6 +16,7 @@ defective records, with exit status 1.
 """
 
 import contextlib
+import itertools
 import json
 import pathlib
 import sys
@@ -62,8 +63,10 @@ def _run(args, out):
   a, b = (doubles.read(p, splits, images_dir=args.images_dir) for p in (args.a, args.b))
   pairs = doubles.match(a, b)
   if not pairs.images:
+    lines = [_few(f"defective in {x}", y.problems) for x, y in (("A", a), ("B", b))]
     raise UserError(
-      f"{args.a} and {args.b} have no picture in common in {', '.join(splits)}"
+      f"{args.a} and {args.b} have no picture in common in {', '.join(splits)}",
+      details="\n".join(itertools.chain(*lines)),
     )
   found, worst = agreement(pairs, resamples=args.resamples, seed=args.seed)
   result = {
