@@ -127,6 +127,16 @@ def test_a_setting_that_only_one_of_two_runs_has_tells_them_apart():
   assert parts_lib.first_difference(settings, dict(settings)) == ""
 
 
+def test_a_run_that_ended_before_its_first_result_is_in_nobodys_way(tmp_path):
+  """A checkpoint that could not be read; the next command names a better one."""
+  parts_lib.open_parts(tmp_path, {"checkpoint": "broken"})
+  parts = parts_lib.open_parts(tmp_path, {"checkpoint": "sound"})
+  with parts.appender() as file:
+    file.write({"key": "talk/0"})
+  with pytest.raises(UserError, match="half-done evaluation of checkpoint='sound'"):
+    parts_lib.open_parts(tmp_path, {"checkpoint": "another"})
+
+
 def test_other_data_do_not_go_on_with_what_is_there(tmp_path, monkeypatch):
   with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
     end_after(cut, "forced", 1)
