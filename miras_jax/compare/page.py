@@ -5,7 +5,6 @@ escaped. It stays below MOST_BYTES: examples that do not fit are left out and co
 """
 
 import base64
-import html
 import importlib.resources
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from miras_jax import drawing
 from miras_jax.compare import predictions, tables
 from miras_jax.compare.result import hopeless, number
+from miras_jax.page_text import escaped as _text
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MOST_BYTES = 2_900_000
@@ -51,10 +51,6 @@ def render(result, runs, examples, data, most) -> str:
   body = start + "\n".join(filter(None, head))
   room = MOST_BYTES - len(body.encode())
   return body + _changed(result, examples, data, most, room) + "</main></body></html>\n"
-
-
-def _text(x):
-  return html.escape(str(x), quote=True)
 
 
 def _run(run):
