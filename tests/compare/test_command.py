@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -279,6 +280,23 @@ def test_two_comparisons_into_one_folder_are_told(tmp_path):
   (tmp_path / "out").mkdir()
   with command.lock.hold(tmp_path / "out", "miras compare"):
     assert "out is in use by `miras compare`" in refused(tmp_path, [line(0)], [line(0)])
+
+
+def test_memory_does_not_grow_with_the_targets_of_a_line(tmp_path, monkeypatch):
+  """A few bytes of RLE may be millions of pixels, and a line holds thousands."""
+  side, count = 1000, 24
+  mask = mask_ops.encode_rle(np.ones((side, side), bool))
+  one = line(0)
+  one["targets"] = [one["targets"][0] | {"mask": mask, "true": mask, "index": k}
+                    for k in range(count)]  # fmt: skip
+  nothing = line(0) | {"targets": [t | {"mask": None} for t in one["targets"]]}
+  monkeypatch.setattr(page, "MOST_PIXELS", count * side**2)
+  tracemalloc.start()
+  compare(tmp_path, [one], [nothing])
+  _, most = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert most < 16 * side**2
+  assert "1 more do not fit this page" in (tmp_path / "out/index.html").read_text()
 
 
 def test_hostile_lines_are_problems_not_errors(tmp_path):
