@@ -15,6 +15,7 @@ from miras_jax.errors import UserError
 
 GREY = 127
 KEPT = 16  # pictures in memory
+MOST_PIXELS = 2_000_000_000  # of the masks of a picture, which are drawn together
 
 
 class Pictures:
@@ -45,7 +46,13 @@ class Pictures:
   def _draw(self, image, masks, blank):
     with self._lock:  # a source is no reader for several threads
       image_HWC = self._decoded(image)
-    masks = [_mask(rle, image_HWC) for rle in json.loads(masks)]
+    rles = json.loads(masks)
+    if len(rles) * image_HWC[..., 0].size > MOST_PIXELS:
+      raise ValueError(
+        f"{len(rles):,} masks of {image_HWC[..., 0].size:,} pixels, want at most"
+        f" {MOST_PIXELS:,} pixels together"
+      )
+    masks = [_mask(rle, image_HWC) for rle in rles]
     side = min(self._side, max(image_HWC.shape[:2]))
     if blank:
       image_HWC, masks = np.full_like(image_HWC, GREY), []

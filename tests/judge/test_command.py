@@ -12,6 +12,7 @@ import pytest
 
 from miras_jax.checkpoint import lock
 from miras_jax.errors import UserError
+from miras_jax.judge import pictures
 from miras_jax.judge.command import main
 from tests.judge import predictions
 from tests.llm.endpoint import Do, serve, steady
@@ -338,6 +339,12 @@ def test_image_outside_of_the_folder_is_not_read(tmp_path, files):
   options = [f"--predictions={path}", files[2], *at("http://127.0.0.1:9/v1")]
   with pytest.raises(UserError, match="leaves its folder"):
     main([*options, f"--out={tmp_path / 'o'}"])
+
+
+def test_more_masks_than_memory_holds_are_named(tmp_path, files, monkeypatch):
+  monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
+  with pytest.raises(UserError, match="cannot be drawn: .* masks of .* want at most"):
+    main(["page", *files, f"--out={tmp_path / 'o'}"])
 
 
 def test_mask_of_another_size_is_named(tmp_path, files):
