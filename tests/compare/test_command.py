@@ -299,6 +299,11 @@ def test_memory_does_not_grow_with_the_targets_of_a_line(tmp_path, monkeypatch):
   assert "1 more do not fit this page" in (tmp_path / "out/index.html").read_text()
 
 
+def test_a_name_without_an_end_does_not_fill_the_screen(tmp_path):
+  told = refused(tmp_path, [line(0, id="x" * 1_000_000)], [line(0)])
+  assert len(told) < 2000 and "1,000,000 letters" in told
+
+
 def test_hostile_lines_are_problems_not_errors(tmp_path):
   size = {"size": [10**6, 10**6], "counts": "0"}
   hostile = [
