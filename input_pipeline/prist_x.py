@@ -13,7 +13,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,13 +49,23 @@ class Thing:
   rle: dict
 
 
+class Mask(NamedTuple):
+  """What one [SEG] is of. things: ids. of: index of the earlier mask, -1 for none.
+  name: as the conversation puts it, "" for the names of the things."""
+
+  things: tuple[str, ...]
+  edit: str
+  of: int
+  name: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Talk:
-  """A conversation. masks: (ids of things, edit, index of the earlier mask or -1) for
-  each [SEG]; None: nobody has drawn its mask yet. path: of the tree, None for none."""
+  """A conversation. masks: one for each [SEG]; None: nobody has drawn it yet. path: of
+  the tree, None for none."""
 
   turns: tuple[tuple[str, str], ...]
-  masks: tuple[tuple[tuple[str, ...], str, int] | None, ...]
+  masks: tuple[Mask | None, ...]
   path: int | None
 
 
@@ -72,15 +82,16 @@ class Photograph:
   talks: Mapping[int, Talk]
   defects: tuple[tuple[int, str], ...]
 
-  def target(self, things: Sequence[str]) -> tuple[str, dict]:
-    """(name, RLE) of the union of things; ("", empty) of none."""
+  def target(self, mask: Mask) -> tuple[str, dict]:
+    """(name, RLE) of the union of a mask's things; ("", empty) of none."""
+    things = mask.things
     if not things:
       return "", mask_ops.empty_rle(self.height, self.width)
     names = ", ".join(dict.fromkeys(self.things[i].name for i in things))
     if len(things) == 1:
-      return names, self.things[things[0]].rle
+      return mask.name or names, self.things[things[0]].rle
     masks = [mask_ops.decode_rle(self.things[i].rle) for i in things]
-    return names, mask_ops.encode_rle(np.bitwise_or.reduce(masks))
+    return mask.name or names, mask_ops.encode_rle(np.bitwise_or.reduce(masks))
 
   def asks_for(self, things: Sequence[str]) -> str:
     """Which of `OF` a mask of these things is."""
@@ -91,7 +102,7 @@ class Photograph:
   def record_id(self, place: str, talk: "Talk") -> str:
     """A record's id: its place in the file and what each mask is, "0/2 (new several,
     remove one)"; see `kinds_of`."""
-    kinds = (f"{edit} {self.asks_for(ids)}" for ids, edit, _ in talk.masks)
+    kinds = (f"{mask.edit} {self.asks_for(mask.things)}" for mask in talk.masks)
     return f"{place} ({', '.join(kinds)})" if talk.masks else place
 
 
@@ -105,10 +116,12 @@ def kinds_of(record_id: str) -> list[tuple[str, str]]:
   return pairs if known else []
 
 
-def mask(things: Sequence[str] | None, edit: str = NEW, of: int = -1) -> dict:
-  """JSON of one mask; things None: it is still to be drawn."""
+def mask(
+  things: Sequence[str] | None, edit: str = NEW, of: int = -1, name: str = ""
+) -> dict:
+  """JSON of one `Mask`; things None: it is still to be drawn."""
   listed = None if things is None else list(things)
-  return {"things": listed, "edit": edit, "of": of}
+  return {"things": listed, "edit": edit, "of": of} | ({"name": name} if name else {})
 
 
 def line(img_id, height, width, things, tree, conversations) -> dict:
@@ -215,17 +228,20 @@ def _mask(raw, things):
     raise ValueError(f"edit {str(edit)[:20]!r} is none of {NEW}, {', '.join(EDITS)}")
   if not isinstance(of, int) or (edit == NEW) != (of == -1):
     raise ValueError(f"edit {edit!r} of mask {str(of)[:20]}")
-  return tuple(ids), edit, of
+  name = raw.get("name", "")
+  if not isinstance(name, str) or SEG_TOKEN in name:
+    raise ValueError(f"a mask has no usable name: {str(name)[:40]!r}")
+  return Mask(tuple(ids), edit, of, name)
 
 
 def _check_edit(place, masks, things):
   """ValueError where a mask is not the edit of the earlier one that it says."""
-  ids, edit, of = masks[place]
+  ids, edit, of, _ = masks[place]
   if edit == NEW:
     return
   if not 0 <= of < place or masks[of] is None:
     raise ValueError(f"mask {place} edits mask {of}, which is not before it")
-  now, before = set(ids), set(masks[of][0])
+  now, before = set(ids), set(masks[of].things)
   fits = {
     "add": before < now,
     "remove": now < before,

@@ -76,6 +76,6 @@ class PristX(Builder):
         source="prist_x",
         image=image,
         turns=talk.turns,
-        targets=tuple(photo.target(ids) for ids, _, _ in talk.masks),
+        targets=tuple(map(photo.target, talk.masks)),
         image_id=f"prist_x/{photo.img_id}",
       )

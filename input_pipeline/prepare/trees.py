@@ -22,7 +22,7 @@ from input_pipeline.prepare.scene import PARTS, render, sample_scene
 from miras_jax.errors import UserError
 
 META = "meta.json"  # written last
-RECIPE = 1
+RECIPE = 2
 EVAL_SHARE = 0.1  # of the scenes, for val and again for test
 PER_SCENE = 3
 MOST_EDITS = 3  # after the object was found
@@ -41,6 +41,14 @@ _SAY = {
            "There is none: [SEG]."),
 }
 # fmt: on
+# What an edited mask is called: by words that the conversation has said.
+_NAMES = {
+  "part": "{x} of the {before}",
+  "add": "{before} and {x}",
+  "remove": "{before} without the {x}",
+  "same": "{before}",
+  "other": "{x}",
+}
 
 
 def generate(out, scenes: int, seed: int, short: int = 0) -> dict[str, int]:
@@ -147,7 +155,9 @@ def _named(scene, rng, count):
   """Short talks, which belong to no path of the tree."""
   found = []
   for talk in sample_namings(scene, rng, count):
-    masks = [prist_x.mask(_ids_of(scene, t.polygons)) for t in talk.targets]
+    masks = [
+      prist_x.mask(_ids_of(scene, t.polygons), name=t.label) for t in talk.targets
+    ]
     turns = [turn for asked in talk.rounds for turn in _round(*asked)]
     found.append({"turns": turns, "masks": masks, "path": None})
   return found
@@ -226,16 +236,17 @@ class _Talk:
       if place == 0:
         self._round(self._draw(_ALL), self._draw(_SHOWN))
         ids = [f"o{i}" for i, o in enumerate(self._scene.objects) if o in left]
-        self._masks.append(prist_x.mask(ids))
+        self._masks.append(prist_x.mask(ids, name=wording.noun(fact, plural=True)))
     self._round(self._draw(wording.REQUEST), self._draw(wording.MASK))
-    self._masks.append(prist_x.mask([f"o{k}"], "remove", 0))
+    name = wording.phrase(facts)
+    self._masks.append(prist_x.mask([f"o{k}"], "remove", 0, name))
     self._edit(k)
     return {"turns": self._turns, "masks": self._masks}
 
   def _edit(self, k):
     """Up to MOST_EDITS requests that start from the masks before."""
     for _ in range(int(self._rng.integers(1, MOST_EDITS + 1))):
-      before = self._masks[-1]["things"]
+      before, name = self._masks[-1]["things"], self._masks[-1]["name"]
       choices = list(self._choices(k, before))
       kind, words, things = choices[self._rng.integers(len(choices))]
       questions, answer = _SAY[kind]
@@ -243,7 +254,8 @@ class _Talk:
       if kind == "none":
         self._masks.append(prist_x.mask([]))
         return  # there is nothing to go on from
-      self._masks.append(prist_x.mask(things, kind, len(self._masks) - 1))
+      name = _NAMES[kind].format(x=words, before=name)
+      self._masks.append(prist_x.mask(things, kind, len(self._masks) - 1, name))
 
   def _choices(self, k, before):
     """(kind, what is named, things after it) of what may be asked for next."""

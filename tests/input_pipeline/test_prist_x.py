@@ -65,7 +65,7 @@ def test_every_mask_of_a_batch_is_the_union_of_the_things_it_is_of(rows, talks):
   for row, (photo, some) in zip(rows, talks, strict=True):
     masks = [mask for talk in some for mask in talk.masks]
     assert row["seg_valid"].sum() == len(masks)
-    for mask_SS, (ids, edit, _) in zip(row["masks"], masks, strict=False):
+    for mask_SS, (ids, edit, *_) in zip(row["masks"], masks, strict=False):
       wanted_HW = np.zeros((photo.height, photo.width), np.uint8)
       for i in ids:
         wanted_HW |= mask_ops.decode_rle(photo.things[i].rle)
@@ -82,7 +82,7 @@ def test_an_edit_sees_the_mask_that_it_edits_and_none_of_another_talk(rows, talk
   for row, (_, some) in zip(rows, talks, strict=True):
     start = 0
     for talk in some:
-      for k, (_, edit, of) in enumerate(talk.masks):
+      for k, (_, edit, of, _) in enumerate(talk.masks):
         seen_E = row["slot_seen"][start + k]
         np.testing.assert_array_equal(
           np.flatnonzero(seen_E), np.arange(start, start + k)

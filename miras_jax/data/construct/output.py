@@ -174,13 +174,18 @@ def _tree_line(photo):
     {
       "turns": _turns(draft.turns),
       "path": places[draft.path],
-      "masks": [prist_x.mask([draft.annotation] if draft.annotation else None)],
+      "masks": [_mask(draft)],
     }
     for draft in photo.drafts
   ]
   return prist_x.line(
     photo.name, photo.height, photo.width, things, photo.tree.data(), talks
   )
+
+
+def _mask(draft):
+  things = [draft.annotation] if draft.annotation else None
+  return prist_x.mask(things, name=draft.focus)
 
 
 def _rejected(rejection):

@@ -84,7 +84,7 @@ def test_conversations_end_on_parts_by_way_of_what_they_are_parts_of(made):
     nodes = {node["id"]: node for node in photo.tree["nodes"]}
     elements = {e["id"]: e for e in photo.tree["elements"]}
     for talk in photo.talks.values():
-      ((ids, _, _),) = talk.masks
+      ((ids, *_),) = talk.masks
       if photo.asks_for(ids) != prist_x.PART:
         continue
       found += 1

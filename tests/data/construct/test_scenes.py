@@ -36,9 +36,9 @@ def test_a_second_run_makes_the_same_bytes(made, tmp_path):
 
 def test_there_are_several_targets_parts_empty_ones_and_every_edit(made):
   found = [m for p in photographs(made) for t in p.talks.values() for m in t.masks]
-  assert {len(ids) for ids, _, _ in found} >= {0, 1, 2}
-  assert any("." in ids[0] for ids, _, _ in found if ids)
-  assert {edit for _, edit, _ in found} == {prist_x.NEW, *prist_x.EDITS}
+  assert {len(ids) for ids, *_ in found} >= {0, 1, 2}
+  assert any("." in ids[0] for ids, *_ in found if ids)
+  assert {edit for _, edit, *_ in found} == {prist_x.NEW, *prist_x.EDITS}
 
 
 def test_each_path_of_a_tree_leaves_its_focus_alone(made):
@@ -56,7 +56,7 @@ def test_a_built_target_is_the_union_of_its_things(made):
   assert not errors
   photo = next(iter(photographs_of(made, "train")))
   first = records[0]
-  for mask_HW, (ids, _, _) in zip(masks(first), photo.talks[0].masks, strict=True):
+  for mask_HW, (ids, *_) in zip(masks(first), photo.talks[0].masks, strict=True):
     wanted_HW = np.zeros((photo.height, photo.width), np.uint8)
     for i in ids:
       wanted_HW |= mask_ops.decode_rle(photo.things[i].rle)
@@ -69,9 +69,9 @@ def test_a_built_record_says_what_each_of_its_masks_is(made):
   talks = [t for p in photographs_of(made, "train") for t in p.talks.values()]
   for record, talk in zip(records, talks, strict=True):
     said = prist_x.kinds_of(record.id)
-    assert [edit for edit, _ in said] == [edit for _, edit, _ in talk.masks]
+    assert [edit for edit, _ in said] == [edit for _, edit, *_ in talk.masks]
     counts = {"one": 1, "part": 1, "none": 0}
-    for (_, of), (ids, _, _) in zip(said, talk.masks, strict=True):
+    for (_, of), (ids, *_) in zip(said, talk.masks, strict=True):
       assert len(ids) > 1 if of == "several" else len(ids) == counts[of]
       assert (of == "part") == (len(ids) == 1 and "." in ids[0])
 
@@ -154,3 +154,24 @@ def test_the_masks_of_a_short_talk_are_those_of_what_it_names():
         for i in trees._ids_of(scene, target.polygons):
           found_HW |= mask_ops.decode_rle(things[i])
         np.testing.assert_array_equal(found_HW, wanted_HW)
+
+
+def test_every_word_of_a_target_has_been_said_before_its_mask_is_due(made):
+  """A model says the name before [SEG]: it cannot know what nobody has said."""
+  glue = {"and", "of", "the", "without", "thing", "things", "one", "ones"}
+  for photo in photographs(made):
+    for talk in photo.talks.values():
+      heard, masks = "", iter(talk.masks)
+      for _, text in talk.turns:
+        heard += " " + text.lower()
+        if "[SEG]" in text:
+          name, _ = photo.target(next(masks))
+          for word in set(name.lower().split()) - glue:
+            assert word.rstrip("s") in heard, (name, heard)
+
+
+def test_a_mask_without_a_name_has_those_of_its_things(made):
+  photo = next(iter(photographs(made)))
+  ids = tuple(photo.things)[:2]
+  name, _ = photo.target(prist_x.Mask(ids, prist_x.NEW, -1))
+  assert name == ", ".join(dict.fromkeys(photo.things[i].name for i in ids))
