@@ -7,6 +7,7 @@ from miras_jax.errors import UserError
 WHOLE_FILE = "-"  # the RECORD of a defect that concerns the whole file
 SEG_TOKEN = "[SEG]"
 OBJ_TOKEN = "[OBJ]"
+MOST_NAME, MOST_REASON = 200, 2000  # letters of a defect that are shown
 EMPTY_NAME = "nothing"  # how an answer names an empty target, whose own name is ""
 
 
@@ -35,6 +36,12 @@ class SegConversation:
     return bool(self.image or self.image_id)
 
 
+def cut(text, most):
+  """`text`, or its first `most` letters and how many there are."""
+  text = str(text)
+  return text if len(text) <= most else f"{text[:most]}... ({len(text):,} letters)"
+
+
 def one_line(text):
   """`text` without line breaks or other characters that would garble a log line."""
   return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
@@ -42,14 +49,16 @@ def one_line(text):
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """One defect. Prints as `FILE:RECORD: reason`, always a single line."""
+  """One defect. Prints as `FILE:RECORD: reason`, always a single line, which no name of
+  a stranger's makes longer than a screen."""
 
   file: str
   record: int | str
   reason: str
 
   def __str__(self):
-    return one_line(f"{self.file}:{self.record}: {self.reason}")
+    record, reason = cut(self.record, MOST_NAME), cut(self.reason, MOST_REASON)
+    return one_line(f"{self.file}:{record}: {reason}")
 
 
 class RecordError(UserError):

@@ -15,7 +15,7 @@ ORDER = (
   ("logs", "streams"),
   ("storage",),
   ("options",),
-  ("drawing",),
+  ("drawing", "page_text"),
   ("input_pipeline",),
   ("llm",),
   ("parallel",),

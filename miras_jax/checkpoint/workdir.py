@@ -153,11 +153,16 @@ def write_atomically(path, text) -> None:
   """The file is the old one or the new one, never a half."""
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(path.name + ".tmp")
-  with open(temporary, "w", encoding="utf-8") as f:
-    f.write(text)
-    f.flush()
-    os.fsync(f.fileno())
-  os.replace(temporary, path)
+  try:
+    with open(temporary, "w", encoding="utf-8") as f:
+      f.write(text)
+      f.flush()
+      os.fsync(f.fileno())
+    os.replace(temporary, path)
+  except OSError as error:  # of a full disk, which does not say what it was for
+    with contextlib.suppress(OSError):
+      os.unlink(temporary)
+    raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def remove(folder):

@@ -25,12 +25,14 @@ OUT/compare.json   every number; OUT/index.html   a page with what changed most
 import json
 import pathlib
 
-from miras_jax.checkpoint import workdir
+from miras_jax.checkpoint import lock, workdir
 from miras_jax.compare import align, data_set, page, predictions, result, tables
 from miras_jax.errors import UserError
 from miras_jax.options import Parser, nearest
 
 LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LEAST = 1e-9  # of a chance: far below, the normal quantile is infinite
+MOST_RESAMPLES = 1_000_000  # all are held
 SHOWN = 20  # problems of a kind that are named; all are counted
 
 
@@ -39,6 +41,11 @@ def main(argv):
   args = _parser().parse_args(argv)
   _check(args)
   out = _make(args.out)
+  with lock.hold(out, "miras compare"):
+    return _run(args, out)
+
+
+def _run(args, out):
   runs = [predictions.read(p, LABELS[i]) for i, p in enumerate(args.runs)]
   found = align.Found()
   examples = align.align(runs, found)
@@ -96,7 +103,7 @@ def _check(args):
   if not least <= len(args.runs) <= len(LABELS):
     raise UserError(f"{len(args.runs)} runs: want {least} to {len(LABELS)}")
   for name in ("level", "chance"):
-    if not 0 < getattr(args, name) < 1:
+    if not LEAST <= getattr(args, name) <= 1 - LEAST:
       raise UserError(f"--{name}={getattr(args, name)}: want a number between 0 and 1")
   for name in ("half_width", "difference"):
     if not 0 < getattr(args, name) < float("inf"):
@@ -104,6 +111,8 @@ def _check(args):
   for name, lowest in (("resamples", 1), ("seed", 0), ("examples", 0)):
     if getattr(args, name) < lowest:
       raise UserError(f"--{name}={getattr(args, name)}: want {lowest} or more")
+  if args.resamples > MOST_RESAMPLES:
+    raise UserError(f"--resamples={args.resamples}: want at most {MOST_RESAMPLES:,}")
   args.metrics = [name for name in args.metrics.split(",") if name]
   known = tables.metric_names()
   for name in args.metrics:

@@ -5,7 +5,6 @@ escaped. It stays below MOST_BYTES: examples that do not fit are left out and co
 """
 
 import base64
-import html
 import importlib.resources
 
 import numpy as np
@@ -13,11 +12,13 @@ import numpy as np
 from miras_jax import drawing
 from miras_jax.compare import predictions, tables
 from miras_jax.compare.result import hopeless, number, otherwise, power_text
+from miras_jax.page_text import escaped as _text
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MOST_BYTES = 2_900_000
 MOST_PAIRS = 28  # drawn; compare.json has them all
 MOST_TURNS = 12
+MOST_PIXELS = 1_000_000_000  # of the masks of a card
 MOST_LETTERS = 400  # of a turn
 SIDE = 260  # of a picture, pixels
 BLANK = 60  # grey of the ground where there is no photograph
@@ -59,10 +60,6 @@ def render(result, runs, examples, data, most) -> str:
   body = start + "\n".join(filter(None, head))
   room = MOST_BYTES - len(body.encode())
   return body + _changed(result, examples, data, most, room) + "</main></body></html>\n"
-
-
-def _text(x):
-  return html.escape(str(x), quote=True)
 
 
 def _run(run):
@@ -176,8 +173,9 @@ def _changed(result, examples, data, most, room):
   for title, chosen in _groups(rows, result, most):
     out += f"<h3>{_text(title)}</h3>" if title and chosen else ""
     for row in chosen:
-      card = _card(row, examples[row["example"]], data)
-      fits = len(out.encode()) + len(card.encode()) < room
+      example = examples[row["example"]]
+      card = _card(row, example, data) if _pixels(example) <= MOST_PIXELS else ""
+      fits = card and len(out.encode()) + len(card.encode()) < room
       out += card if fits else ""
       left_out += not fits
   if left_out:
@@ -205,6 +203,12 @@ def _groups(rows, result, most):
     (f"Better in {b} ({len(up)} conversations)", up[:first]),
     (f"Better in {a} ({len(down)} conversations)", down[: most - len(up[:first])]),
   ]
+
+
+def _pixels(example):
+  """Of all masks of a card, which are drawn together."""
+  sizes = (rle["size"] for rle in example.true)
+  return sum(h * w for h, w in sizes) * (1 + len(example.talks))
 
 
 def _card(row, example, data):

@@ -55,7 +55,8 @@ def pair(a, b, names, *, level, half_width, difference, power) -> dict:
 def _images(root):
   """Whole images, two at least, of which `root` is the square root; None for 0: where
   no image differs from another, the spread is not known."""
-  return max(2, math.ceil(root**2)) if math.isfinite(root) and root else None
+  images = float(root) * float(root)
+  return max(2, math.ceil(images)) if math.isfinite(images) and root else None
 
 
 def _chance(difference, error, z):

@@ -4,11 +4,11 @@ Nothing in either is trusted: a line that cannot be used is a Problem that names
 """
 
 import json
-import os
 import pathlib
+import sys
 from typing import NamedTuple
 
-from input_pipeline import mask_ops
+from input_pipeline import mask_ops, regular_file
 from input_pipeline.records import Problem
 from miras_jax.errors import UserError
 
@@ -170,14 +170,13 @@ def _shown(value):
 
 
 def _about(file):
-  """metrics.json as it is, {} where it is absent or no JSON: it only adds."""
+  """metrics.json as it is, {} where it is absent. It only adds: one that cannot be used
+  is named and left out."""
   try:
-    if os.path.getsize(file) > MOST_BYTES:
-      return {}
-    plain = json.loads(file.read_bytes())
-  except (OSError, ValueError, RecursionError):
+    return regular_file.read_object(file, MOST_BYTES)
+  except UserError as error:
+    print(f"warning: {error} (left out)", file=sys.stderr)
     return {}
-  return plain if isinstance(plain, dict) else {}
 
 
 def at(about, *path, kind=str, default=None):

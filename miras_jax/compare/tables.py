@@ -47,11 +47,13 @@ class Scored:
     tables = [metrics.Targets() for _ in runs]
     bar = tqdm.tqdm(examples, "scoring", unit="example", file=sys.stderr, disable=None)
     for i, example in enumerate(bar):
-      trues = [predictions.decode(rle) for rle in example.true]
-      self.targets += len(trues)
-      for place, run in enumerate(runs):
-        rows = _rows(run, example, example.talks[place], trues, tables[place], found)
-        self.iou[place, i] = [float(metrics.iou(row)) for row in rows]
+      self.iou |= {(place, i): [] for place in range(len(runs))}
+      for k, rle in enumerate(example.true):
+        true_HW = predictions.decode(rle)  # one at a time: a line may hold thousands
+        for place, run in enumerate(runs):
+          row = _row(run, example, place, k, true_HW, tables[place], found)
+          self.iou[place, i].append(float(metrics.iou(row)))
+      self.targets += len(example.true)
     return tables
 
   def _grounded(self, run, place, examples):
@@ -94,19 +96,17 @@ def metric_names() -> list[str]:
   ]
 
 
-def _rows(run, example, talk, trues, table, found):
-  rows = []
-  for target, true_HW in zip(talk.targets, trues, strict=True):
-    pred_HW, reason = predicted(target.mask, true_HW.shape)
-    if reason:
-      where = f"{talk.id}, turn {target.turn + 1}: {reason}"
-      found.add("wrong_mask", run, talk.line, where)
-    rows.append(
-      table.add(
-        pred_HW, true_HW, image=example.image, conversation=talk.id, turn=target.turn
-      )
-    )
-  return rows
+def _row(run, example, place, k, true_HW, table, found):
+  """The row of one target of a run; notes a mask that does not fit."""
+  talk = example.talks[place]
+  target = talk.targets[k]
+  pred_HW, reason = predicted(target.mask, true_HW.shape)
+  if reason:
+    where = f"{talk.id}, turn {target.turn + 1}: {reason}"
+    found.add("wrong_mask", run, talk.line, where)
+  return table.add(
+    pred_HW, true_HW, image=example.image, conversation=talk.id, turn=target.turn
+  )
 
 
 def predicted(rle, shape):

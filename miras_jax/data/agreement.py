@@ -15,6 +15,8 @@ defective records, with exit status 1.
                 turns_apart: mean difference of their lengths; rouge_l: of their words
 """
 
+import contextlib
+import itertools
 import json
 import pathlib
 import sys
@@ -24,6 +26,7 @@ from tqdm import tqdm
 
 from input_pipeline import mask_ops
 from input_pipeline.open_source import find_splits
+from miras_jax.checkpoint import lock, workdir
 from miras_jax.data import doubles
 from miras_jax.errors import UserError
 from miras_jax.evaluation import metrics
@@ -32,6 +35,7 @@ from miras_jax.options import Parser
 
 KEPT = ("giou", "ciou", "f1_macro", "biou", "p@0.5", "p@0.9")
 MOST_LETTERS = 20_000  # of a dialogue: ROUGE-L takes the product of two lengths
+MOST_RESAMPLES = 10_000  # each holds a number a picture
 _SHOWN = 10  # of each kind, on the screen; agreement.json has them all
 _EXAMPLE = """examples:
   miras data agreement first second --split=val --out=agreement
@@ -47,13 +51,22 @@ def main(argv) -> int:
   for name, least in (("resamples", 1), ("seed", 0)):
     if getattr(args, name) < least:
       raise UserError(f"--{name}={getattr(args, name)}: want {least} or more")
+  if args.resamples > MOST_RESAMPLES:
+    raise UserError(f"--resamples={args.resamples}: want at most {MOST_RESAMPLES:,}")
   out = _make(args.out)
+  with lock.hold(out, "miras data agreement") if out else contextlib.nullcontext():
+    return _run(args, out)
+
+
+def _run(args, out):
   splits = _splits(args)
   a, b = (doubles.read(p, splits, images_dir=args.images_dir) for p in (args.a, args.b))
   pairs = doubles.match(a, b)
   if not pairs.images:
+    lines = [_few(f"defective in {x}", y.problems) for x, y in (("A", a), ("B", b))]
     raise UserError(
-      f"{args.a} and {args.b} have no picture in common in {', '.join(splits)}"
+      f"{args.a} and {args.b} have no picture in common in {', '.join(splits)}",
+      details="\n".join(itertools.chain(*lines)),
     )
   found, worst = agreement(pairs, resamples=args.resamples, seed=args.seed)
   result = {
@@ -74,7 +87,7 @@ def main(argv) -> int:
   print("\n".join(text(result)))
   if out:
     lines = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-    (out / "agreement.json").write_text(lines + "\n", encoding="utf-8")
+    workdir.write_atomically(out / "agreement.json", lines + "\n")
     print(out / "agreement.json")
   return int(bool(a.problems or b.problems))
 

@@ -5,7 +5,6 @@ Pictures are read again here, so that the audit itself keeps none.
 """
 
 import base64
-import html
 import importlib.resources
 
 from input_pipeline import image_ops, mask_ops
@@ -13,6 +12,7 @@ from input_pipeline.audit.findings import KINDS, Finding, Findings, Place
 from input_pipeline.audit.run import Part
 from input_pipeline.records import RecordError
 from miras_jax import drawing
+from miras_jax.page_text import escaped as _text
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SIDE = 300  # of a picture, pixels
@@ -39,10 +39,6 @@ def render(place, parts: list[Part], findings: Findings, unreadable=()) -> str:
     + "\n".join(sections)
     + "</main></body></html>\n"
   )
-
-
-def _text(x):
-  return html.escape(str(x), quote=True)
 
 
 def _subtitle(parts):

@@ -210,7 +210,7 @@ def _check(args):
   for name in ("batch_size", "max_new_tokens", "limit"):
     if (value := getattr(args, name)) is not None and value < 1:
       raise UserError(f"--{name}={value} must be at least 1")
-  for name in ("seed", "control_sample"):
+  for name in ("seed", "control_sample", "examples"):
     if (value := getattr(args, name)) < 0:
       raise UserError(f"--{name}={value} must be at least 0")
   if args.meteor and (why := meteor.missing()):

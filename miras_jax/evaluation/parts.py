@@ -93,15 +93,24 @@ def check_settings(folder, settings) -> None:
   path = pathlib.Path(folder) / "settings.json"
   settings = json.loads(json.dumps(settings))
   found = regular_file.read_object(path)
-  if name := found and first_difference(found, settings):
+  name = found and first_difference(found, settings)
+  if name and _has_results(path.parent):
     raise UserError(
       f"{path.parent}: holds a half-done evaluation of {name}={found.get(name)!r}, not"
-      f" {settings[name]!r}; take another --out, or remove that folder to begin anew"
+      f" {settings.get(name)!r}; take another --out, or remove that folder to begin"
+      " anew"
     )
-  if not found:
+  if not found or name:
     workdir.write_atomically(path, json.dumps(settings, indent=1) + "\n")
 
 
+def _has_results(folder):
+  """Whether any job is done: without, there is nothing that could be mixed up."""
+  return any(path.stat().st_size for path in folder.glob("part-*.jsonl"))
+
+
 def first_difference(found, settings) -> str:
-  """The first setting that is another one in `found`; "" where none is."""
-  return next((k for k, value in settings.items() if found.get(k) != value), "")
+  """The first setting that is another one in `found`, or in one of the two alone; ""
+  where none is."""
+  names = dict.fromkeys([*settings, *found])
+  return next((k for k in names if found.get(k) != settings.get(k)), "")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import tqdm
 
-from input_pipeline.records import RecordError, SegConversation
+from input_pipeline.records import MOST_NAME, RecordError, SegConversation, cut
 from input_pipeline.source import Source
 from miras_jax.errors import UserError
 
@@ -70,4 +70,5 @@ def _name_twins(records):
   twins = [name for name, count in counts.items() if count > 1]
   if twins:
     more = f" and {len(twins) - 1} more" if len(twins) > 1 else ""
-    print(f"id {twins[0]!r}{more}: of several records, all scored", file=sys.stderr)
+    name = repr(cut(twins[0], MOST_NAME))
+    print(f"id {name}{more}: of several records, all scored", file=sys.stderr)

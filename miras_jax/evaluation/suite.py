@@ -25,6 +25,7 @@ from miras_jax.storage import reach
 
 FOLDER = pathlib.Path(__file__).parent / "suites"
 RESULT = "result.json"
+HELD = ("settings", "counts", "parts")
 AS_IT_STANDS = "as it stands"
 
 
@@ -73,8 +74,8 @@ def _read(args):
 def _templates(path, known):
   """The templates of a user's file, {"phrase": "... {phrase} ...", ...}."""
   try:
-    found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
+    found = json.loads(regular_file.read_bytes(path, regular_file.SMALL_JSON))
+  except (OSError, ValueError, RecursionError) as error:
     why = getattr(error, "strerror", None) or error
     raise UserError(f"--templates={path}: cannot be read as JSON: {why}") from None
   if not isinstance(found, dict) or not found.keys() <= known.keys():
@@ -187,10 +188,15 @@ def _finished(out, settings):
   """The result that is there, {} where there is none. UserError where it is of other
   settings."""
   found = regular_file.read_object(out / RESULT)
+  if found and not all(isinstance(found.get(name), dict) for name in HELD):
+    raise UserError(
+      f"{out / RESULT}: lacks one of {', '.join(HELD)}: not what this command wrote;"
+      " take it away, or take another --out"
+    )
   if name := found and parts_lib.first_difference(found["settings"], settings):
     raise UserError(
       f"{out}: holds results of {name}={found['settings'].get(name)!r}, not"
-      f" {settings[name]!r}; take another --out"
+      f" {settings.get(name)!r}; take another --out"
     )
   return found
 

@@ -21,6 +21,7 @@ import sys
 import numpy as np
 import tqdm
 
+from input_pipeline import regular_file
 from miras_jax.checkpoint import lock, workdir
 from miras_jax.compare import data_set
 from miras_jax.compare.result import number
@@ -33,6 +34,7 @@ from miras_jax.experiment.catalogue import EXPERIMENTS
 from miras_jax.options import Parser, nearest
 
 SHOWN = ("ciou", "giou", "rouge_l")
+MOST_RESAMPLES = 100_000  # each holds a number an image
 
 
 def main(argv):
@@ -46,6 +48,7 @@ def main(argv):
     raise UserError(f"no experiment {args.name!r}{nearest(args.name, EXPERIMENTS)}")
   _check(args)
   experiment = EXPERIMENTS[args.name]
+  _check_fields(fields, experiment)
   out = pathlib.Path(args.out)
   try:
     (out / args.name).mkdir(parents=True, exist_ok=True)
@@ -92,6 +95,18 @@ def _check(args):
   for name in ("steps", "seeds", "limit", "conversations", "resamples"):
     if (value := getattr(args, name)) is not None and value < 1:
       raise UserError(f"--{name}={value} must be at least 1")
+  if args.resamples > MOST_RESAMPLES:
+    raise UserError(f"--resamples={args.resamples} must be at most {MOST_RESAMPLES:,}")
+
+
+def _check_fields(fields, experiment):
+  """UserError for a field that would change nothing: an arm has its own value."""
+  by_arms = {name: "is what its arms differ in" for a in experiment.arms
+             for name in a.fields}  # fmt: skip
+  fixed = runs.OWN | by_arms
+  for name, _ in fields:
+    if name in fixed:
+      raise UserError(f"--config.{name}: {fixed[name]} in this experiment")
 
 
 def run(name, experiment, args, fields) -> dict:
@@ -142,13 +157,26 @@ def _provenance():
 
 
 def state_means(folders) -> dict:
-  """{measure of earlier masks: mean over the seeds} of `miras eval`'s folders."""
+  """{measure of earlier masks: mean over the seeds that have it, None where none has}
+  of `miras eval`'s folders."""
   found = collections.defaultdict(list)
   for folder in folders:
-    about = json.loads((folder / "metrics.json").read_text()).get("state", {})
-    for name, metric in about.get("metrics", {}).items():
-      found[name].append(metric["value"])
-  return {name: float(np.mean(values)) for name, values in found.items()}
+    for name, metric in _measured(folder).items():
+      found[name] += [] if metric["value"] is None else [metric["value"]]
+  return {name: float(np.mean(x)) if x else None for name, x in found.items()}
+
+
+def _measured(folder):
+  """{measure of earlier masks: metric} of a folder of `miras eval`."""
+  path = folder / "metrics.json"
+  try:
+    about = regular_file.read_object(path)
+    if about:
+      return about.get("state", {}).get("metrics", {})
+    why = f"{path}: is not there"
+  except UserError as error:
+    why = error
+  raise UserError(f"{why}; delete {folder} and run again")
 
 
 def _data(setup, arm):

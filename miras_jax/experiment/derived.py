@@ -18,6 +18,10 @@ def read_list(data, split) -> list[Entry]:
   try:
     raw = safe_files.read_bytes(path, safe_files.MAX_LIST_BYTES)
     parsed = safe_files.parse_json(raw)[0]
+  except FileNotFoundError:
+    raise UserError(
+      f"{path}: no such file, want a data set in PRIST's layout"
+    ) from None
   except (ValueError, OSError) as error:
     raise UserError(f"{path}: {error}: want a data set in PRIST's layout") from None
   entries = [parse_entry(raw) for raw in parsed] if isinstance(parsed, list) else []

@@ -3,11 +3,11 @@
 It loads nothing from outside, runs no script and escapes every text.
 """
 
-import html
 import importlib.resources
 
 from miras_jax.compare.result import number
 from miras_jax.evaluation.report.markup import plural
+from miras_jax.page_text import escaped as _text
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = (
@@ -39,10 +39,6 @@ def render(result) -> str:
     + "\n".join(body)
     + "</main></body></html>\n"
   )
-
-
-def _text(x):
-  return html.escape(str(x), quote=True)
 
 
 def _setting(result):

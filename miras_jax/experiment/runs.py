@@ -19,12 +19,23 @@ from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
 from miras_jax.evaluation import command as evaluation
 from miras_jax.experiment import catalogue, derived
+from miras_jax.inference.load import find_identity
 from miras_jax.training import command as training
 from miras_jax.training import sources, task
 
 CONFIG = "prist_quickstart"
 SCORED = "scored.json"  # written last: what was scored
 MOST_WARMUP = 100
+OWN = {  # fields that a run gets here, whatever the command line says
+  "data.dir": "is --data",
+  "data.tokenizer": "is shared by all runs",
+  "optim.warmup_steps": "follows --steps",
+  "checkpoint_every": "follows --steps",
+  "probe_every": "follows --steps",
+  "keep": "is 1",
+  "steps": "is --steps",
+  "seed": "is counted by --seeds",
+}
 SHORT = 6  # short talks about each image, as the quickstart has them
 
 
@@ -152,6 +163,7 @@ def score(job: Job, setup: Setup, trained) -> pathlib.Path:
   about = job.arm.history if seen == catalogue.OWN else f"{job.arm.history}-{seen}"
   out = setup.out / "runs" / job.name / f"scored-{setup.limit}-{about}"
   wanted = {"limit": setup.limit, "split": setup.split, "data": str(setup.data)}
+  wanted["parameters"] = find_identity(trained)
   with contextlib.suppress(OSError, ValueError):
     if json.loads((out / SCORED).read_text()) == wanted:
       return out

@@ -21,7 +21,10 @@ class Read:
   what was scored."""
 
   def __init__(self, folder, data):
-    run = predictions.read(folder, "A")
+    try:
+      run = predictions.read(folder, "A")
+    except UserError as error:
+      raise UserError(f"{error}; delete {folder} and run again") from None
     found = align.Found()
     self.examples = data_set.with_truth(align.align([run], found), data)
     scored = tables.Scored([run], self.examples, found, METRICS)

@@ -26,12 +26,12 @@ OUT/scores.jsonl    one score request a line, with the judge's reason
 OUT/pairs.jsonl     one comparison a line
 """
 
-import json
 import pathlib
 import sys
 
 import tqdm
 
+from miras_jax.checkpoint import lock
 from miras_jax.errors import UserError
 from miras_jax.judge import conversations, human, pictures, results, rubric, summary
 from miras_jax.judge import rules as offline_rules
@@ -39,6 +39,7 @@ from miras_jax.judge import tasks as questions
 from miras_jax.judge.language_model import LanguageModelJudge
 from miras_jax.judge.ratings import Answer
 from miras_jax.llm import cost, pool
+from miras_jax.llm import options as llm_options
 from miras_jax.llm.client import Client
 from miras_jax.llm.pace import Pace
 from miras_jax.llm.store import Store
@@ -59,6 +60,13 @@ def main(argv):
   systems, ids, notes = open_systems(args)
   people = _read_people(args, systems, rules_of_rating)
   out = make_folder(args.out)
+  with lock.hold(out, "miras judge"):
+    return _judge(args, out, rules_of_rating, (systems, ids, notes), people)
+
+
+def _judge(args, out, rules_of_rating, opened, people):
+  """Estimates, asks, writes; the exit status. opened: of `open_systems`."""
+  systems, ids, notes = opened
   with_pictures = pictures.open_pictures(
     args.images_dir, args.data, args.split, PICTURE_SIDE
   )
@@ -179,26 +187,17 @@ def _parse(argv):
     | {"rpm": 0.01, "timeout": 0.01, "attempts": 1, "backoff": 0, "repairs": 0}
     | {"seed": 0},
   )
-  args.extra = _object(args.extra)
+  llm_options.check_most(args)
+  args.extra = llm_options.extra_fields(args.extra)
   _match_endpoints(args)
   return args
-
-
-def _object(text):
-  try:
-    found = json.loads(text)
-  except (ValueError, RecursionError):
-    found = None
-  if not isinstance(found, dict):
-    raise UserError(f"--extra={text}: want a JSON object, e.g. '{{\"seed\": 1}}'")
-  if "model" in found or "messages" in found:
-    raise UserError("--extra: model and messages have a place of their own")
-  return found
 
 
 def _match_endpoints(args):
   """args.endpoint: one for each of args.model, "" where none is needed."""
   models = args.model
+  if "" in models:
+    raise UserError("--model= is empty: name a model")
   if len(set(models)) < len(models):
     raise UserError(f"--model: {', '.join(models)}: one is given twice")
   asked = [name for name in models if name != offline_rules.NAME]
@@ -218,7 +217,7 @@ def _match_endpoints(args):
 def _read_people(args, systems, rules_of_rating):
   found, seen = [], {}
   for path in args.human:
-    for rating in human.read(path, args.key, systems, rules_of_rating.criteria):
+    for rating in human.read(path, args.key, systems, rules_of_rating):
       place = rating._replace(value=0)
       if place in seen:
         raise UserError(

@@ -11,7 +11,7 @@ import pathlib
 from typing import NamedTuple
 
 from input_pipeline import regular_file
-from input_pipeline.records import RecordError
+from input_pipeline.records import MOST_NAME, RecordError, cut
 from miras_jax.errors import UserError
 
 MAX_LINE = 16 << 20  # bytes
@@ -81,9 +81,8 @@ def read(path) -> System:
           continue
         one = _parse(path, number, line)
         if one.id in numbers:
-          raise RecordError(
-            path, number, f"id {one.id!r} is that of line {numbers[one.id]}, too"
-          )
+          twin = f"id {_shown(one.id)} is that of line {numbers[one.id]}, too"
+          raise RecordError(path, number, twin)
         numbers[one.id], found[one.id] = number, one
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}") from None
@@ -100,7 +99,7 @@ def gold_of(system: System) -> System:
   if missing:
     raise UserError(
       f"{system.name}: {len(missing)} conversations have turns without `gold`, e.g."
-      f" {missing[0]!r}: nothing to compare with"
+      f" {_shown(missing[0])}: nothing to compare with"
     )
   conversations = {
     c.id: dataclasses.replace(
@@ -127,7 +126,7 @@ def in_common(
     lost, odd = _difference(first, other)
     left = [i for i in left if i in other.conversations and i not in odd]
     notes += [
-      f"{name}: {len(ids)} of {count} conversations {what}, e.g. {min(ids)!r}"
+      f"{name}: {len(ids)} of {count} conversations {what}, e.g. {_shown(min(ids))}"
       for name, ids, count, what in (
         (other.name, lost[0], len(first.conversations), f"of {first.name} are missing"),
         (first.name, lost[1], len(other.conversations), f"of {other.name} are missing"),
@@ -140,6 +139,10 @@ def in_common(
   if notes and not allow_missing:
     raise UserError(f"{'; '.join(notes)}; --allow-missing judges what all have")
   return left, notes
+
+
+def _shown(name):
+  return repr(cut(name, MOST_NAME))
 
 
 def _difference(first, other):

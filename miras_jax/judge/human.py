@@ -16,7 +16,7 @@ from input_pipeline.records import RecordError
 from miras_jax.errors import UserError
 from miras_jax.judge.conversations import GOLD, System
 from miras_jax.judge.ratings import HUMAN, WINNER, Rating
-from miras_jax.judge.rubric import FIRST, LEVELS, SECOND, TIE
+from miras_jax.judge.rubric import FIRST, LEVELS, SECOND, TIE, Rubric
 from miras_jax.options import nearest
 
 KEY = "page_key.json"
@@ -24,24 +24,27 @@ MAX_BYTES = 64 << 20
 MAX_NAME = 100  # letters of a rater's
 
 
+def rubric_of(rubric: Rubric) -> dict:
+  """What a key file knows a rubric by."""
+  return {"name": rubric.name, "version": rubric.version}
+
+
 def identity(system: System) -> dict:
   """What a key file knows a system by: its file may lie elsewhere by then."""
   return {"sha256": system.digest, "gold": system.name == GOLD}
 
 
-def read(path, key_path, systems: list[System], criteria) -> list[Rating]:
+def read(path, key_path, systems: list[System], rubric: Rubric) -> list[Rating]:
   """Ratings of a CSV. Raises UserError, RecordError naming the row.
 
   key_path: of the page's key; None for the one beside the CSV.
   """
   rows = _rows(path)
-  columns = set(rows[0])
-  for name in ("rater", "question", "value"):
-    if name not in columns:
-      raise UserError(f"{path}: lacks the column {name}; see `miras judge --help`")
-  if not columns & {"item", "id"}:
-    raise UserError(f"{path}: lacks the column item (of a page) or id")
-  reader = _Reader(systems, criteria, _items(path, key_path, systems, columns))
+  columns = _columns(path, rows)
+  items = None
+  if "item" in columns:
+    items = _items(path, key_path, systems, rubric)
+  reader = _Reader(systems, rubric.criteria, items)
   found, seen = [], {}
   for number, row in enumerate(rows, 2):
     try:
@@ -54,6 +57,21 @@ def read(path, key_path, systems: list[System], criteria) -> list[Rating]:
     seen[place] = number
     found.append(rating)
   return found
+
+
+def _columns(path, rows):
+  """The names of the columns. UserError without those that are needed."""
+  names = list(rows[0])
+  for name in ("rater", "question", "value"):
+    if name not in names:
+      raise UserError(
+        f"{path}: lacks the column {name}: its first line is"
+        f" {','.join(names)[:100]!r}; columns are parted by commas, and are rater,"
+        " question, value and item (of a page) or id"
+      )
+  if not {"item", "id"} & set(names):
+    raise UserError(f"{path}: lacks the column item (of a page) or id")
+  return set(names)
 
 
 class _Reader:
@@ -69,6 +87,8 @@ class _Reader:
     rater = row["rater"].strip()
     if not 0 < len(rater) <= MAX_NAME:
       raise ValueError(f"rater has {len(rater)} letters, want 1 to {MAX_NAME}")
+    if not rater.isprintable():
+      raise ValueError(f"rater {rater!r} holds a character that cannot be shown")
     question, value = row["question"].strip(), row["value"].strip()
     if question != WINNER and question not in self._criteria:
       known = nearest(question, [*self._criteria, WINNER])
@@ -121,13 +141,16 @@ def _rows(path):
   try:
     data = regular_file.read_bytes(pathlib.Path(path), MAX_BYTES)
     text = data.decode("utf-8-sig")
-    rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows, names = list(reader), reader.fieldnames or []
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}") from None
   except (UnicodeDecodeError, csv.Error) as error:
     raise UserError(f"{path}: is no CSV in UTF-8: {error}") from None
   if not rows:
     raise UserError(f"{path}: holds no ratings")
+  if twice := next((name for name in names if names.count(name) > 1), None):
+    raise UserError(f"{path}: has two columns {twice!r}; leave one of them")
   for number, row in enumerate(rows, 2):
     if None in row or None in row.values():
       raise RecordError(
@@ -136,23 +159,29 @@ def _rows(path):
   return rows
 
 
-def _items(path, key_path, systems, columns):
-  """{code: (names of the systems as shown, id)} of a page's key; None by hand."""
-  if "item" not in columns:
-    return None
+def _items(path, key_path, systems, rubric):
+  """{code: (names of the systems as shown, id)} of a page's key."""
   key_path = pathlib.Path(key_path or pathlib.Path(path).with_name(KEY))
   if not regular_file.is_there(key_path):
     raise UserError(f"{path}: needs {key_path} of its page (--key=FILE)")
   known = {json.dumps(identity(s), sort_keys=True): s.name for s in systems}
   found = {}
   try:
-    for item in regular_file.read_object(key_path, MAX_BYTES)["items"]:
+    key = regular_file.read_object(key_path, MAX_BYTES)
+    if key["rubric"] != rubric_of(rubric):
+      raise UserError(
+        f"{key_path}: its page asked by the rubric {key['rubric']}, not by"
+        f" {rubric_of(rubric)}; give that one as --rubric"
+      )
+    for item in key["items"]:
       shown = [known.get(json.dumps(s, sort_keys=True)) for s in item["systems"]]
       if None in shown or not shown:
         raise UserError(
           f"{key_path}: is of other predictions than --predictions and --against; give"
           " those of the page"
         )
+      if item["item"] in found or not isinstance(item["id"], str):
+        raise TypeError(f"item {item['item']!r} is there twice or has no id")
       found[item["item"]] = (tuple(shown), item["id"])
   except (KeyError, TypeError) as error:
     raise UserError(f"{key_path}: is no key of a rating page ({error})") from None

@@ -5,13 +5,13 @@ It names neither systems nor conversations nor files.
 
 import base64
 import hashlib
-import html
 import importlib.resources
 
 from miras_jax import drawing
 from miras_jax.judge.ratings import WINNER
 from miras_jax.judge.rubric import FIRST, LEVELS, SECOND, TIE, Rubric
 from miras_jax.judge.tasks import PAIR, Task
+from miras_jax.page_text import escaped as _text
 
 _WORDS = {FIRST: "1 is better", TIE: "no clear difference", SECOND: "2 is better"}
 
@@ -51,10 +51,6 @@ def _page_id(items):
 def _file(name):
   folder = importlib.resources.files("miras_jax.judge")
   return folder.joinpath(name).read_text(encoding="utf-8")
-
-
-def _text(x):
-  return html.escape(str(x).encode("utf-8", "replace").decode(), quote=True)
 
 
 def _intro(rubric):

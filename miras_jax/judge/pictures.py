@@ -9,12 +9,13 @@ import numpy as np
 
 from input_pipeline import image_ops, mask_ops, safe_files
 from input_pipeline.open_source import open_source
-from input_pipeline.records import RecordError
+from input_pipeline.records import MOST_NAME, RecordError, cut, one_line
 from miras_jax import drawing
 from miras_jax.errors import UserError
 
 GREY = 127
 KEPT = 16  # pictures in memory
+MOST_PIXELS = 2_000_000_000  # of the masks of a picture, which are drawn together
 
 
 class Pictures:
@@ -32,20 +33,27 @@ class Pictures:
 
   def draw(self, conversation, *, blank=False) -> np.ndarray:
     """RGB uint8 (H, W, 3). blank: grey of the same size. UserError names the id."""
+    name = one_line(cut(conversation.id, MOST_NAME))
     try:
       return self._drawn(conversation.image, json.dumps(conversation.masks), blank)
     except FileNotFoundError:
       raise UserError(
-        f"{conversation.id}: its image {conversation.image!r} is not there;"
+        f"{name}: its image {conversation.image!r} is not there;"
         " --images-dir or --data and --split say where it is"
       ) from None
     except (UserError, ValueError) as error:
-      raise UserError(f"{conversation.id}: cannot be drawn: {error}") from None
+      raise UserError(f"{name}: cannot be drawn: {error}") from None
 
   def _draw(self, image, masks, blank):
     with self._lock:  # a source is no reader for several threads
       image_HWC = self._decoded(image)
-    masks = [_mask(rle, image_HWC) for rle in json.loads(masks)]
+    rles = json.loads(masks)
+    if len(rles) * image_HWC[..., 0].size > MOST_PIXELS:
+      raise ValueError(
+        f"{len(rles):,} masks of {image_HWC[..., 0].size:,} pixels, want at most"
+        f" {MOST_PIXELS:,} pixels together"
+      )
+    masks = [_mask(rle, image_HWC) for rle in rles]
     side = min(self._side, max(image_HWC.shape[:2]))
     if blank:
       image_HWC, masks = np.full_like(image_HWC, GREY), []

@@ -1,5 +1,6 @@
 """The result in a terminal: a table a question, each number with its interval."""
 
+from input_pipeline.records import MOST_NAME, cut, one_line
 from miras_jax.judge import results
 from miras_jax.judge.ratings import OVERALL
 
@@ -21,7 +22,8 @@ def show(result: dict, answers, out) -> None:
   _show_agreement(result["agreement"])
   lost = results.unjudged(answers)
   for answer in lost[:MOST_NAMED]:
-    print(f"no judgement: {answer.judge}: {answer.task.id}: {answer.outcome.problem}")
+    name = one_line(cut(answer.task.id, MOST_NAME))
+    print(f"no judgement: {answer.judge}: {name}: {answer.outcome.problem}")
   if len(lost) > MOST_NAMED:
     print(f"and {len(lost) - MOST_NAMED:,} more: `problem` in {out}")
   print(f"result: {out / results.RESULT}")

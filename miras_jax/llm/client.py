@@ -8,7 +8,6 @@ shown, be it that an endpoint echoes it.
 
 import json
 import os
-import time
 import urllib.parse
 
 from miras_jax.errors import UserError
@@ -87,11 +86,14 @@ class Client:
     import openai
     import tenacity  # noqa: F401  (what is missing is said now, not in a thread)
 
+    from miras_jax.llm.bounded_http import BoundedClient
+
     return openai.OpenAI(
       base_url=self.endpoint,
       api_key=self._key or "none",
       max_retries=0,  # tenacity's are the only ones
       timeout=self._timeout,
+      http_client=BoundedClient(self._timeout, MAX_BODY),
     )
 
   def _send(self, request) -> str:
@@ -139,25 +141,9 @@ class Client:
       raise Passing(self._shown(f"it answers with {error}")) from None
 
   def _receive(self, body) -> str:
-    """The whole body of a reply of bounded size, within the time limit."""
-    deadline = time.monotonic() + self._timeout
-    create = self._openai.chat.completions.with_streaming_response.create
-    received = bytearray()
-    with create(**_arguments(body)) as response:
-      blocks = response.iter_bytes()
-      while (block := self._next(blocks)) is not None:
-        received += block
-        if len(received) > MAX_BODY:
-          raise Passing(f"a reply of more than {MAX_BODY:,} bytes")
-        if time.monotonic() > deadline:
-          raise Passing(f"a reply that takes longer than {self._timeout:g} s")
-    return received.decode("utf-8", "replace")
-
-  def _next(self, blocks):
-    try:
-      return next(blocks, None)
-    except Exception as error:  # of whichever HTTP library the client stands on
-      raise Passing(self._shown(f"half a reply: {error}")) from None
+    """The whole body of a reply."""
+    create = self._openai.chat.completions.with_raw_response.create
+    return create(**_arguments(body)).content.decode("utf-8", "replace")
 
   def _status(self, error):
     """What an HTTP status means: a body, Passing or UserError."""
@@ -170,6 +156,12 @@ class Client:
       if rest:
         self.pace.rest(rest)
       raise Passing(f"{status}: {message}", rest)
+    if 300 <= status < 400:
+      place = self._shown(error.response.headers.get("location", "nowhere"))
+      raise UserError(
+        f"{self.endpoint}: {status}: sends on to {place}: no request follows; name the"
+        " place itself as --endpoint"
+      )
     if status == 400 and error.code in ("content_filter", "content_policy_violation"):
       return replies.refusal(message)
     if status in (401, 403):

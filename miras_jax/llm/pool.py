@@ -30,14 +30,15 @@ def work(
         finished.put((i, None, error))
         return
 
-  crew = [threading.Thread(target=labour, daemon=True) for _ in range(threads)]
-  for thread in crew[: len(items)]:
+  count = min(threads, len(items))
+  crew = [threading.Thread(target=labour, daemon=True) for _ in range(count)]
+  for thread in crew:
     thread.start()
   try:
     return _collect(finished, len(items), tick)
   except Exception:
     stop.set()
-    for thread in crew[: len(items)]:
+    for thread in crew:
       thread.join(GRACE_S)
     raise
   except BaseException:

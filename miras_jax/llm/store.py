@@ -36,9 +36,20 @@ class Store:
         )
       if not durable:
         self._db.execute("pragma synchronous = off")
-      with self._db:
-        self._db.execute(_TABLE)
-        self._db.execute(f"pragma user_version = {VERSION}")
+      if not version:
+        self._make()
+
+  def _make(self):
+    """The table, in an empty database. One that is made is only read from here on, so
+    that a replay needs no right to write."""
+    with self._db:
+      self._db.execute("begin immediate")  # another process may make it just now
+      (version,) = self._db.execute("pragma user_version").fetchone()
+      (tables,) = self._db.execute("select count(*) from sqlite_master").fetchone()
+      if tables and not version:
+        raise UserError(f"{self.path}: is another database; take another file")
+      self._db.execute(_TABLE)
+      self._db.execute(f"pragma user_version = {VERSION}")
 
   def get(self, key: str) -> str | None:
     """The reply to a request, None where there is none yet."""

@@ -29,7 +29,9 @@ import pathlib
 import time
 from typing import NamedTuple
 
+from input_pipeline import regular_file
 from miras_jax.checkpoint import workdir
+from miras_jax.errors import UserError
 
 FILE = "goodput.jsonl"
 CAUSES = (
@@ -173,11 +175,12 @@ def read(path) -> list[Life]:
   """The lives in a goodput.jsonl; a line that is none is left out, as is a file that
   cannot be read: it only tells."""
   try:
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with regular_file.open_regular(path) as file:
       lines = [file.readline(_MOST_LINE) for _ in range(MOST_LIVES)]
-  except OSError:
+  except (OSError, UserError):
     return []
-  return [life for line in lines if line and (life := _life(line))]
+  texts = (line.decode("utf-8", "replace") for line in lines if line)
+  return [life for text in texts if (life := _life(text))]
 
 
 def _life(line):

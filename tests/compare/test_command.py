@@ -1,13 +1,15 @@
 """`miras compare`: what it writes, and what it says of runs that do not match."""
 
 import json
+import os
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from input_pipeline import mask_ops
-from miras_jax.compare import command, page
+from miras_jax.compare import command, page, predictions
 from miras_jax.errors import UserError
 from tests import prist_files
 from tests.compare.written import EMPTY, HALF, SQUARE, line, write
@@ -248,6 +250,58 @@ def test_the_page_stays_small(tmp_path, monkeypatch):
   compare(tmp_path, *runs, options=["--examples=60"])
   text = (tmp_path / "out" / "index.html").read_text()
   assert len(text) < 20_500 and "more do not fit this page" in text
+
+
+def test_metrics_that_cannot_be_read_are_named_and_left_out(tmp_path, capsys):
+  """A FIFO has no end to wait for."""
+  os.mkfifo(tmp_path / "metrics.json")
+  write(tmp_path, [line(0)])
+  found = predictions.read(tmp_path, "A")
+  assert found.about == {} and len(found.talks) == 1
+  assert "metrics.json: is a FIFO" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  "option", ["--level=1e-300", "--chance=1e-300", "--resamples=1000000000000"]
+)
+def test_options_past_what_can_be_counted_are_one_line(option):
+  with pytest.raises(UserError, match=f"^{option.split('=')[0]}=.*: want "):
+    command.main(["a", "b", option])
+
+
+def test_an_interval_that_no_data_set_can_give_needs_no_number_of_images(tmp_path):
+  runs = [[line(i, SQUARE if i % 4 < 2 else HALF) for i in range(8)]] * 2
+  found = compare(tmp_path, *runs, options=["--power", "--half_width=1e-300"])
+  giou = found["power"]["runs"]["A"]["giou"]
+  assert giou["images_for_interval"] is None and giou["half_width"] > 0
+
+
+def test_two_comparisons_into_one_folder_are_told(tmp_path):
+  (tmp_path / "out").mkdir()
+  with command.lock.hold(tmp_path / "out", "miras compare"):
+    assert "out is in use by `miras compare`" in refused(tmp_path, [line(0)], [line(0)])
+
+
+def test_memory_does_not_grow_with_the_targets_of_a_line(tmp_path, monkeypatch):
+  """A few bytes of RLE may be millions of pixels, and a line holds thousands."""
+  side, count = 1000, 24
+  mask = mask_ops.encode_rle(np.ones((side, side), bool))
+  one = line(0)
+  one["targets"] = [one["targets"][0] | {"mask": mask, "true": mask, "index": k}
+                    for k in range(count)]  # fmt: skip
+  nothing = line(0) | {"targets": [t | {"mask": None} for t in one["targets"]]}
+  monkeypatch.setattr(page, "MOST_PIXELS", count * side**2)
+  tracemalloc.start()
+  compare(tmp_path, [one], [nothing])
+  _, most = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert most < 16 * side**2
+  assert "1 more do not fit this page" in (tmp_path / "out/index.html").read_text()
+
+
+def test_a_name_without_an_end_does_not_fill_the_screen(tmp_path):
+  told = refused(tmp_path, [line(0, id="x" * 1_000_000)], [line(0)])
+  assert len(told) < 2000 and "1,000,000 letters" in told
 
 
 def test_hostile_lines_are_problems_not_errors(tmp_path):

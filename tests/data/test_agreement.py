@@ -157,6 +157,23 @@ def test_no_picture_in_common_is_one_line(tmp_path):
     agree(tmp_path, (of("a"), pictures), (of("b"), pictures))
 
 
+def test_two_runs_into_one_folder_are_told(tmp_path):
+  with agreement.lock.hold(tmp_path, "miras data agreement"):
+    with pytest.raises(UserError, match="is in use by `miras data agreement`"):
+      data.main(["agreement", "a", "b", f"--out={tmp_path}"])
+
+
+def test_more_resamples_than_memory_holds_are_one_line():
+  with pytest.raises(UserError, match="--resamples=1000000000: want at most 10,000"):
+    data.main(["agreement", "a", "b", "--resamples=1000000000"])
+
+
+def test_pictures_that_are_defective_in_one_are_told_where_none_is_left(tmp_path):
+  pictures = {"a": [shape("cup", SQUARE)]}
+  with pytest.raises(UserError, match="defective in B: .*b.png"):
+    agree(tmp_path, (of("a"), pictures), (of("b"), {}))
+
+
 def test_no_split_in_common_is_one_line(tmp_path):
   first = prist_files.write(tmp_path / "first", of("a"))
   second = prist_files.write(tmp_path / "second", of("a"), split="test")

@@ -11,6 +11,7 @@ import pytest
 
 from miras_jax.errors import UserError
 from miras_jax.evaluation import command as eval_command
+from miras_jax.evaluation import parts as parts_lib
 from miras_jax.evaluation import scoring
 from miras_jax.evaluation.parts import Parts
 from miras_jax.inference import rollout
@@ -115,6 +116,25 @@ def test_other_options_do_not_go_on_with_what_is_there(
     run(tmp_path, monkeypatch, "--batch_size=2")
   with pytest.raises(UserError, match=words):
     run(tmp_path, monkeypatch, "--batch_size=2", flag)
+
+
+def test_a_setting_that_only_one_of_two_runs_has_tells_them_apart():
+  """The usual state is left out of the settings, for half-done runs of earlier days."""
+  settings = {"limit": None}
+  gold = settings | {"state": "gold"}
+  assert parts_lib.first_difference(gold, settings) == "state"
+  assert parts_lib.first_difference(settings, gold) == "state"
+  assert parts_lib.first_difference(settings, dict(settings)) == ""
+
+
+def test_a_run_that_ended_before_its_first_result_is_in_nobodys_way(tmp_path):
+  """A checkpoint that could not be read; the next command names a better one."""
+  parts_lib.open_parts(tmp_path, {"checkpoint": "broken"})
+  parts = parts_lib.open_parts(tmp_path, {"checkpoint": "sound"})
+  with parts.appender() as file:
+    file.write({"key": "talk/0"})
+  with pytest.raises(UserError, match="half-done evaluation of checkpoint='sound'"):
+    parts_lib.open_parts(tmp_path, {"checkpoint": "another"})
 
 
 def test_other_data_do_not_go_on_with_what_is_there(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`miras eval --suite=res` on tiny instances of the published forms."""
 
 import json
+import os
 import types
 
 import numpy as np
@@ -163,9 +164,23 @@ def test_results_of_other_settings_are_not_mixed(suite):
     suite("--max_new_tokens=9")
 
 
+def test_results_that_this_command_did_not_write_are_one_line(suite, tmp_path):
+  suite()
+  (tmp_path / "out/refcoco_val/result.json").write_text('{"settings": {}}')
+  with pytest.raises(UserError, match="result.json: lacks one of settings, counts"):
+    suite()
+
+
+def test_templates_without_an_end_are_one_line(suite, tmp_path):
+  os.mkfifo(tmp_path / "mine.json")
+  with pytest.raises(UserError, match="mine.json: is a FIFO"):
+    suite(f"--templates={tmp_path / 'mine.json'}")
+
+
 @pytest.mark.parametrize(
   "flags, words",
   [
+    (["--data=x", "--examples=-1"], "--examples=-1 must be at least 0"),
     (["--suite=res"], "--suite needs --data"),
     (["--suite=res", "--data=x", "--split=val"], "--split is not for --suite"),
     (["--suite=ref", "--data=x"], "invalid choice: 'ref'"),
@@ -181,6 +196,7 @@ def test_options_that_do_not_go_together_are_one_line(tmp_path, flags, words):
   "text, words",
   [
     ("{", "cannot be read as JSON"),
+    ("[" * 100_000, "cannot be read as JSON"),
     ("[]", "want an object of phrase, question"),
     ('{"phrase": "Segment it."}', "phrase must hold {phrase} once"),
     ('{"phrase": "{phrase} {x}"}', "{x} is none of"),

@@ -17,6 +17,7 @@ from miras_jax.errors import UserError
 from miras_jax.evaluation import metrics
 from miras_jax.experiment import catalogue, command, derived, groups, runs
 
+ALIGNMENT = "model.overrides.seg_prompt.alignment"
 SMALL = ["--limit=9", "--resamples=50"]
 
 
@@ -46,6 +47,7 @@ def fake(monkeypatch, quality):
   monkeypatch.setattr(runs.training, "run", train)
   monkeypatch.setattr(runs.evaluation, "main", evaluate)
   monkeypatch.setattr(runs.workdir.Workdir, "steps", made)
+  monkeypatch.setattr(runs, "find_identity", lambda path: f"of {path}")
   return done
 
 
@@ -87,6 +89,10 @@ def experiment(tmp_path, name, rendered, *options):
   assert command.main(argv) == 0
   text = (tmp_path / "out" / name / "result.json").read_text()
   return json.loads(text, parse_constant=lambda x: pytest.fail(f"{x} in the JSON"))
+
+
+def evaluated(done):
+  return [place for name, place, _ in done if name == "eval"]
 
 
 def trained(done):
@@ -197,6 +203,61 @@ def test_complexity_is_by_turn_distractors_and_size(tmp_path, rendered, monkeypa
   assert targets == sum(len(record.targets) for record in first)
   page = (tmp_path / "out" / "complexity" / "index.html").read_text()
   assert "giou by distractors" in page
+
+
+def test_a_measure_that_no_seed_has_is_none(tmp_path):
+  """So few conversations were scored that none of them has an edit."""
+  folders = [tmp_path / name for name in "ab"]
+  for folder, value in zip(folders, (0.5, None), strict=True):
+    folder.mkdir()
+    measured = {"copying": {"value": value}, "edits_ciou": {"value": None}}
+    text = json.dumps({"state": {"metrics": measured}})
+    (folder / "metrics.json").write_text(text)
+  assert command.state_means(folders) == {"copying": 0.5, "edits_ciou": None}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", None])
+def test_a_score_that_is_damaged_is_named_with_the_remedy(tmp_path, text):
+  if text is not None:
+    (tmp_path / "metrics.json").write_text(text)
+  with pytest.raises(UserError, match=f"metrics.json.*; delete {tmp_path} and run"):
+    command.state_means([tmp_path])
+
+
+def test_other_parameters_at_the_same_place_are_scored_again(
+  tmp_path, rendered, monkeypatch
+):
+  done = fake(monkeypatch, lambda out: 0.5)
+  experiment(tmp_path, "alignment", rendered)
+  first = evaluated(done)
+  experiment(tmp_path, "alignment", rendered)
+  assert evaluated(done) == first
+  monkeypatch.setattr(runs, "find_identity", lambda path: f"trained again: {path}")
+  experiment(tmp_path, "alignment", rendered)
+  assert evaluated(done) == 2 * first
+
+
+@pytest.mark.parametrize(
+  "name, field, said",
+  [
+    ("losses", "seed=5", "is counted by --seeds"),
+    ("losses", "steps=5", "is --steps"),
+    ("alignment", f"{ALIGNMENT}=off", "is what its arms differ in"),
+  ],
+)
+def test_a_field_that_would_change_nothing_is_one_line(tmp_path, name, field, said):
+  with pytest.raises(UserError, match=f"--config.*: {said} in this experiment"):
+    command.main([name, f"--out={tmp_path}", f"--config.{field}"])
+
+
+def test_a_data_set_that_is_not_there_is_one_line(tmp_path):
+  with pytest.raises(UserError, match="nowhere/train.json: no such file"):
+    command.main(["losses", f"--out={tmp_path}", f"--data={tmp_path / 'nowhere'}"])
+
+
+def test_more_resamples_than_memory_holds_are_one_line(tmp_path):
+  with pytest.raises(UserError, match="--resamples=1000000000 must be at most"):
+    command.main(["losses", f"--out={tmp_path}", "--resamples=1000000000"])
 
 
 def test_an_unknown_experiment_names_the_nearest():

@@ -10,7 +10,9 @@ import time
 
 import pytest
 
+from miras_jax.checkpoint import lock
 from miras_jax.errors import UserError
+from miras_jax.judge import pictures
 from miras_jax.judge.command import main
 from tests.judge import predictions
 from tests.llm.endpoint import Do, serve, steady
@@ -260,6 +262,14 @@ def test_run_that_may_cost_too_much_does_not_start(files, tmp_path):
     assert not endpoint.seen
 
 
+@pytest.mark.parametrize("words", [[], ["page"]])
+def test_two_runs_into_one_folder_are_told(files, tmp_path, words):
+  own = [] if words else ["--model=rules"]
+  with lock.hold(tmp_path, "miras judge"):
+    with pytest.raises(UserError, match="is in use by `miras judge`"):
+      main([*words, *files, *own, f"--out={tmp_path}"])
+
+
 def test_wrong_key_is_one_line_and_ends_it(files, tmp_path):
   with serve(lambda body, n: Do.error(401, "no")) as (url, endpoint):
     with pytest.raises(UserError, match=r"401: no; \$OPENAI_API_KEY is not set"):
@@ -292,6 +302,12 @@ def test_what_is_not_installed_is_one_line(files, tmp_path, monkeypatch, capsys)
     (["--model=rules", "--against=gold", "--against=gold"], "is given already"),
     (["--model=rules", "--rpm=nan"], "--rpm=nan must be at least"),
     (["--model=rules", "--extra=3"], "want a JSON object"),
+    (["--model=rules", '--extra={"top_p": NaN}'], "want a JSON object"),
+    (["--model=rules", '--extra={"stop": "\ud800"}'], "want a JSON object"),
+    (["--model=rules", "--timeout=inf"], "--timeout=inf: want at most"),
+    (["--model=rules", "--backoff=1e300"], "--backoff=1e.300: want at most"),
+    (["--model=rules", "--concurrency=100000000"], "want at most 1,024"),
+    (["--model=", "--endpoint=http://h/v1"], "--model= is empty"),
     (["--model=rules", "--limit=0"], "--limit=0 must be at least 1"),
     (["--model=m", "--endpoint=localhost"], "want a URL"),
   ],
@@ -323,6 +339,12 @@ def test_image_outside_of_the_folder_is_not_read(tmp_path, files):
   options = [f"--predictions={path}", files[2], *at("http://127.0.0.1:9/v1")]
   with pytest.raises(UserError, match="leaves its folder"):
     main([*options, f"--out={tmp_path / 'o'}"])
+
+
+def test_more_masks_than_memory_holds_are_named(tmp_path, files, monkeypatch):
+  monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
+  with pytest.raises(UserError, match="cannot be drawn: .* masks of .* want at most"):
+    main(["page", *files, f"--out={tmp_path / 'o'}"])
 
 
 def test_mask_of_another_size_is_named(tmp_path, files):

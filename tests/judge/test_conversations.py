@@ -46,6 +46,13 @@ def test_line_that_is_none_is_named(tmp_path, text, said):
     conversations.read(tmp_path / "a.jsonl")
 
 
+def test_a_name_without_an_end_does_not_fill_the_screen(tmp_path):
+  lines = [predictions.line(0) | {"id": "x" * 1_000_000}] * 2
+  with pytest.raises(RecordError, match="1,000,000 letters.*is that of line 1") as told:
+    conversations.read(predictions.write(tmp_path / "p.jsonl", lines))
+  assert len(str(told.value)) < 1000
+
+
 def test_id_given_twice_is_named(tmp_path):
   with pytest.raises(RecordError, match="2: id 'c0' is that of line 1, too"):
     read(tmp_path, [predictions.line(0), predictions.line(0)])

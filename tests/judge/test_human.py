@@ -10,7 +10,7 @@ from miras_jax.judge import conversations, human, rubric
 from miras_jax.judge.command import main
 from tests.judge import predictions
 
-CRITERIA = rubric.read().criteria
+RUBRIC = rubric.read()
 HEAD = "rater,id,question,value\n"
 
 
@@ -25,7 +25,7 @@ def systems(tmp_path):
 def read(tmp_path, systems, text):
   path = tmp_path / "r.csv"
   path.write_bytes(text if isinstance(text, bytes) else text.encode())
-  return human.read(path, None, systems, CRITERIA)
+  return human.read(path, None, systems, RUBRIC)
 
 
 def test_ratings_by_hand(tmp_path, systems):
@@ -59,6 +59,9 @@ def test_ratings_by_hand(tmp_path, systems):
     (HEAD + " ,c0,winner,tie\n", "r.csv:2: rater has 0 letters"),
     (HEAD + "A,c0,winner\n", "r.csv:2: has another number of columns"),
     (HEAD + "A,c0,winner,tie\n" * 2, "r.csv:3: rates what row 2 rates"),
+    (HEAD.replace(",", ";") + "A;c0;winner;tie\n", "columns are parted by commas"),
+    ("rater,id,question,value,value\nA,c0,winner,tie,tie\n", "two columns 'value'"),
+    (HEAD + "A\u202e\x1b[31m,c0,winner,tie\n", "holds a character that cannot be"),
     (b"\xff\xfe\x00", "is no CSV in UTF-8"),
   ],
 )

@@ -1,6 +1,7 @@
 """The rating page: blind, closed to the outside, and read back."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import re
@@ -13,7 +14,8 @@ from miras_jax.judge.command import main
 from tests.judge import predictions
 
 CHROMIUM = pathlib.Path("/usr/bin/chromium")
-CRITERIA = rubric.read().criteria
+RUBRIC = rubric.read()
+CRITERIA = RUBRIC.criteria
 NAME = '<b>Ann</b>, "Jr"'
 
 
@@ -91,7 +93,7 @@ def test_predictions_may_have_moved(made, tmp_path):
   rate(tmp_path, likes_gold)
   moved = (tmp_path / "secret_model.jsonl").rename(tmp_path / "moved.jsonl")
   systems = systems_of([f"--predictions={moved}"])
-  found = human.read(tmp_path / "page/ratings.csv", None, systems, CRITERIA)
+  found = human.read(tmp_path / "page/ratings.csv", None, systems, RUBRIC)
   assert {name for r in found for name in r.systems} == {str(moved), "gold"}
 
 
@@ -100,7 +102,48 @@ def test_key_of_other_predictions_is_refused(made, tmp_path):
   other = predictions.write(tmp_path / "o.jsonl", [predictions.line(0)])
   systems = systems_of([f"--predictions={other}"])
   with pytest.raises(UserError, match="is of other predictions than --predictions"):
-    human.read(tmp_path / "page/ratings.csv", None, systems, CRITERIA)
+    human.read(tmp_path / "page/ratings.csv", None, systems, RUBRIC)
+
+
+def change(tmp_path, **fields):
+  """Changes the first item of the key."""
+  path = tmp_path / "page/page_key.json"
+  key = json.loads(path.read_text())
+  key["items"][0] |= fields
+  path.write_text(json.dumps(key))
+
+
+@pytest.mark.parametrize("fields", [{"id": ["c0"]}, {"id": None}, {"item": "twice"}])
+def test_key_that_no_page_has_is_one_line(made, tmp_path, fields):
+  rate(tmp_path, likes_gold)
+  if fields.get("item"):
+    fields = {"item": key_of(tmp_path)[1]["item"]}
+  change(tmp_path, **fields)
+  with pytest.raises(UserError, match="page_key.json: is no key of a rating page"):
+    human.read(tmp_path / "page/ratings.csv", None, systems_of(made), RUBRIC)
+
+
+def test_ratings_by_another_rubric_are_refused(made, tmp_path):
+  rate(tmp_path, likes_gold)
+  other = dataclasses.replace(RUBRIC, version=RUBRIC.version + 1)
+  with pytest.raises(UserError, match="its page asked by the rubric"):
+    human.read(tmp_path / "page/ratings.csv", None, systems_of(made), other)
+
+
+def test_key_of_a_page_that_may_be_with_its_raters_is_not_overwritten(made, tmp_path):
+  before = key_of(tmp_path)
+  again = ["page", *made, f"--out={tmp_path / 'page'}"]
+  assert main(again) == 0 and key_of(tmp_path) == before
+  with pytest.raises(UserError, match="is the key of another page"):
+    main([*again, "--seed=1"])
+  assert key_of(tmp_path) == before
+
+
+def test_items_of_two_pages_are_not_mixed_up(made, tmp_path):
+  main(["page", *made, f"--out={tmp_path / 'other'}", "--seed=1"])
+  other = json.loads((tmp_path / "other/page_key.json").read_text())["items"]
+  here = {item["item"] for item in key_of(tmp_path)}
+  assert here and not here & {item["item"] for item in other}
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}")
@@ -128,6 +171,6 @@ def test_page_is_filled_in_by_a_browser(made, tmp_path):
     assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
     browser.close()
   systems = systems_of(made)
-  found = human.read(tmp_path / "page/ratings.csv", None, systems, CRITERIA)
+  found = human.read(tmp_path / "page/ratings.csv", None, systems, RUBRIC)
   assert {r.rater for r in found} == {f"human:{NAME}"}
   assert len(found) == 36

@@ -1,6 +1,7 @@
 """An OpenAI-compatible server in a thread that misbehaves as it is told."""
 
 import contextlib
+import gzip
 import hashlib
 import http.server
 import json
@@ -73,16 +74,49 @@ class Do:
     return lambda handler: handler.connection.close()
 
   @staticmethod
-  def trickle():
+  def trickle(status=200, in_head=False):
     """A byte now and then, for ever: no read times out."""
 
     def do(handler):
-      handler.send_response(200)
-      handler.end_headers()
+      handler.send_response(status)
+      if in_head:
+        handler.send_header("X-Long", "")
+        handler.flush_headers()
+      else:
+        handler.end_headers()
       with contextlib.suppress(OSError):
         while True:
           handler.wfile.write(b" ")
           time.sleep(0.02)
+
+    return do
+
+  @staticmethod
+  def flood(status=200, **headers):
+    """Bytes without an end."""
+
+    def do(handler):
+      handler.send_response(status)
+      for name, value in headers.items():
+        handler.send_header(name, value)
+      handler.end_headers()
+      with contextlib.suppress(OSError):
+        while True:
+          handler.wfile.write(b" " * 65536)
+
+    return do
+
+  @staticmethod
+  def packed(text):
+    """A text as gzip, which nobody asked for."""
+
+    def do(handler):
+      data = gzip.compress(text.encode())
+      handler.send_response(200)
+      handler.send_header("Content-Encoding", "gzip")
+      handler.send_header("Content-Length", str(len(data)))
+      handler.end_headers()
+      handler.wfile.write(data)
 
     return do
 

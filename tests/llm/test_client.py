@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from miras_jax.errors import UserError
-from miras_jax.llm.client import Client, check_endpoint
+from miras_jax.llm.client import MAX_BODY, Client, check_endpoint
 from miras_jax.llm.request import Message, Request
 from miras_jax.llm.store import Store
 from tests.llm.endpoint import Do, serve
@@ -47,12 +47,21 @@ def in_turn(*actions):
     Do.sleep(1),
     Do.drop(),
     Do.trickle(),
+    Do.trickle(500),
+    Do.trickle(in_head=True),
+    Do.flood(),
+    Do.flood(400),
+    Do.flood(307, Location="/v1/elsewhere"),
+    Do.packed(" " * (MAX_BODY + 1)),
     Do.raw('{"choices": [', promised=100),
     Do.raw("<html>bad gateway</html>"),
     Do.raw('{"choices": []}'),
     Do.raw("[" * 100_000),
   ],
-  ids="429 500 503 408 silence drop trickle half html empty nested".split(),
+  ids=(
+    "429 500 503 408 silence drop trickle slow_error slow_head flood error_flood"
+    " redirect_flood bomb half html empty nested"
+  ).split(),
 )
 def test_trouble_that_passes_is_tried_again(trouble, store):
   with serve(in_turn(trouble, trouble, Do.say("hi"))) as (url, endpoint):
@@ -109,6 +118,21 @@ def test_missing_key_is_named(store, monkeypatch):
     with pytest.raises(UserError, match=r"\$OPENAI_API_KEY is not set"):
       client(url, store).ask(ASKED)
     assert endpoint.keys == ["Bearer none"]
+
+
+def test_a_redirect_is_named_and_not_followed(store):
+  """What is asked, and the key, are for the server that was named."""
+  away = Do.raw("", 307, Location="http://127.0.0.1:9/v1/chat/completions")
+  with serve(in_turn(away)) as (url, endpoint):
+    with pytest.raises(UserError, match="307: sends on to http://127.0.0.1:9/v1"):
+      client(url, store).ask(ASKED)
+    assert len(endpoint.seen) == 1
+
+
+def test_a_reply_that_was_packed_unasked_is_unpacked(store):
+  body = '{"choices": [{"message": {"content": "hi"}}]}'
+  with serve(in_turn(Do.packed(body))) as (url, _):
+    assert client(url, store).ask(ASKED).text == "hi"
 
 
 def test_key_is_sent_and_not_stored_even_when_it_is_echoed(store):

@@ -67,6 +67,23 @@ def test_store_that_is_none_is_one_line(tmp_path):
     Store(tmp_path / "s")
 
 
+def test_a_database_of_somebody_else_is_left_alone(tmp_path):
+  path = tmp_path / "photos.sqlite"
+  with sqlite3.connect(path) as db:
+    db.execute("create table photos (name)")
+  before = path.read_bytes()
+  with pytest.raises(UserError, match="photos.sqlite: is another database"):
+    Store(path)
+  assert path.read_bytes() == before
+
+
+def test_a_store_that_is_read_is_not_written(tmp_path):
+  Store(tmp_path / "r.sqlite").put("k", "asked", "http://h", "said")
+  before = (tmp_path / "r.sqlite").read_bytes()
+  assert Store(tmp_path / "r.sqlite").get("k") == "said"
+  assert (tmp_path / "r.sqlite").read_bytes() == before
+
+
 def test_store_of_a_later_version_is_left_alone(tmp_path):
   with sqlite3.connect(tmp_path / "s") as db:
     db.execute("pragma user_version = 9")

@@ -1,6 +1,7 @@
 """Where the time of a run goes: booked by cause, kept over its lives."""
 
 import json
+import os
 import re
 
 import pytest
@@ -87,6 +88,11 @@ def test_damaged_lines_of_the_account_are_left_out(tmp_path):
   file = tmp_path / goodput.FILE
   file.write_text(file.read_text() + '{"began": 1\n[]\n{"seconds": 3}\n')
   assert len(goodput.read(file)) == 1
+
+
+def test_a_file_without_an_end_tells_nothing(tmp_path):
+  os.mkfifo(tmp_path / goodput.FILE)
+  assert goodput.read(tmp_path / goodput.FILE) == []
 
 
 def test_only_the_first_process_writes(tmp_path):

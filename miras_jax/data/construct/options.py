@@ -1,9 +1,8 @@
 """The options of `miras data construct`."""
 
-import json
-
 from miras_jax.data.construct import rules
 from miras_jax.errors import UserError
+from miras_jax.llm import options as llm_options
 from miras_jax.options import Parser
 
 SPLITS = "train:0.8,val:0.1,test:0.1"
@@ -51,7 +50,7 @@ def parse(argv, description):
   add("--short", type=int, default=0, help="short talks about each of them (0)")
   add("--seed", type=int, default=0, help="of the scenes (0)")
   args = parser.parse_args(argv)
-  args.extra = _object(args.extra)
+  args.extra = llm_options.extra_fields(args.extra)
   _check(args)
   return args
 
@@ -61,6 +60,7 @@ def _check(args):
     value = getattr(args, name)
     if value is not None and not value >= low:
       raise UserError(f"--{name.replace('_', '-')}={value}: want at least {low}")
+  llm_options.check_most(args)
   if args.scenes:
     if args.images or args.masks or args.model:
       raise UserError("--scenes draws its pictures: leave out --images and --model")
@@ -73,15 +73,3 @@ def _check(args):
     raise UserError("--model=NAME is missing: a model with vision, or rules")
   if args.model != rules.NAME and not (args.endpoint or args.offline):
     raise UserError("--endpoint=URL is missing, e.g. http://localhost:8000/v1")
-
-
-def _object(text):
-  try:
-    found = json.loads(text)
-  except (ValueError, RecursionError):
-    found = None
-  if not isinstance(found, dict):
-    raise UserError(f"--extra={text}: want a JSON object, e.g. '{{\"seed\": 1}}'")
-  if "model" in found or "messages" in found:
-    raise UserError("--extra: model and messages have a place of their own")
-  return found

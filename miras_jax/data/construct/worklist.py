@@ -4,11 +4,11 @@ Each file names its focuses as labels of shapes that cover nothing, so that labe
 offers the label and `miras data check` reports the focus until a shape is drawn.
 """
 
-import html
 import os
 import urllib.parse
 
 from input_pipeline.prist_folders import annotation_name
+from miras_jax.page_text import escaped as _text
 
 PAGE, LABELS = "worklist.html", "labels.txt"
 _POLICY = "default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'"
@@ -82,7 +82,3 @@ def _section(record):
     f"<h2>{_text(record['focus'])}</h2><p>{_text(record['img_id'])}</p>{turns}</div>"
     "</section>"
   )
-
-
-def _text(value):
-  return html.escape(str(value), quote=True)

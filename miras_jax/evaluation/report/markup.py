@@ -1,6 +1,6 @@
 """Text, numbers and sections as HTML: everything that came from outside is escaped."""
 
-import html
+from miras_jax.page_text import escaped
 
 
 def text(x, most=None) -> str:
@@ -8,7 +8,7 @@ def text(x, most=None) -> str:
   shown = str(x)
   if most is not None and len(shown) > most:
     shown = shown[:most] + " … (cut)"
-  return html.escape(shown, quote=True)
+  return escaped(shown)
 
 
 def number(x, digits=3) -> str:
