@@ -20,6 +20,7 @@ quick() {
 quick xla_backend_optimization_level 0
 quick xla_cpu_use_fusion_emitters false
 quick xla_cpu_parallel_codegen_split_count 1
-# Two workers share two cores; `worksteal` keeps both busy to the end.
-workers="${MIRAS_TEST_WORKERS:-2}"
+# Three workers share two cores, since some tests wait; `worksteal` keeps them busy to
+# the end.
+workers="${MIRAS_TEST_WORKERS:-3}"
 exec "$VENV/bin/python" -m pytest -n "$workers" --dist worksteal "$@"

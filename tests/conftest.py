@@ -1,11 +1,15 @@
 """Eight simulated devices for every test, set before jax is imported."""
 
 import os
+import pathlib
 import signal
+import sys
 
 import pytest
 
 from miras_jax import options
+
+MOST_BYTES = 3 << 30  # that a worker keeps from one file of tests to the next
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 flags = os.environ.get("XLA_FLAGS", "")
@@ -17,6 +21,23 @@ os.environ["XLA_FLAGS"] = options.in_order(flags)
 def pytest_collection_modifyitems(items):
   """The longest test starts first, so that neither worker waits for it at the end."""
   items.sort(key=lambda item: item.path.name != "test_rehearsal.py")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_growth():
+  """Compiled programs are kept for ever; a process of thousands of tests forgets."""
+  yield
+  if "jax" in sys.modules and _resident_bytes() > MOST_BYTES:
+    sys.modules["jax"].clear_caches()
+
+
+def _resident_bytes():
+  """Memory of this process; 0 where the system does not say."""
+  try:
+    pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+  except OSError:
+    return 0
+  return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from tests.storage.conftest import ROOT, Server
 
 KILLS = int(os.environ.get("MIRAS_TEST_KILLS", "1"))
 STEPS = int(os.environ.get("MIRAS_TEST_STEPS", "20"))
+# One device: what is tested is the bucket.
+FLAGS = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
 
 
 def start(place, *more, **variables):
@@ -26,7 +28,7 @@ def start(place, *more, **variables):
   return subprocess.Popen(
     [sys.executable, *words],
     cwd=ROOT,
-    env=os.environ | variables,
+    env=os.environ | {"XLA_FLAGS": " ".join(FLAGS)} | variables,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
