@@ -255,6 +255,8 @@ class RunConfig:
     if not isinstance(plain, dict):
       raise ValueError(f"it holds a {type(plain).__name__}, want the fields of a run")
     _check_known(plain, cls, "")
+    if "model" not in plain:  # its defaults would be another model than the run's
+      raise ValueError("it has no field 'model'")
     parts = {}
     for name, kind in _groups(cls):
       if name in plain:  # runs of an earlier version have no `distributed`

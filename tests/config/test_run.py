@@ -58,3 +58,11 @@ def test_a_run_of_another_version_says_what_is_not_known(change, says):
   )
   with pytest.raises(ValueError, match=says):
     run_config.RunConfig.from_json(json.dumps(plain))
+
+
+def test_a_run_without_its_model_is_no_run():
+  """The defaults would be those of another model, whose weights do not fit."""
+  plain = json.loads(run_config.RunConfig().to_json())
+  del plain["model"]
+  with pytest.raises(ValueError, match="no field 'model'"):
+    run_config.RunConfig.from_json(json.dumps(plain))
