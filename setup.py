@@ -55,7 +55,7 @@ SERVE = [
   "anyio>=4.4,<5",
 ]
 # `miras judge`: any OpenAI-compatible endpoint.
-LLM = ["openai>=1.60,<4", "tenacity>=9.0,<10", "pydantic>=2.7,<3"]
+LLM = ["openai>=1.60,<4", "httpx>=0.27,<1", "tenacity>=9.0,<10", "pydantic>=2.7,<3"]
 
 # gs://: runs, data and results in buckets of Google Cloud Storage.
 GCS = ["gcsfs>=2025.3", "google-cloud-storage>=2.18,<4"]
