@@ -262,7 +262,7 @@ def write(out, evaluation, num_examples, seed, log):
   result = evaluation.result | {"provenance": provenance.collect(seed)}
   shares.write_lines(out / shares.PREDICTIONS, evaluation.predictions)
   text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-  workdir.write_atomically(out / "metrics.json", text)
+  workdir.write_atomically(out / shares.METRICS, text)
   report.write_report(
     out,
     result,

@@ -7,7 +7,7 @@ import jax
 
 from miras_jax.parallel import distributed
 
-PREDICTIONS = "predictions.jsonl"
+PREDICTIONS, METRICS = "predictions.jsonl", "metrics.json"
 
 
 def do_share(work, parts, out):
@@ -16,6 +16,7 @@ def do_share(work, parts, out):
   if not distributed.is_first():
     work.run(parts, share=share)
     return
+  (out / METRICS).unlink(missing_ok=True)  # of an earlier evaluation's predictions
   with open(out / PREDICTIONS, "w", encoding="utf-8") as lines:
 
     def append(line):

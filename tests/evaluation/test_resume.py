@@ -100,6 +100,16 @@ def test_predictions_hold_what_is_done_from_the_start_of_the_second_run(
     assert len({json.loads(line)["id"] for line in lines}) == len(lines) == 4
 
 
+def test_numbers_of_an_earlier_evaluation_never_lie_beside_other_predictions(
+  tmp_path, monkeypatch
+):
+  run(tmp_path, monkeypatch, "--limit=2")
+  with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+    end_after(cut, "job", 2)
+    run(tmp_path, monkeypatch)
+  assert not (tmp_path / "out" / "metrics.json").exists()
+
+
 @pytest.mark.parametrize(
   "flag, words",
   [
