@@ -14,7 +14,10 @@ from miras_jax.models import fine_features, flops
 from miras_jax.models.miras import Miras, dummy_batch, init_params
 from miras_jax.models.sam import Sam
 
-PLAIN = variants.VARIANTS["tiny"]
+# Nothing here is about the image tokens of the language model.
+PLAIN = config.with_overrides(
+  variants.VARIANTS["tiny"], {"convnext": None, "clip.depth": 2}
+)
 FINE = dataclasses.replace(
   PLAIN, sam_encoder=dataclasses.replace(PLAIN.sam_encoder, fine=True)
 )
