@@ -312,7 +312,8 @@ def test_list_shows_step_and_loss(trained, capsys):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint32", "bool"])
-def test_every_flipped_bit_changes_the_fingerprint(dtype):
+def test_every_flipped_bit_changes_the_fingerprint(dtype, monkeypatch):
+  monkeypatch.setattr(fingerprint, "_is_on_host", lambda leaf: False)
   value = np.array(jnp.arange(24).reshape(4, 6).astype(dtype))
   original = fingerprint.table({"x": value})["x"]
   bits = value.view(np.uint8 if dtype != "bool" else np.bool_)
@@ -327,8 +328,10 @@ def test_every_flipped_bit_changes_the_fingerprint(dtype):
 def test_the_host_counts_as_the_devices_do(dtype, monkeypatch):
   monkeypatch.setattr(fingerprint, "HOST_PART", 7)
   value = np.array(jnp.arange(24).reshape(4, 6).astype(dtype))
-  assert fingerprint.on_host(value) == fingerprint.table({"x": value})["x"][2]
-  assert fingerprint.on_host(value.T) == fingerprint.table({"x": value.T})["x"][2]
+  tree = {"x": value, "turned": value.T}
+  on_host = fingerprint.table(tree)
+  monkeypatch.setattr(fingerprint, "_is_on_host", lambda leaf: False)
+  assert fingerprint.table(tree) == on_host
 
 
 def test_verify_reads_one_leaf_at_a_time_and_uses_no_device(trained, monkeypatch):
@@ -377,7 +380,8 @@ def test_a_folder_in_use_is_not_pruned(trained):
     cli.main(["checkpoint", "prune", str(trained[0])])
 
 
-def test_the_fingerprint_sees_order_and_not_sharding():
+def test_the_fingerprint_sees_order_and_not_sharding(monkeypatch):
+  monkeypatch.setattr(fingerprint, "_is_on_host", lambda leaf: False)
   value = jnp.arange(64.0).reshape(8, 8)
   mesh = mesh_lib.make_mesh(MeshConfig(data=4, fsdp=2))
   spec = jax.sharding.PartitionSpec("data", "fsdp")
