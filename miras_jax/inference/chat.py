@@ -34,16 +34,18 @@ class Chat:
   chats in `out` on, and never restarts, so that no mask overwrites another.
 
   A script, input that is no terminal, ends where its image cannot be opened: the
-  questions after it would be about another one.
+  questions after it would be about another one. Its exit status tells of other lines
+  that were refused.
   """
 
   def __init__(self, loaded, generator, path, image, out):
     self._loaded, self._generator, self._out = loaded, generator, out
-    self._turn = last_turn(out)
+    self._turn, self._refused = last_turn(out), 0
     self._open(path, image)
 
   def run(self, lines):
-    """Answers each line of `lines` until /quit or their end; returns 0.
+    """Answers each line of `lines` until /quit or their end; returns the exit status:
+    1 for a script with a line that was refused.
 
     Raises UserError where a script names an image that cannot be opened.
     """
@@ -60,6 +62,10 @@ class Chat:
         break
       if text:
         self._answer_line(text)
+    if self._refused and not self._prompts:
+      count = f"{self._refused} line" + "s" * (self._refused > 1)
+      print(f"error: {count} of the script could not be done", file=sys.stderr)
+      return 1
     return 0
 
   def _read(self, lines):
@@ -92,6 +98,7 @@ class Chat:
     except EndOfScript:
       raise
     except (UserError, ConversationError) as error:
+      self._refused += 1
       print(f"error: {printable(error)}", file=sys.stderr)
 
   def _command(self, name, argument=""):
