@@ -181,7 +181,7 @@ def _summary(entry, where):
   mesh = " ".join(f"{n}={s}" for n, s in entry["mesh"].items() if s > 1)
   takes, has = (entry[n] / GIB for n in ("hbm_bytes", "hbm_capacity"))
   return (
-    f"{where.name}: {where}, {where.devices} devices\n"
+    f"{where.name}: {where}, {place.count(where.devices, 'device')}\n"
     f"{entry['model']}, mesh {mesh or 'of one device'}, {entry['batch_size']} rows a"
     f" step, accumulation {entry['accumulation']}: about {takes:.1f} of {has:.1f} GiB"
   )

@@ -30,7 +30,7 @@ def write(job) -> str:
     if not job.options.get("queue"):
       raise UserError("--kueue writes a queue: name it with --queue=NAME")
     parts = [*_queue(job), *parts]
-  machine = job.place.names.machine
+  machine = job.place.machine
   note = (
     f"nodes: {machine}, topology {job.place.layout}"
     if job.place.is_tpu

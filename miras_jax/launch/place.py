@@ -82,7 +82,15 @@ class Place(NamedTuple):
 
   @property
   def chips_per_vm(self) -> int:
-    return CHIPS_PER_VM if self.is_tpu else self.chips_per_slice
+    if self.is_tpu:
+      return min(CHIPS_PER_VM, self.chips_per_slice)
+    return self.chips_per_slice
+
+  @property
+  def machine(self) -> str:
+    """ "ct5lp-hightpu-4t": GKE's name of a node."""
+    machine = self.names.machine
+    return machine.replace("-4t", "-1t") if self.chips_per_vm == 1 else machine
 
   @property
   def vms_per_slice(self) -> int:
@@ -100,12 +108,13 @@ class Place(NamedTuple):
 
   def __str__(self):
     unit = "slice" if self.is_tpu else "node"
-    each = f"{self.chips_per_slice} {'chips' if self.is_tpu else 'GPUs'}"
-    vms = f", {_count(self.vms_per_slice, 'VM')} each" if self.is_tpu else ""
-    return f"{_count(self.slices, unit)} of {each}{vms}"
+    each = count(self.chips_per_slice, "chip" if self.is_tpu else "GPU")
+    vms = f", {count(self.vms_per_slice, 'VM')} each" if self.is_tpu else ""
+    return f"{count(self.slices, unit)} of {each}{vms}"
 
 
-def _count(number, thing):
+def count(number, thing) -> str:
+  """ "2 chips" """
   return f"{number} {thing}{'s' if number != 1 else ''}"
 
 

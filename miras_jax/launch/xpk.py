@@ -45,7 +45,8 @@ def write(job) -> str:
 
 def _device(place):
   names = place.names
-  if place.is_tpu and (place.generation, place.layout) != ("v5e", "2x2"):
+  lacks = place.layout == "1x1" or (place.generation, place.layout) == ("v5e", "2x2")
+  if place.is_tpu and not lacks:
     cores = place.chips_per_slice * names.cores
     return {"tpu-type": f"{names.xpk}-{cores}", "num-slices": place.slices}
   if names.xpk and not place.is_tpu and place.chips_per_vm == 8:

@@ -18,8 +18,8 @@ from miras_jax.parallel import chips
 # Generation: (numbers in a shape, shapes that compile; more may). XLA's own list.
 # fmt: off
 SHAPES = {
-  "v5e": (2, ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
-  "v6e": (2, ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
+  "v5e": (2, ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
+  "v6e": (2, ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
   "v5p": (3, ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8",
               "8x8x16", "8x16x16", "16x16x24")),
   "v4": (3, ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "8x8x8")),
@@ -186,6 +186,8 @@ def describe(name):
   from jax.experimental import topologies
 
   options = {"num_slices": slices} if slices > 1 else {}
+  if math.prod(shape) == 1:  # else every host has four chips
+    options["chips_per_host_bounds"] = (1, 1, 1)
   layout = f"{generation}:{'x'.join(map(str, shape))}"
   try:
     with quiet_stderr():

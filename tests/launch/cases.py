@@ -35,6 +35,7 @@ CASES = {
     *BATCH_32,
   ),
   "gke_one_vm.yaml": ("gke", "--topology=v6e:2x2", IMAGE, *_tiny()),
+  "gke_one_chip.yaml": ("gke", "--topology=v5e:1x1", IMAGE, *_tiny()),
   "gke_gpu.yaml": (
     "gke", "--topology=h100:8x4", IMAGE, "--volume=data:/mnt/data",
     "--namespace=vision", *_seven("cudnn"), *BATCH_32, "--config.mesh.fsdp=8",

@@ -27,8 +27,8 @@ def refusal(*argv, kind="gke", config=TINY, workdir="gs://lab/run", given=GIVEN)
     ("v5p:8x8x9", "the nearest is v5p:8x8x8"),
     ("v6e:1000x1000", "the nearest is v6e:16x16"),
     ("h100:16", "the nearest is h100:8"),
-    ("v5e:0x0", "the nearest is v5e:2x2"),
-    ("v9:2x2", "there are v5e:{2x2,"),
+    ("v5e:0x0", "the nearest is v5e:1x1"),
+    ("v9:2x2", "there are v5e:{1x1,2x2,"),
     ("v5e:" + "9" * 5000 + "x2", "unknown topology"),
     ("v5e:4x4,8x8", "a run is on one topology"),
   ],
@@ -197,3 +197,8 @@ def test_slices_of_one_vm_may_share_a_node_pool():
   run = ("gke", TINY, "--workdir=gs://lab/r", *GIVEN, *batch)
   assert "exclusive-topology" not in cases.written(*run, "--topology=v6e:2x2x2")
   assert "exclusive-topology" in cases.written(*run, "--topology=v6e:4x4x2")
+
+
+def test_xpk_has_no_slice_of_one_chip():
+  problem = refusal("--topology=v6e:1x1", "--cluster=c", kind="xpk")
+  assert "xpk has no device type for v6e:1x1; take miras launch gke" in problem
