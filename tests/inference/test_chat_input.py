@@ -46,7 +46,7 @@ def script(data):
 
 def test_line_that_is_no_text_is_named_and_the_talk_goes_on(tmp_path, capsys):
   chatting, generator = talk(tmp_path)
-  assert chatting.run(script(b"where\xff?\nWhere is it?\n")) == 0
+  assert chatting.run(script(b"where\xff?\nWhere is it?\n")) == 1
   assert "error: this line is not valid UTF-8: where" in capsys.readouterr().err
   assert len(generator.prompts) == 1
 
@@ -132,6 +132,6 @@ def test_ctrl_c_ends_a_script(tmp_path):
 def test_masks_that_cannot_be_written_are_named_and_the_talk_goes_on(tmp_path, capsys):
   chatting, generator = talk(tmp_path)
   (tmp_path / "masks").write_text("a file")
-  assert chatting.run(script(b"Where is it?\nAgain?\n")) == 0
+  assert chatting.run(script(b"Where is it?\nAgain?\n")) == 1
   assert capsys.readouterr().err.count("cannot be written") == 2
   assert len(generator.prompts) == 2

@@ -147,7 +147,8 @@ def test_an_object_that_does_not_exist_is_one_line_and_the_talk_goes_on(
 ):
   run_chat(tmp_path, ["[REF:9] again", "which one"])
   shown = capsys.readouterr()
-  assert shown.err.count("\n") == 1 and "refers_to=8" in shown.err
+  told, in_the_end = shown.err.splitlines()
+  assert "refers_to=8" in told and "1 line of the script" in in_the_end
   assert "miras>" in shown.out
 
 
