@@ -15,7 +15,6 @@ from input_pipeline import batch_table
 from input_pipeline.slots import fill
 from miras_jax.config.model import MirasConfig
 from miras_jax.models.attention import attention_for, segment_mask
-from miras_jax.models.batched_init import together
 from miras_jax.models.clip_vit import ClipVit
 from miras_jax.models.convnext import ConvNext
 from miras_jax.models.fusion import PatchMining, Projector
@@ -301,5 +300,4 @@ def init_params(cfg, rng, dtype=jnp.float32):
 
   Jitted to be traced once: a command asks for these shapes several times.
   """
-  model, batch = Miras(cfg, dtype), dummy_batch(cfg)
-  return together(lambda key: model.init(key, batch)["params"])(rng)
+  return Miras(cfg, dtype).init(rng, dummy_batch(cfg))["params"]
