@@ -87,11 +87,12 @@ class Photograph:
     things = mask.things
     if not things:
       return "", mask_ops.empty_rle(self.height, self.width)
-    names = ", ".join(dict.fromkeys(self.things[i].name for i in things))
+    names = dict.fromkeys(self.things[i].name for i in things)
+    name = mask.name or ", ".join(names)
     if len(things) == 1:
-      return mask.name or names, self.things[things[0]].rle
+      return name, self.things[things[0]].rle
     masks = [mask_ops.decode_rle(self.things[i].rle) for i in things]
-    return mask.name or names, mask_ops.encode_rle(np.bitwise_or.reduce(masks))
+    return name, mask_ops.encode_rle(np.bitwise_or.reduce(masks))
 
   def asks_for(self, things: Sequence[str]) -> str:
     """Which of `OF` a mask of these things is."""
