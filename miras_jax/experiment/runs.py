@@ -124,7 +124,7 @@ def train(job: Job, setup: Setup) -> pathlib.Path:
     folder = workdir.Workdir(setup.out / "runs" / job.name / f"stage{number}")
     steps = max(1, round(share * setup.steps))
     config = config_file.read(CONFIG, _stage(job, setup, data, steps, before))
-    training.run(config, folder)
+    training.run(config, folder, nested=True)
     if folder.steps()[-1:] != [steps]:
       raise KeyboardInterrupt
     before = folder.path

@@ -27,6 +27,7 @@ import argparse
 import dataclasses
 import math
 import shutil
+import time
 
 import jax
 
@@ -67,16 +68,19 @@ def _main(argv):
   return run(config, folder, profile=args.profile, kept=kept)
 
 
-def run(config, folder, *, profile=None, kept=None) -> int:
+def run(config, folder, *, profile=None, kept=None, nested=False) -> int:
   """Trains a RunConfig in a Workdir, from where that is; returns the exit status.
 
-  A run that is refused before it begins leaves no folder behind.
+  A run that is refused before it begins leaves no folder behind. nested: one of several
+  runs of another command: its time begins here, not with the process, and it has not
+  the options of `miras train`.
   """
+  began = time.perf_counter() if nested else None
   is_new = distributed.of_first(not folder.path.exists())
   held = lock.hold_together(folder.path, "miras train", folder.make)
   with held, folder.written_by(jax.process_index()):
     try:
-      return _run(config, folder, profile, kept)
+      return _run(config, folder, profile, kept, began)
     except UserError:  # under the lock: the folder may be another trainer's by now
       is_new = is_new and not folder.is_remote
       if is_new and distributed.is_first() and not folder.metrics.exists():
@@ -84,13 +88,15 @@ def run(config, folder, *, profile=None, kept=None) -> int:
       raise
 
 
-def _run(config, folder, profile, kept):
+def _run(config, folder, profile, kept, began):
   config, done = _compare_folder(config, folder)
   if done >= config.steps and _is_whole(folder.step(done)):
-    loop.say(
-      f"{folder.path} is already trained to step {done};"
-      f" --config.steps={2 * done} would train on, at the rate that"
+    more = (
+      f"; --config.steps={2 * done} would train on, at the rate that"
       " --config.optim.extend says"
+    )
+    loop.say(
+      f"{folder.path} is already trained to step {done}{more if began is None else ''}"
     )
     return 0
   if not done:
@@ -107,7 +113,7 @@ def _run(config, folder, profile, kept):
   )
   task = make_task(config, folder, host=mesh_lib.data_host(devices))
   mesh_lib.check_length(task.config.data.max_len, devices)
-  return loop.train(task, folder, devices, profile=profile, kept=kept)
+  return loop.train(task, folder, devices, profile=profile, kept=kept, began=began)
 
 
 def parse(argv) -> tuple[RunConfig, workdir.Workdir, argparse.Namespace]:

@@ -24,17 +24,18 @@ DATA_RETRIES = 2
 STARTED = time.perf_counter()
 
 
-def train(task, folder, mesh, *, profile=None, kept=None) -> int:
+def train(task, folder, mesh, *, profile=None, kept=None, began=None) -> int:
   """Trains `task` in `folder` until its config's last step or a signal.
 
-  kept: `executables.Kept` of its programs, or None. Returns the exit status: 0 after
+  kept: `executables.Kept` of its programs, or None. began: `perf_counter` at which the
+  run began, None: with the process. Returns the exit status: 0 after
   the last step, else config.stopped_exit_code.
   """
   config = task.config
   distributed.require_same("data", task.batches.get_state())
   account = goodput.Goodput(
     folder.metrics,
-    age=time.perf_counter() - STARTED,
+    age=time.perf_counter() - (STARTED if began is None else began),
     alive_until=0.0 if folder.is_remote else goodput.last_written(folder.metrics),
     enabled=distributed.is_first(),
   )

@@ -30,7 +30,7 @@ def fake(monkeypatch, quality):
   """Training that notes itself, evaluation that draws `quality(path)` of each mask."""
   done = []
 
-  def train(config, folder):
+  def train(config, folder, *, nested):
     done.append((folder.path.parts[-2], folder.path.name, config))
     folder.step(config.steps).mkdir(parents=True, exist_ok=True)
 
@@ -177,7 +177,7 @@ def test_stages_start_from_the_stage_before_with_half_the_steps(
 def test_a_stopped_run_ends_the_experiment(tmp_path, rendered, monkeypatch):
   fake(monkeypatch, lambda out: 0.5)
   monkeypatch.setattr(
-    runs.training, "run", lambda config, folder: folder.step(1).mkdir(parents=True)
+    runs.training, "run", lambda config, folder, **_: folder.step(1).mkdir(parents=True)
   )
   with pytest.raises(KeyboardInterrupt):
     experiment(tmp_path, "history", rendered, "--seeds=1", "--steps=6")

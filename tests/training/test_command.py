@@ -146,6 +146,13 @@ def test_a_finished_run_says_so_and_does_nothing(finished, config_path, capsys):
   assert (finished / "metrics.jsonl").stat().st_mtime_ns == before
 
 
+def test_a_run_of_another_command_is_not_told_of_options_it_has_not(finished, capsys):
+  config = toy_config()
+  assert train.run(config, workdir.Workdir(finished), nested=True) == 0
+  said = capsys.readouterr().out
+  assert "already trained to step 6" in said and "--config" not in said
+
+
 def test_a_finished_run_whose_last_step_is_damaged_makes_it_again(
   tmp_path, monkeypatch, caplog
 ):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 
 import jax
 import numpy as np
@@ -43,6 +44,15 @@ def test_each_start_of_a_run_has_its_account_of_time(tmp_path):
   first, second = goodput.read(tmp_path / goodput.FILE)
   assert (first.step, second.step) == (2, 4)
   assert first.seconds["compile"] > 0 and second.seconds["restore"] > 0
+
+
+def test_a_run_of_another_command_is_not_billed_for_what_came_before(tmp_path):
+  task, place = toy_task(toy_config(steps=2)), workdir.Workdir(tmp_path)
+  made = mesh_lib.make_mesh(MeshConfig(), jax.devices()[:1])
+  now = time.time()
+  loop.train(task, place, made, began=time.perf_counter())
+  (life,) = goodput.read(tmp_path / goodput.FILE)
+  assert life.began >= now - 0.01
 
 
 def test_a_start_with_kept_programs_compiles_none_and_goes_on_alike(tmp_path, caplog):
