@@ -10,6 +10,7 @@ from miras_jax import drawing, streams
 from miras_jax.errors import UserError
 from miras_jax.inference import conversation, ctrl_c, mask_file
 from miras_jax.inference.predictor import read_image
+from miras_jax.storage import copies, reach
 
 COMMANDS = "/reset, /image FILE, /mask FILE, /help or /quit"
 # How a user names an earlier mask.
@@ -194,14 +195,17 @@ class Chat:
 
 
 def last_turn(out) -> int:
-  """The highest number in the names of an earlier chat's files, 0 where there is none.
+  """The highest number in the names of an earlier chat's files, 0 where there is none;
+  of an output that goes to a bucket, also of what is there.
 
   Raises UserError where `out` cannot be a folder.
   """
+  place = copies.place_of(out)
+  names = reach.names(place) if place else []
   try:
-    names = os.listdir(out)
+    names += os.listdir(out)
   except FileNotFoundError:
-    return 0
+    pass
   except OSError as error:
     raise UserError(f"--out={out}: cannot be used: {error.strerror}") from None
   return max((int(found[1]) for found in map(TURN.match, names) if found), default=0)

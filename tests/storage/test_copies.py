@@ -7,6 +7,7 @@ import pytest
 
 from miras_jax.convert import command as convert
 from miras_jax.errors import UserError
+from miras_jax.inference import chat
 from miras_jax.storage import copies, reach
 
 PLACE = "gs://b/data"
@@ -138,6 +139,12 @@ def test_an_output_is_copied_at_the_end_its_manifest_last(bucket):
   copies.publish()
   assert bucket.written[-1] == "gs://b/converted/manifest.json"
   assert len(bucket.written) == 3 and not folder.exists()
+
+
+def test_a_chat_counts_on_from_the_turns_that_are_in_the_bucket(bucket):
+  bucket.put("b/masks/turn_07_overlay.png", "x")
+  assert chat.last_turn(copies.output("gs://b/masks")) == 7
+  assert chat.last_turn(copies.output("gs://b/other")) == 0
 
 
 def test_a_folder_that_is_there_is_not_converted_into(bucket):
