@@ -267,9 +267,6 @@ class LossConfig:
   token_ce: float = setting(1.0, "weight of the tokens' cross-entropy", least=0)
   mask_bce: float = setting(0.0, "weight of the masks' cross-entropy", least=0)
   dice: float = setting(0.0, "weight of dice", least=0)
-  empty: float = setting(
-    0.0, "weight of what is marked where nothing should be; as published: none", least=0
-  )
   focal: float = setting(0.0, "weight of the focal term", least=0)
   boundary: float = setting(0.0, "weight of the boundary term", least=0)
   iou: float = setting(

@@ -17,7 +17,7 @@ FILL = "_(to be filled in)_"
 # Rows of an evaluation that the card repeats, where there are such.
 METRICS = ("ciou", "giou", "precision_micro", "recall_micro", "f1_micro", "seg_rate")
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
-LOSSES = ("token_ce", "mask_bce", "dice", "empty", "focal", "boundary", "iou")
+LOSSES = ("token_ce", "mask_bce", "dice", "focal", "boundary", "iou")
 
 
 def text(job, run, dtype: str) -> str:

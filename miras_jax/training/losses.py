@@ -1,4 +1,4 @@
-"""Losses: token cross-entropy; mask cross-entropy, dice, empty, focal, boundary, IoU.
+"""Losses: token cross-entropy; mask cross-entropy, dice, focal, boundary, IoU.
 
 All are masked, in float32, and divided by a normaliser that the caller passes: the
 number of valid targets of the *whole* global batch, at least 1. So the sum over
@@ -14,8 +14,6 @@ V vocabulary, G shards of the batch. Mask arguments shared by the mask losses:
 
 With `by_row` a loss is one sum for each row, [B], instead of one of all.
 """
-
-import math
 
 import jax
 import jax.numpy as jnp
@@ -144,8 +142,6 @@ def mask_losses(
     terms["mask_bce"] = mask_bce(*args, **where)
   if cfg.dice:
     terms["dice"] = dice(*args, **where, scale=cfg.dice_scale)
-  if cfg.empty:
-    terms["empty"] = empty(*args, **where)
   if cfg.focal:
     terms["focal"] = focal(*args, **where, form=cfg.focal_form)
   if cfg.boundary:
@@ -193,31 +189,6 @@ def dice(
   total_BM = (p_BMHW.sum((2, 3)) + t_BMHW.sum((2, 3))) / scale
   dice_BM = 1 - (2 * overlap_BM + eps) / (total_BM + eps)
   return _masked_sum(dice_BM, seg_valid_BM, by_row) / normaliser
-
-
-def empty(
-  logits_BMHW,
-  targets_BMHW,
-  *,
-  seg_valid_BM,
-  pixels_BHW=None,
-  normaliser,
-  by_row=False,
-  share=0.01,
-) -> jax.Array:
-  """log(1 + a / share) / log(1 + 1 / share), a: what a mask covers of the image, summed
-  over masks whose target is empty; 0 where nothing is marked, 1 where all is.
-
-  There dice has no gradient, and of the mean over pixels an object is a small part.
-  """
-  p_BMHW, t_BMHW = _probabilities(logits_BMHW, targets_BMHW, pixels_BHW)
-  count = math.prod(p_BMHW.shape[2:])
-  if pixels_BHW is not None:
-    count = jnp.maximum(pixels_BHW.sum((1, 2), dtype=jnp.float32), 1)[:, None]
-  area_BM = p_BMHW.sum((2, 3)) / count
-  value_BM = jnp.log1p(area_BM / share) / math.log1p(1 / share)
-  value_BM = jnp.where(t_BMHW.any((2, 3)), 0, value_BM)
-  return _masked_sum(value_BM, seg_valid_BM, by_row) / normaliser
 
 
 def focal(

@@ -52,7 +52,7 @@ class MirasObjective:
 
   @property
   def _mask_terms(self):
-    terms = ("mask_bce", "dice", "empty", "focal", "boundary", "iou")
+    terms = ("mask_bce", "dice", "focal", "boundary", "iou")
     return [term for term in terms if getattr(self.loss, term)]
 
   @property

@@ -24,16 +24,7 @@ PUBLISHED = {
   "focal_loss": lambda *a, **k: losses.focal(*a, **k, form="published"),
   "boundary_loss": lambda *a, **k: losses.boundary(*a, **k, form="published"),
 }
-
-
-def nothing_meant(logits, targets, **kwargs):
-  """`empty` of masks of which none is meant: of others it is 0."""
-  return losses.empty(logits, 0 * targets, **kwargs)
-
-
-MASK_LOSSES = (
-  losses.mask_bce, losses.dice, losses.focal, losses.boundary, nothing_meant
-)  # fmt: skip
+MASK_LOSSES = (losses.mask_bce, losses.dice, losses.focal, losses.boundary)
 
 
 def _one_image(loss, logits_MHW, targets_MHW, **kwargs):
@@ -241,31 +232,6 @@ def test_terms_without_weight_are_left_out():
   cfg = LOSS_PRESETS["paper"]
   terms = losses.mask_losses(cfg, logits, targets, **where, normaliser=3)
   assert set(terms) == {"mask_bce", "dice"}
-
-
-def test_what_is_marked_where_nothing_is_meant_weighs_by_its_share_of_the_image():
-  for rows, share in ((0, 0.0), (2, 0.2), (10, 1.0)):
-    logits = jnp.full((1, 10, 10), -99.0).at[:, :rows].set(99.0)
-    value = _one_image(losses.empty, logits, jnp.zeros((1, 10, 10)))
-    want = np.log(1 + share / 0.01) / np.log(101)
-    np.testing.assert_allclose(value, want, atol=1e-6)
-
-
-def test_a_small_wrong_mask_is_pulled_down_as_dice_does_not():
-  logits = jnp.full((1, 1, 64, 64), -9.0).at[..., :14, :14].set(1.0)  # 5 % of it
-  args = logits, jnp.zeros((1, 1, 64, 64))
-  where = dict(seg_valid_BM=jnp.ones((1, 1)), normaliser=1)
-  pull = {
-    term: jax.grad(getattr(losses, term))(*args, **where)[0, 0, 5, 5]
-    for term in ("empty", "dice", "mask_bce")
-  }
-  assert pull["dice"] < pull["mask_bce"] / 1000
-  assert pull["empty"] > pull["mask_bce"] > 0
-
-
-def test_a_mask_that_is_meant_has_nothing_of_the_term_for_empty_ones():
-  logits, targets, where = _batch()
-  assert losses.empty(logits, targets, **where, normaliser=1) == 0
 
 
 def test_a_predicted_iou_is_compared_with_that_of_the_mask():

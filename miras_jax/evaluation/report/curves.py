@@ -10,7 +10,7 @@ from miras_jax.evaluation.report.markup import plural, section, text
 from miras_jax.training import metrics_log
 
 _SHARE = 0.05  # of the points, what is averaged
-_LOSSES = ("loss", "token_ce", "mask_bce", "dice", "empty", "focal", "boundary", "iou")
+_LOSSES = ("loss", "token_ce", "mask_bce", "dice", "focal", "boundary", "iou")
 FIRST = ("loss", "ciou", *_LOSSES[1:])
 HELD_OUT = "probe_"
 MOST_CURVES = 100
