@@ -27,7 +27,6 @@ class Annotation:
 
   image_path: the photograph as the file names it, relative to it, "" for none.
   code_page: what a file that is not UTF-8 was read as, else "".
-  absent: names, in the form of `normal`, that the file's flags deny.
   """
 
   height: int | None
@@ -36,7 +35,6 @@ class Annotation:
   notes: tuple[str, ...] = ()
   image_path: str = ""
   code_page: str = ""
-  absent: frozenset[str] = frozenset()
 
 
 class Choice(NamedTuple):
@@ -91,15 +89,7 @@ def parse_annotation(document):
     tuple(kept),
     tuple(notes),
     safe_files.forward(image_path) if isinstance(image_path, str) else "",
-    absent=_parse_absent(document.get("flags")),
   )
-
-
-def _parse_absent(flags):
-  """Names that the file's flags deny: what they name is not in the picture."""
-  if not isinstance(flags, dict):
-    return frozenset()
-  return frozenset(normal(name) for name, value in flags.items() if value is False)
 
 
 def fits_size(annotation, height, width):
@@ -146,12 +136,6 @@ def select_shapes(shapes, focus):
       f"focus {focus!r} is ambiguous: all of {len(labels)} labels ({listed}) hold it"
     )
   return Choice(tuple(equal or containing), ambiguous, note)
-
-
-def is_absent(annotation, focus):
-  """Whether the file says that nothing in the picture is what `focus` names."""
-  key = normal(focus)
-  return key in annotation.absent and all(s.key != key for s in annotation.shapes)
 
 
 def check_work(choices, height, width):

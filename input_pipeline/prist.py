@@ -274,7 +274,6 @@ class PristDataset(Source):
       choices = {
         focus: labelme.select_shapes(annotation.shapes, focus)
         for focus in filter(None, entry.focuses)
-        if not labelme.is_absent(annotation, focus)
       }
       doubt = labelme.code_page_note(annotation, choices) if annotation else ""
       labelme.check_work(choices.values(), height, width)
@@ -283,8 +282,8 @@ class PristDataset(Source):
         for focus, choice in choices.items()
       }
       for focus in entry.focuses:
-        if focus not in choices:  # nothing is meant, or the file says it is absent
-          targets.append((focus or "", mask_ops.empty_rle(height, width)))
+        if focus is None:
+          targets.append(("", mask_ops.empty_rle(height, width)))
           continue
         choice, (rle, dropped) = choices[focus], made[focus]
         targets.append((focus, rle))

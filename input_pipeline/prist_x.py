@@ -83,10 +83,10 @@ class Photograph:
   defects: tuple[tuple[int, str], ...]
 
   def target(self, mask: Mask) -> tuple[str, dict]:
-    """(name, RLE) of the union of a mask's things; of none the mask is empty."""
+    """(name, RLE) of the union of a mask's things; ("", empty) of none."""
     things = mask.things
     if not things:
-      return mask.name, mask_ops.empty_rle(self.height, self.width)
+      return "", mask_ops.empty_rle(self.height, self.width)
     names = dict.fromkeys(self.things[i].name for i in things)
     name = mask.name or ", ".join(names)
     if len(things) == 1:

@@ -8,7 +8,7 @@ WHOLE_FILE = "-"  # the RECORD of a defect that concerns the whole file
 SEG_TOKEN = "[SEG]"
 OBJ_TOKEN = "[OBJ]"
 MOST_NAME, MOST_REASON = 200, 2000  # letters of a defect that are shown
-EMPTY_NAME = "nothing"  # how an answer names an empty target of the name ""
+EMPTY_NAME = "nothing"  # how an answer names an empty target, whose own name is ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,7 @@ class SegConversation:
   `turns` holds (role, text) pairs, role "user" or "assistant", user first. `targets`
   holds (name, mask) pairs, one per `[SEG]` of the assistant turns in order of
   appearance; a mask is a COCO RLE `{"size": [height, width], "counts": str}` of the
-  size of the decoded image; an empty mask is a legal target, of the name "" where the
-  data give it none.
+  size of the decoded image; an empty mask is a legal target and has the name "".
   `image` is the encoded file; `image_id` is equal for conversations on one image. A
   conversation without a picture has `image` b"", `image_id` "" and no targets.
   """

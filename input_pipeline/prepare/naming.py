@@ -3,9 +3,7 @@
 Before a conversation can narrow anything down, words have to mean regions. Most of
 these talks are one question that names its target, and nothing else has been said: one
 object, a part, a group, or what is not there. Every name is true of the scene and of
-nothing else in it. Some ask for what nobody can know: the answer is a question. Some
-ask for what may be absent, and the answer does not tell: so the mask has to look, and
-does not rely on words that are as likely to be wrong.
+nothing else in it. Some ask for what nobody can know: the answer is a question.
 """
 
 from input_pipeline.prepare import wording
@@ -18,10 +16,7 @@ from input_pipeline.prepare.dialogue import (
 )
 from input_pipeline.prepare.scene import COLOURS, PARTS, SHAPES, TEXTURES
 
-KINDS = {
-  "one": 0.28, "group": 0.17, "part": 0.17, "none": 0.04, "sought": 0.26,
-  "unclear": 0.08,
-}  # fmt: skip
+KINDS = {"one": 0.42, "group": 0.2, "part": 0.2, "none": 0.08, "unclear": 0.1}
 _CHOICES = {
   "colour": list(COLOURS), "shape": list(SHAPES), "texture": list(TEXTURES[1:])
 }  # fmt: skip
@@ -65,35 +60,6 @@ def _named(maker):
     return Conversation(((question, _say(rng, answer)),), (target,))
 
   return make
-
-
-def _sought(objects, rng):
-  """Something by a name that is as often of nothing there as of one thing; the answer
-  leaves to the mask whether there is any."""
-  there = rng.random() < 0.35
-  found = (_one if there else _missing)(objects, rng)
-  if found is None:
-    return None
-  name, target = found
-  question = _say(rng, wording.ANY_REQUEST, noun=name)
-  return Conversation(((question, _say(rng, wording.FOUND)),), (target,))
-
-
-def _missing(objects, rng):
-  """A name that was an object's, but for one word of another object."""
-  item = objects[rng.integers(len(objects))]
-  facts = attribute_facts(item)
-  count = int(rng.integers(2, 4))
-  facts = [facts[i] for i in rng.permutation(len(facts))[:count]]
-  place = int(rng.integers(count))
-  kind = facts[place].kind
-  words = sorted({getattr(o, kind) for o in objects} - {getattr(item, kind), "plain"})
-  if not words:
-    return None
-  facts[place] = has(kind, str(rng.choice(words)))
-  if _all_of(facts, objects):
-    return None
-  return (name := wording.phrase(facts)), Target(name)
 
 
 def _unclear(objects, rng):
@@ -178,6 +144,5 @@ _MAKERS = {
   "group": _named(_group),
   "part": _named(_part),
   "none": _named(_none),
-  "sought": _sought,
   "unclear": _unclear,
 }

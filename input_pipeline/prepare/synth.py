@@ -29,7 +29,7 @@ MARKER = "synth.json"  # written last
 BEGUN = ".synth_begun"  # there while the data set is being made
 LOCK = ".lock"  # of the command that makes it (checkpoint/lock.py)
 FOLDERS = ("images", "masks")
-RECIPE = 3  # of the scenes and talks: another one makes other data from the same seed
+RECIPE = 2  # of the scenes and talks: another one makes other data from the same seed
 
 
 def generate(out, conversations, seed, short=0, edits=0.0):
@@ -186,13 +186,11 @@ def _write_masks(path, image_name, scene, talks):
     for group, (label, polygons) in enumerate(labelled)
     for polygon in polygons
   ]
-  targets = (target for talk in talks for target in talk.targets)
-  absent = sorted({t.label for t in targets if t.label and not t.polygons})
   path.write_text(
     json.dumps(
       {
         "version": "5.5.0",
-        "flags": dict.fromkeys(absent, False),
+        "flags": {},
         "shapes": shapes,
         "imagePath": image_name,
         "imageData": None,

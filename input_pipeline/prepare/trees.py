@@ -22,7 +22,7 @@ from input_pipeline.prepare.scene import PARTS, render, sample_scene
 from miras_jax.errors import UserError
 
 META = "meta.json"  # written last
-RECIPE = 3
+RECIPE = 2
 EVAL_SHARE = 0.1  # of the scenes, for val and again for test
 PER_SCENE = 3
 MOST_EDITS = 3  # after the object was found

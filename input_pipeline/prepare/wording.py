@@ -51,13 +51,6 @@ NAME_REQUEST = (
   "Please segment the {noun}.", "Now mark the {noun}.", "Outline the {noun}.",
   "Show me the mask of the {noun}.",
 )
-ANY_REQUEST = (
-  "Mark any {noun}.", "Is there a {noun}? Please segment it.", "Find me a {noun}.",
-  "Outline the {noun}, if there is one.",
-)
-FOUND = (
-  "What I find of it: [SEG].", "As far as it is there: [SEG].", "Looked for it: [SEG].",
-)
 WHICH = ("Which one do you mean?", "Please tell me which one.", "Of what?")
 NARROW_REQUEST = (
   "Please segment the {noun} of those.", "Now mark the {noun} of them.",

@@ -97,31 +97,6 @@ def test_null_focus_is_an_empty_target_and_needs_no_mask_file(tmp_path):
   assert (name, rle["size"], mask_ops.rle_area(rle)) == ("", [HEIGHT, WIDTH], 0)
 
 
-def test_a_focus_that_the_flags_deny_is_an_empty_target_with_a_name(tmp_path):
-  shapes = shape("cup"), shape("saucer of the red cup")
-  annotation = labelme(*shapes) | {"flags": {"Red cup": False, "blurred": True}}
-  root = write(tmp_path, [record(focus="red cup")], annotation=annotation)
-  ((name, rle),) = prist.read_dataset(root, "val")[0].targets
-  assert (name, mask_ops.rle_area(rle)) == ("red cup", 0)
-
-
-@pytest.mark.parametrize(
-  "flags", [{"red cup": True}, {"red cup": 0}, ["red cup"], None]
-)
-def test_only_a_flag_that_is_false_denies(tmp_path, flags):
-  annotation = labelme(shape("cup")) | {"flags": flags}
-  root = write(tmp_path, [record(focus="red cup")], annotation=annotation)
-  (problem,) = prist.read_dataset(root, "val").problems()
-  assert "no label equals or contains focus 'red cup'" in problem.reason
-
-
-def test_what_has_a_shape_is_there_whatever_the_flags_say(tmp_path):
-  annotation = labelme(shape("cup")) | {"flags": {"cup": False}}
-  root = write(tmp_path, [record()], annotation=annotation)
-  ((_, rle),) = prist.read_dataset(root, "val")[0].targets
-  assert mask_ops.rle_area(rle) > 0
-
-
 def test_empty_focus_list_is_a_conversation_without_a_mask(tmp_path):
   root = write(tmp_path, [record(focus=[], answer="It is not clear yet.")])
   assert prist.read_dataset(root, "val")[0].targets == ()

@@ -10,10 +10,8 @@ from input_pipeline.builders.folder import SourceFolder
 from input_pipeline.records import Problem, RecordError, SegConversation
 
 
-def build_in_memory(builder, folder, split, *, denied=False):
-  """(records, errors and notes) of a split, in order; every unit goes through JSON.
-
-  denied: the source may name what is not there."""
+def build_in_memory(builder, folder, split):
+  """(records, errors and notes) of a split, in order; every unit goes through JSON."""
   card = builder.card
   src = SourceFolder(folder, homepage=card.homepage, layout=card.layout)
   assert split in builder.splits(src)
@@ -26,13 +24,13 @@ def build_in_memory(builder, folder, split, *, denied=False):
       odd = isinstance(record, RecordError | Problem)
       (errors if odd else records).append(record)
   for record in records:
-    assert_whole(record, denied=denied)
+    assert_whole(record)
   ids = [record.id for record in records]
   assert len(set(ids)) == len(ids)
   return records, errors
 
 
-def assert_whole(record: SegConversation, *, denied=False):
+def assert_whole(record: SegConversation):
   """One [SEG] a target, masks of the size of the picture, turns in turn."""
   answers = "".join(text for role, text in record.turns if role == "assistant")
   assert answers.count("[SEG]") == len(record.targets)
@@ -44,8 +42,7 @@ def assert_whole(record: SegConversation, *, denied=False):
   size = image_ops.image_size(record.image)
   for name, rle in record.targets:
     assert tuple(rle["size"]) == size
-    filled = mask_ops.rle_area(rle) > 0
-    assert bool(name) == filled or (denied and name)
+    assert bool(name) == bool(mask_ops.rle_area(rle))
 
 
 def masks(record):
