@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 
-from input_pipeline import batch_table, image_ops, mask_ops, packing
+from input_pipeline import batch_table, image_ops, mask_canvas, packing
 from input_pipeline.augment import augmented
 from input_pipeline.conversation import ConversationError, encode_conversation
 from input_pipeline.mixture import Mixture
@@ -159,14 +159,13 @@ def make_masks(targets, original_hw, cfg):
   masks = np.zeros((len(targets), cfg.sam_size, cfg.sam_size), np.uint8)
   for k, (name, rle) in enumerate(targets):
     try:
-      mask_HW = mask_ops.decode_rle(rle)
+      masks[k] = mask_canvas.rle_to_canvas(rle, cfg.sam_size)
     except ValueError as e:
       raise ConversationError(f"the mask of {name!r}: {e}") from None
-    if mask_HW.shape != image_hw:
+    if tuple(rle["size"]) != image_hw:
       raise ConversationError(
-        f"the mask of {name!r} is {mask_HW.shape}, the image {image_hw}"
+        f"the mask of {name!r} is {tuple(rle['size'])}, the image {image_hw}"
       )
-    masks[k] = image_ops.mask_to_canvas(mask_HW, cfg.sam_size)
   return masks
 
 

@@ -340,30 +340,3 @@ def points_from_canvas(points, original_hw, size):
   height, width = original_hw
   new_height, new_width = resized_hw(height, width, size)
   return np.asarray(points, np.float64) * [width / new_width, height / new_height]
-
-
-def mask_to_canvas(mask_HW, size):
-  """Mask of the image -> mask_SS uint8 0/1 on the padded SAM canvas.
-
-  Shrinking: a pixel is set when at least half its area is, to a 500th of it; of a mask
-  that would vanish the best covered pixel. Enlarging: nearest, half-pixel centres.
-  """
-  mask_HW = np.asarray(mask_HW) != 0
-  height, width = resized_hw(*mask_HW.shape, size)
-  mask_SS = np.zeros((size, size), np.uint8)
-  if height * width >= mask_HW.size:
-    mask_SS[:height, :width] = cv2.resize(
-      mask_HW.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
-    )
-    return mask_SS
-  # In bytes, of which 4 are as wide as a float: this is the longest step of a mask.
-  mask_SS[:height, :width] = _cover(mask_HW * np.uint8(255), height, width) >= 128
-  if not mask_SS.any() and mask_HW.any():
-    cover = _cover(mask_HW.astype(np.float32), height, width)
-    mask_SS[np.unravel_index(np.argmax(cover), cover.shape)] = 1
-  return mask_SS
-
-
-def _cover(mask_HW, height, width):
-  """How much of each pixel is set."""
-  return cv2.resize(mask_HW, (width, height), interpolation=cv2.INTER_AREA)

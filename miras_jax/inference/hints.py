@@ -7,7 +7,7 @@ import reprlib
 
 import numpy as np
 
-from input_pipeline import image_ops, mask_ops
+from input_pipeline import image_ops, mask_canvas, mask_ops
 from miras_jax.errors import UserError
 from miras_jax.inference.masks import Mask
 from miras_jax.models.sam_prompt import BACKGROUND, FOREGROUND, KNOWN, PADDING
@@ -129,5 +129,5 @@ def mask_array(mask, size) -> np.ndarray:
 
 def _mask(mask, size, canvas):
   mask = mask_array(mask, size)
-  mask_SS = image_ops.mask_to_canvas(mask, canvas)
+  mask_SS = mask_canvas.mask_to_canvas(mask, canvas)
   return np.where(mask_SS > 0, INSIDE, OUTSIDE).astype(np.float32)[None, None]

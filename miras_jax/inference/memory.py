@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline import image_ops
+from input_pipeline import mask_canvas
 from input_pipeline.slots import fill
 from miras_jax.models.state.encode import Picture, Slots
 
@@ -36,7 +36,7 @@ def of_logits(logits_QQ) -> Slot:
 
 def of_mask(mask_HW, data, origin=fill.USER) -> Slot:
   """A mask of the image's size."""
-  mask_SS = image_ops.mask_to_canvas(np.asarray(mask_HW, np.uint8), data.sam_size)
+  mask_SS = mask_canvas.mask_to_canvas(np.asarray(mask_HW, np.uint8), data.sam_size)
   return Slot(fill.shrunk(mask_SS[None], data.slot_side)[0], origin)
 
 

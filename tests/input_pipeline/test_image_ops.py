@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import image_ops, labelme
+from input_pipeline import image_ops, labelme, mask_canvas
 from tests.prist_files import encode, photo
 from tests.shared_data import GOLDEN, needs_golden
 
@@ -149,32 +149,7 @@ def test_extreme_sizes_keep_every_side(size):
   assert min(height, width) >= 1
   for mode in ("letterbox", "center_crop"):
     assert image_ops.aux_view(image, 64, mode).shape == (64, 64, 3)
-  assert image_ops.mask_to_canvas(np.ones(size), 64).sum() == height * width
-
-
-def test_mask_shrinks_by_majority_of_area():
-  mask = np.zeros((8, 8))
-  mask[:4, :4] = 1
-  mask[0, 7] = 1  # a quarter of one canvas pixel
-  expected = np.zeros((4, 4))
-  expected[:2, :2] = 1
-  np.testing.assert_array_equal(image_ops.mask_to_canvas(mask, 4), expected)
-
-
-def test_mask_of_one_pixel_survives_shrinking():
-  mask = np.zeros((500, 300), bool)
-  mask[402, 151] = True
-  canvas = image_ops.mask_to_canvas(mask, 50)
-  np.testing.assert_array_equal(np.argwhere(canvas), [[40, 15]])
-
-
-def test_empty_mask_stays_empty():
-  assert not image_ops.mask_to_canvas(np.zeros((500, 300)), 50).any()
-
-
-def test_mask_enlarges_without_soft_edges():
-  canvas = image_ops.mask_to_canvas(np.eye(3), 6)
-  np.testing.assert_array_equal(canvas, np.kron(np.eye(3), np.ones((2, 2))))
+  assert mask_canvas.mask_to_canvas(np.ones(size), 64).sum() == height * width
 
 
 def test_rgb_jpeg_equals_pillow():
@@ -294,13 +269,6 @@ def test_transparent_grey_png_keeps_its_pixels():
   grey = photo()[..., 0]
   found = image_ops.decode_image(encode(grey, transparency=int(grey[0, 0])))
   np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, 2))
-
-
-def test_a_pixel_of_a_smaller_mask_is_set_from_half_its_area_on():
-  mask = np.zeros((20, 20), bool)
-  mask[:5, :10] = True  # 50 of the 100 of the first
-  mask[:7, 10:17] = True  # 49 of the second
-  np.testing.assert_array_equal(image_ops.mask_to_canvas(mask, 2), [[1, 0], [0, 0]])
 
 
 def test_the_published_view_in_bytes_is_within_a_level_of_the_rounded_one():

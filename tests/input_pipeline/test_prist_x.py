@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from input_pipeline import image_ops, mask_ops, packing, prist_x
+from input_pipeline import mask_canvas, mask_ops, packing, prist_x
 from input_pipeline.builders import registry
 from input_pipeline.compact import Rows
 from input_pipeline.examples import DataConfig, Examples
@@ -69,7 +69,7 @@ def test_every_mask_of_a_batch_is_the_union_of_the_things_it_is_of(rows, talks):
       wanted_HW = np.zeros((photo.height, photo.width), np.uint8)
       for i in ids:
         wanted_HW |= mask_ops.decode_rle(photo.things[i].rle)
-      wanted_SS = image_ops.mask_to_canvas(wanted_HW, CFG.sam_size)
+      wanted_SS = mask_canvas.mask_to_canvas(wanted_HW, CFG.sam_size)
       np.testing.assert_array_equal(mask_SS, wanted_SS)
       seen.update([edit, photo.asks_for(ids)])
     assert not row["masks"][len(masks) :].any()
