@@ -9,10 +9,11 @@ import threading
 
 import numpy as np
 
-from input_pipeline import batch_table, image_ops, mask_canvas, packing
+from input_pipeline import batch_table, image_ops, mask_canvas, packing, prepared
 from input_pipeline.augment import augmented
 from input_pipeline.conversation import ConversationError, encode_conversation
 from input_pipeline.mixture import Mixture
+from input_pipeline.prepared import Prepared
 from input_pipeline.records import Problem, RecordError
 from input_pipeline.slots import fill
 from input_pipeline.templates import TEMPLATES
@@ -188,16 +189,22 @@ def empty_example(tokenizer, cfg, *, record, features=None, asked=()):
 class Problems:
   """Defective records by index; each is reported once, however often it is drawn."""
 
-  def __init__(self, report=None):
+  def __init__(self, report=None, by_index=None):
+    """by_index: those that are known, reported right away; more are added to it."""
     self._report = report or logging.getLogger("input_pipeline").warning
     self._lock = threading.Lock()
-    self.by_index = {}
+    self.by_index = {} if by_index is None else by_index
+    for problem in list(self.by_index.values()):
+      self._tell(problem)
 
   def add(self, index, problem):
     with self._lock:
       if index in self.by_index:
         return
       self.by_index[index] = problem
+    self._tell(problem)
+
+  def _tell(self, problem):
     self._report(f"{problem} (trains with weight zero)")
 
   def __len__(self):
@@ -210,7 +217,7 @@ class Examples:
   dataset: a Source; examples of a Mixture have `source`.
   cache: keeps every row and every view in memory, uint8 and masks as bits, so that an
     image is decoded and a conversation tokenised once: about S*S*3 + A*A*3 bytes an
-    image and K*S*S/8 + 20*T a row.
+    image and K*S*S/8 + 20*T a row. See also `prepared.shared`.
   features: FeatureCache; `views` says what is in its place.
   augment: Augment; what it changes differs each time that an example is drawn, so it
     goes with neither.
@@ -247,10 +254,12 @@ class Examples:
     self._names = batch_table.names(
       [*(features.shapes if features else ()), *self._asked]
     )
-    self.problems = Problems(report)
     self._lean = lean
-    self._rows = {} if cache else None
-    self._views = {}  # image id, whether with masks -> views
+    kept = Prepared()
+    if cache and not features:
+      kept = prepared.find(dataset, tokenizer, cfg, lean=lean)
+    self.problems = Problems(report, kept.problems)
+    self._rows, self._views = (kept.rows if cache else None), kept.views
 
   def __len__(self):
     return len(self.dataset)

@@ -21,7 +21,7 @@ import sys
 import numpy as np
 import tqdm
 
-from input_pipeline import regular_file
+from input_pipeline import prepared, regular_file
 from miras_jax.checkpoint import lock, workdir
 from miras_jax.compare import data_set
 from miras_jax.compare.result import number
@@ -54,7 +54,7 @@ def main(argv):
     (out / args.name).mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UserError(f"--out={out} cannot be made: {error.strerror}") from None
-  with lock.hold(out, "miras experiment"):
+  with lock.hold(out, "miras experiment"), prepared.shared():
     result = run(args.name, experiment, args, fields)
   text = json.dumps(result, indent=1, allow_nan=False)
   workdir.write_atomically(out / args.name / "result.json", text + "\n")
