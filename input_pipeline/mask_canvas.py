@@ -37,19 +37,19 @@ def mask_to_canvas(mask_HW, size):
 
 def _on_canvas(corner, box_HW, image_hw, size):
   """The mask that is `box_HW` from `corner` (top, left) on, and nothing beside it."""
-  resized = image_ops.resized_hw(*image_hw, size)
+  height, width = image_ops.resized_hw(*image_hw, size)
   mask_SS = np.zeros((size, size), np.uint8)
-  valid_hw = mask_SS[: resized[0], : resized[1]]  # a view: what is image
-  area, shrinks = image_hw[0] * image_hw[1], valid_hw.size < image_hw[0] * image_hw[1]
-  if not shrinks:
-    whole_HW = _whole(corner, box_HW, image_hw)
-    form = cv2.INTER_NEAREST_EXACT
-    valid_hw[:] = cv2.resize(whole_HW, resized[::-1], interpolation=form)
-  elif area <= _SMALL or box_HW.size > _MUCH * area:
+  valid_hw = mask_SS[:height, :width]  # a view: what is image
+  area = image_hw[0] * image_hw[1]
+  if height * width >= area:
+    whole_HW, form = _whole(corner, box_HW, image_hw), cv2.INTER_NEAREST_EXACT
+    valid_hw[:] = cv2.resize(whole_HW, (width, height), interpolation=form)
+    return mask_SS
+  if area <= _SMALL or box_HW.size > _MUCH * area:
     bytes_HW = _whole(corner, box_HW, image_hw) * np.uint8(255)
-    cover_hw = cv2.resize(bytes_HW, resized[::-1], interpolation=cv2.INTER_AREA)
+    cover_hw = cv2.resize(bytes_HW, (width, height), interpolation=cv2.INTER_AREA)
     valid_hw[:] = cover_hw >= 128
-  if box_HW.size and not valid_hw.any():
+  if box_HW.size and not valid_hw.any():  # not done yet, or it would vanish
     _shrink_box(valid_hw, corner, box_HW, image_hw)
   return mask_SS
 

@@ -91,13 +91,11 @@ def run(config, folder, *, profile=None, kept=None, nested=False) -> int:
 def _run(config, folder, profile, kept, began):
   config, done = _compare_folder(config, folder)
   if done >= config.steps and _is_whole(folder.step(done)):
-    more = (
-      f"; --config.steps={2 * done} would train on, at the rate that"
-      " --config.optim.extend says"
-    )
-    loop.say(
-      f"{folder.path} is already trained to step {done}{more if began is None else ''}"
-    )
+    said = f"{folder.path} is already trained to step {done}"
+    if began is None:
+      said += f"; --config.steps={2 * done} would train on, at the rate that"
+      said += " --config.optim.extend says"
+    loop.say(said)
     return 0
   if not done:
     initial_state.refuse_random(config)

@@ -54,6 +54,12 @@ def test_an_rle_gives_what_the_array_gives(size, radii):
   assert found.any()
 
 
+@pytest.mark.parametrize("size", [16, 100, 700])
+@pytest.mark.parametrize("height, width", [(20, 30), (300, 422)])
+def test_an_rle_of_nothing_stays_empty(height, width, size):
+  assert not mask_canvas.rle_to_canvas(mask_ops.empty_rle(height, width), size).any()
+
+
 def test_two_pixels_far_apart_do_not_vanish():
   mask_HW = np.zeros((600, 900))
   mask_HW[5, 7] = mask_HW[590, 880] = 1
