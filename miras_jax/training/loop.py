@@ -28,8 +28,8 @@ def train(task, folder, mesh, *, profile=None, kept=None, began=None) -> int:
   """Trains `task` in `folder` until its config's last step or a signal.
 
   kept: `executables.Kept` of its programs, or None. began: `perf_counter` at which the
-  run began, None: with the process. Returns the exit status: 0 after the last step, else
-  config.stopped_exit_code.
+  run began, None: with the process. Returns the exit status: 0 after the last step,
+  else config.stopped_exit_code.
   """
   config = task.config
   distributed.require_same("data", task.batches.get_state())
