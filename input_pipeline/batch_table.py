@@ -44,7 +44,8 @@ TABLE = {
   "image_aux":    Array(("B", "A", "A", 3), _PIXEL, 0),
   "valid_hw":     Array(("B", 2), _INT, "S"),
   "original_hw":  Array(("B", 2), _INT, "S"),
-  # A row of tokens; segment 0 is padding, image slot -1 is text.
+  # A row of tokens; segment 0 is padding; image slot -1 is text, N and more are tokens
+  # of earlier masks.
   "tokens":       Array(("B", "T"), _INT, "pad"),
   "loss_mask":    Array(("B", "T"), _INT, 0),
   "positions":    Array(("B", "T"), _INT, 0),

@@ -29,7 +29,8 @@ class Encoded(NamedTuple):
   """One conversation as int32 arrays, not padded.
 
   `loss_mask_L` is 1 on answer tokens and the token that ends the answer;
-  `image_slot_L` -1 on text; `obj_pos_K` -1 where a [SEG] has no [OBJ]. The oldest
+  `image_slot_L` -1 on text, and past the image's tokens the `slot_tokens` of each
+  earlier mask; `obj_pos_K` -1 where a [SEG] has no [OBJ]. The oldest
   `dropped_rounds` rounds, with `dropped_targets` [SEG] in them, did not fit. The
   first `prefix_length` tokens, up to <im_end>, do not depend on the turns.
   `segments_L` is None for one conversation; `packing.join` sets it.
@@ -53,9 +54,10 @@ def encode_conversation(turns, tokenizer, *, names=None, **options):
   turns: (role, text) pairs, "user" and "assistant" in turn, user first. In answers
     [SEG] and [OBJ] are control tokens; everything else, and all a user types, is text.
   names: the target name of each [SEG], which `name_targets` needs.
-  options: those of `_encode`. A row past `max_len` loses its oldest rounds, never the
-    system text, the image, the last round or the round of the last [SEG]; when that is
-    not enough: ConversationError.
+  options: those of `_encode`; with `slot_tokens`, an earlier mask for each [SEG] of an
+    answer follows it, numbered as they are. A row past `max_len` loses its oldest
+    rounds, never the system text, the image, the last round or the round of the last
+    [SEG]; when that is not enough: ConversationError.
   """
   rounds = _rounds(turns)
   if rounds[-1][1] is None:
@@ -66,16 +68,18 @@ def encode_conversation(turns, tokenizer, *, names=None, **options):
   return _encode(rounds, tokenizer, names=names, **options)
 
 
-def encode_prompt(turns, tokenizer, **options):
+def encode_prompt(turns, tokenizer, *, shown=(), named=(), **options):
   """Turns that end with a question -> Encoded up to where the answer begins.
 
+  shown: for each round the numbers of the earlier masks that its question comes after.
+  named: those that stay, before the oldest question, where their round does not fit.
   Its tokens are a prefix of those `encode_conversation` gives for the same turns and
   options with the answer added, as long as neither drops a round.
   """
   rounds = _rounds(turns)
   if rounds[-1][1] is not None:
     raise ConversationError("the prompt ends with an answer, want a question")
-  return _encode(rounds, tokenizer, **options)
+  return _encode(rounds, tokenizer, shown=shown, named=named, **options)
 
 
 def count_segs(text):
@@ -106,8 +110,21 @@ def _rounds(turns):
   return list(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _encode(rounds, tokenizer, *, max_len=None, names=None, **options):
-  """Rounds -> Encoded, dropping the oldest rounds until `max_len` tokens hold it."""
+def _encode(
+  rounds,
+  tokenizer,
+  *,
+  max_len=None,
+  names=None,
+  shown=None,
+  named=(),
+  slot_tokens=0,
+  **options,
+):
+  """Rounds -> Encoded, dropping the oldest rounds until `max_len` tokens hold it.
+
+  slot_tokens: of an earlier mask; 0: none is shown. shown: None: that of each [SEG].
+  """
   floors = [_floor(pair, tokenizer) for pair in rounds]
   droppable = _droppable(rounds)
   for drop in range(droppable + 1):
@@ -116,7 +133,16 @@ def _encode(rounds, tokenizer, *, max_len=None, names=None, **options):
     if max_len is not None and length > max_len:
       continue  # never encoded, so a huge turn costs nothing
     kept_names = None if names is None else names[gone:]
-    row = _render(rounds[drop:], tokenizer, names=kept_names, **options)
+    kept = rounds[drop:]
+    masks = _after_answers(kept) if shown is None else _still(shown, drop, named)
+    row = _render(
+      kept,
+      tokenizer,
+      names=kept_names,
+      shown=masks if slot_tokens else (),
+      slot_tokens=slot_tokens,
+      **options,
+    )
     length = len(row.tokens_L)
     if max_len is None or length <= max_len:
       return row._replace(dropped_rounds=drop, dropped_targets=gone)
@@ -124,6 +150,18 @@ def _encode(rounds, tokenizer, *, max_len=None, names=None, **options):
     f"needs {length} tokens or more with {droppable} of {len(rounds)} rounds dropped, "
     f"the limit is max_len={max_len}"
   )
+
+
+def _still(shown, drop, named):
+  """The masks before each question when the oldest `drop` rounds are gone."""
+  stay = [e for numbers in shown[:drop] for e in numbers if e in named]
+  return [[*stay, *shown[drop]], *shown[drop + 1 :]] if stay else shown[drop:]
+
+
+def _after_answers(rounds):
+  """For each round the numbers of the [SEG] of the answer before it."""
+  ends = np.cumsum([0, *(count_segs(answer) for _, answer in rounds[:-1])])
+  return [(), *map(range, ends[:-1], ends[1:])]
 
 
 def _floor(texts, tokenizer):
@@ -147,26 +185,32 @@ def _render(
   system=None,
   num_image_tokens=0,
   name_targets=False,
+  shown=(),
+  slot_tokens=0,
 ):
   """Rounds -> Encoded.
 
   system: None is the template's own text, "" none. num_image_tokens: slots between
   <im_start> and <im_end> before the first question; 0 is a conversation without image.
-  name_targets: an answer's [SEG] is written [OBJ]name[SEG].
+  name_targets: an answer's [SEG] is written [OBJ]name[SEG]. shown: for each round the
+  numbers of earlier masks, slot_tokens each; none where there is no image.
   """
   if template not in TEMPLATES:
     raise UserError(f"{template=} is not one of {', '.join(TEMPLATES)}")
   answers = functools.partial(
     templates.answer_pieces, names=iter(names or ()), name_targets=name_targets
   )
+  masks = [map(templates.EarlierMask, numbers) for numbers in shown]
   options = {"image": num_image_tokens > 0, "answers": answers}
+  options["shown"] = masks if num_image_tokens else ()
+  counts = num_image_tokens, slot_tokens
   if template in CHAT_TEMPLATES:
     fold = templates.folds_system(tokenizer, template)
     pieces = templates.chat_pieces(rounds, tokenizer, system, fold, **options)
-    return _to_arrays([], pieces, tokenizer, num_image_tokens)
+    return _to_arrays([], pieces, tokenizer, *counts)
   pieces = templates.llava_pieces(rounds, tokenizer.ids, system, **options)
   first = [tokenizer.ids.bos] if tokenizer.ids.bos >= 0 else []
-  return _to_arrays(first, pieces, tokenizer, num_image_tokens)
+  return _to_arrays(first, pieces, tokenizer, *counts)
 
 
 def _run_pieces(pieces):
@@ -182,7 +226,7 @@ def _run_pieces(pieces):
   return out
 
 
-def _to_arrays(first, pieces, tokenizer, num_image_tokens):
+def _to_arrays(first, pieces, tokenizer, num_image_tokens, slot_tokens):
   ids = tokenizer.ids
   tokens, loss, slots = list(first), [0] * len(first), [-1] * len(first)
   where, prefix_length = START, 0
@@ -193,6 +237,9 @@ def _to_arrays(first, pieces, tokenizer, num_image_tokens):
       slot *= len(added)
     elif value == IMAGE:
       added, slot = [ids.im_patch] * num_image_tokens, range(num_image_tokens)
+    elif isinstance(value, templates.EarlierMask):
+      at = num_image_tokens + value.number * slot_tokens
+      added, slot = [ids.im_patch] * slot_tokens, range(at, at + slot_tokens)
     else:
       added = [value]
     where = INSIDE if isinstance(value, str) else CONTROL

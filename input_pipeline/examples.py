@@ -27,6 +27,7 @@ class DataConfig:
 
   `aux_size` 0: nothing looks at the second view, and none is made. `slot_side`: of
   earlier masks, which [SEG] see, the latest `slots` of them; 0: they see none.
+  `slot_tokens`: of each earlier mask, in the row after the answer that made it.
 
   `max_len` counts the image tokens; it may hold more than the model needs, never less
   than system text, image, last round and the round of the last [SEG].
@@ -43,6 +44,7 @@ class DataConfig:
   name_targets: bool = False
   slot_side: int = 0
   slots: int = 8
+  slot_tokens: int = 0
 
   def __post_init__(self):
     for name in ("max_len", "max_masks", "sam_size"):
@@ -80,6 +82,7 @@ class DataConfig:
       "num_image_tokens": self.num_image_tokens,
       "name_targets": self.name_targets,
       "max_len": self.max_len,
+      "slot_tokens": self.slot_tokens,
     }
 
 
@@ -298,7 +301,7 @@ class Examples:
     if not sound:
       return None, None, None
     views, rows, masks = zip(*sound, strict=True)
-    row = rows[0] if len(records) == 1 else packing.join(rows)
+    row = rows[0] if len(records) == 1 else packing.join(rows, self.cfg.slot_tokens)
     row = pad_row(row, self.tokenizer, self.cfg)
     return views[0], row, np.packbits(np.concatenate(masks))
 
@@ -373,7 +376,8 @@ class Examples:
     values = views | row | {"masks": masks, "record": np.array(index, np.int32)}
     if cfg.slot_side:
       draw = self._slots and self._slots.of(epoch, index)
-      values |= fill.slots(masks, row, cfg.slot_side, most=cfg.slots, draw=draw)
+      options = {"most": cfg.slots, "draw": draw, "read": cfg.slot_tokens > 0}
+      values |= fill.slots(masks, row, cfg.slot_side, **options)
     if "source" in self._asked:
       values["source"] = np.array(self.dataset.entry_of(index), np.int32)
     return batch_table.complete(values, self._sizes, self._names)

@@ -68,18 +68,23 @@ def group(image_ids, sizes, *, limit, max_len, max_masks) -> Rows:
   return Rows.of(rows)
 
 
-def join(rows):
+def join(rows, slot_tokens=0):
   """Encoded conversations of equal prefix -> the Encoded row that holds them all.
 
-  `segments_L` says which token belongs to which. Raises ValueError when a prefix
-  differs: then the conversations are not about one image with one system text.
+  Earlier masks, of `slot_tokens` each, are numbered through the row. `segments_L` says
+  which token belongs to which. Raises ValueError when a prefix differs: then the
+  conversations are not about one image with one system text.
   """
   prefix = rows[0].prefix_length
   head = rows[0].tokens_L[:prefix]
   for row in rows[1:]:
     if not np.array_equal(row.tokens_L[: row.prefix_length], head):
       raise ValueError("the conversations of a row do not share a prefix")
-  talks = [_without_prefix(row) for row in rows]
+  before = np.cumsum([0] + [len(row.seg_pos_K) for row in rows[:-1]])
+  talks = [
+    _without_prefix(row, slot_tokens * masks)
+    for row, masks in zip(rows, before, strict=True)
+  ]
   starts = prefix + np.cumsum([0] + [len(talk.tokens_L) for talk in talks[:-1]])
 
   def together(name):
@@ -105,10 +110,13 @@ def join(rows):
   )
 
 
-def _without_prefix(row):
+def _without_prefix(row, moved):
+  """A conversation's own tokens; those of earlier masks are `moved` further on."""
   cut = row.prefix_length
   names = ("tokens_L", "loss_mask_L", "positions_L", "image_slot_L")
-  return row._replace(**{name: getattr(row, name)[cut:] for name in names})
+  talk = row._replace(**{name: getattr(row, name)[cut:] for name in names})
+  slot_L = talk.image_slot_L
+  return talk._replace(image_slot_L=np.where(slot_L < 0, slot_L, slot_L + moved))
 
 
 def _concat(parts):

@@ -25,15 +25,24 @@ CHAT_TEMPLATES = {
 TEMPLATES = ("llava_v1", *CHAT_TEMPLATES)
 
 IMAGE = -1  # a piece that becomes the image slots
+
+
+class EarlierMask(NamedTuple):
+  """A piece that becomes the tokens of an earlier mask, by its number."""
+
+  number: int
+
+
 _MARK = re.compile(f"({re.escape(SEG_TOKEN)}|{re.escape(OBJ_TOKEN)})")
 # Stand-ins for contents while a chat template is rendered: private-use characters.
 _HOLE = re.compile("\ue000([sua])(\\d+)\ue001")
 
 
 class Piece(NamedTuple):
-  """Text, the id of a control token, or IMAGE; `loss`: the model has to write it."""
+  """Text, the id of a control token, IMAGE or an EarlierMask; `loss`: the model has to
+  write it."""
 
-  value: str | int
+  value: str | int | EarlierMask
   loss: bool = False
 
 
@@ -46,14 +55,20 @@ def end_token(tokenizer, template="llava_v1"):
   return layout[answer + 1][1]
 
 
-def llava_pieces(rounds, ids, system, *, image, answers):
-  """The published `llava_v1` prompt, golden prompts.json."""
+def llava_pieces(rounds, ids, system, *, image, answers, shown=()):
+  """The published `llava_v1` prompt, golden prompts.json.
+
+  shown: for each round the EarlierMasks that its question comes after. They follow a
+  control token, so that no text is cut into other tokens where they are.
+  """
   system = SYSTEM if system is None else system
   for i, (question, answer) in enumerate(rounds):
     head = f"{system} " if i == 0 and system else ""
+    if i > 0:
+      yield from _masks_before(i, shown)
     yield Piece(f"{head}USER: ")
     if i == 0 and image:
-      yield from _image_block(ids)
+      yield from _image_block(ids, shown)
     yield Piece(f"{question} ASSISTANT:")
     if answer is not None:
       yield Piece(" ", loss=True)
@@ -61,8 +76,14 @@ def llava_pieces(rounds, ids, system, *, image, answers):
       yield Piece(ids.eos, loss=True)
 
 
-def _image_block(ids):
-  yield from (Piece(ids.im_start), Piece(IMAGE), Piece(ids.im_end), Piece("\n"))
+def _image_block(ids, shown):
+  yield from (Piece(ids.im_start), Piece(IMAGE), Piece(ids.im_end))
+  yield from _masks_before(0, shown)
+  yield Piece("\n")
+
+
+def _masks_before(i, shown):
+  return map(Piece, shown[i]) if i < len(shown) else ()
 
 
 def answer_pieces(text, ids, *, names=(), name_targets=False):
@@ -82,26 +103,31 @@ def answer_pieces(text, ids, *, names=(), name_targets=False):
       yield Piece(part, loss=True)
 
 
-def chat_pieces(rounds, tokenizer, system, fold, *, image, answers):
-  """The tokenizer's chat template with the contents put in as text."""
+def chat_pieces(rounds, tokenizer, system, fold, *, image, answers, shown=()):
+  """The tokenizer's chat template with the contents put in as text; shown as above."""
   layout = _chat_layout(
     tokenizer,
     rounds=len(rounds),
     answered=rounds[-1][1] is not None,
     with_system=bool(system) and not fold,
   )
+  answered = None
   for kind, value, loss in layout:
     if kind == "t":
       yield Piece(value, loss=loss)
+      if answered is not None:  # this was the token that ends it
+        yield from _masks_before(answered + 1, shown)
+        answered = None
     elif kind == "s":
       yield Piece(system.strip())
     elif kind == "a":
       yield from answers(rounds[value][1].strip(), tokenizer.ids)
+      answered = value
     else:
       if value == 0 and fold and system:
         yield Piece(f"{system.strip()}\n\n")
       if value == 0 and image:
-        yield from _image_block(tokenizer.ids)
+        yield from _image_block(tokenizer.ids, shown)
       yield Piece(rounds[value][0].strip())
 
 

@@ -102,11 +102,11 @@ class FakeSession:
     self._shown = np.zeros(len(encoded), int)
     self._out = generator.answer([None] * len(encoded), encoded)
 
-  def turn(self, prompts, sampling=None, hints=None, slots=None):
-    self.ask(prompts)
+  def turn(self, prompts, sampling=None, hints=None, slots=None, shown=None):
+    self.ask(prompts, slots if shown is None else shown)
     return self.answers(hints, slots)
 
-  def ask(self, prompts):
+  def ask(self, prompts, slots=None):
     asked = np.array([prompt is not None for prompt in prompts])
     out = self._generator.answer(prompts, self._encoded)
     for name, value in out.items():
@@ -137,6 +137,9 @@ class FakeSession:
         out, b, names[first : first + self._generator.max_masks]
       )
     return out
+
+  def show(self, row, slots):
+    pass
 
   def begin(self, prompts):
     self.ask(prompts)

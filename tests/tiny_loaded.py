@@ -35,6 +35,7 @@ def loaded(state="none") -> Loaded:
     num_image_tokens=cfg.num_image_tokens,
     slot_side=cfg.mask_side if state != "none" else 0,
     slots=cfg.state_slots,
+    slot_tokens=cfg.slot_tokens,
   )
   params = jax.tree.map(jnp.asarray, _params(cfg, tokenizer.ids.seg))
   return Loaded(miras.Miras(cfg), params, tokenizer, data)
@@ -50,6 +51,8 @@ def _params(cfg, seg):
   )
   for part in ("seg_prompt", "sam"):  # so that a state of the wrong step shows
     params[part] = jax.tree.map(lambda leaf: 2 * leaf, params[part])
+  if "state_tokens" in params:  # as loud as the words
+    params["state_tokens"] = jax.tree.map(lambda x: 20 * x, params["state_tokens"])
   llm = params["llm"]
   embedding_VD = 20 * llm["embed"]["embedding"]
   llm["embed"]["embedding"] = embedding_VD

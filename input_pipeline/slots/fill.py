@@ -25,7 +25,8 @@ INSIDE = 255
 class Draws:
   """What slots hold in training, as shares; the rest is the true mask.
 
-  drop: nothing. damaged: see damage.py. own: the model's mask of this very step. wrong:
+  drop: nothing. damaged: see damage.py. own: the model's mask of this very step, for
+  which state tokens, read before it is made, have a damaged one. wrong:
   nothing inside, or another target's mask. swapped: of the slots that later [SEG] only
   repeat, those that hold another target's mask as if the user had given it, which is
   then their target too: a slot counts more than the words before it.
@@ -55,11 +56,14 @@ class Draw:
     return Chance(self.shares.seed, 0, f"{self.key}\0{slot}")
 
 
-def slots(masks_MSS, row, side, *, most, draw=None) -> dict[str, np.ndarray]:
+def slots(
+  masks_MSS, row, side, *, most, draw=None, read=False
+) -> dict[str, np.ndarray]:
   """{name: array} of `batch_table.SLOTS` of one example.
 
   masks_MSS: uint8 0/1, of which [SEG] may be given another one (Draws.swapped). row:
-  `batch_table.row_names()`. most: the latest slots that a [SEG] sees.
+  `batch_table.row_names()`. most: the latest slots that a [SEG] sees. read: whether the
+  language model reads slots: then those of which only words come after are filled too.
   """
   M = len(masks_MSS)
   seen_ME = _seen(row, most)
@@ -69,6 +73,8 @@ def slots(masks_MSS, row, side, *, most, draw=None) -> dict[str, np.ndarray]:
   now = small(masks_MSS, LABEL_SIDE)
   label_ME = _relations(now, seen_ME)
   valid_E, origin_E = seen_ME.any(0), np.zeros(M, np.int32)
+  if read:
+    valid_E |= _before_an_answer(row)
   own_E = np.full(M, -1, np.int32)
   held_ESS = masks_MSS.copy()
   for e in np.flatnonzero(valid_E) if draw else ():
@@ -78,8 +84,8 @@ def slots(masks_MSS, row, side, *, most, draw=None) -> dict[str, np.ndarray]:
       continue
     kind = _kind(draw.shares, draw.chance(e))
     valid_E[e] = kind != "drop"
-    if kind == "own":
-      own_E[e] = e
+    if kind == "own":  # not made yet when state tokens are read
+      own_E[e], held_ESS[e] = e, damaged(masks_MSS[e], draw.chance(e))
     elif kind == "wrong":
       held_ESS[e] = _wrong(masks_MSS, e, draw.chance(e))
       label_ME[:, e] = np.where(seen_ME[:, e], relations.UNRELATED, -1)
@@ -123,6 +129,15 @@ def _seen(row, most):
   seen_ME &= valid_M[:, None] & valid_M
   after_ME = _ages(seen_ME)
   return seen_ME & (after_ME < most)
+
+
+def _before_an_answer(row):
+  """bool [M]: the [SEG] after whose answer their talk goes on."""
+  said_T, at_M = row["loss_mask"] > 0, row["seg_pos"]
+  answer_T = np.cumsum(~said_T)  # constant within one answer
+  talk_MT = row["segments"] == row["segments"][at_M][:, None]
+  later_MT = answer_T > answer_T[at_M][:, None]
+  return (talk_MT & later_MT & said_T).any(1) & (row["seg_valid"] > 0)
 
 
 def _ages(seen_ME):

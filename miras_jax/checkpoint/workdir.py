@@ -41,6 +41,9 @@ class Workdir:
     self.frozen = self.checkpoints / "frozen"
     self._set_mirror(mirror.Mirror(self.path) if self.is_remote else None)
 
+  def __str__(self):
+    return str(self.path)
+
   def _set_mirror(self, found):
     self._mirror = found
     self.local = found.folder if found else self.path

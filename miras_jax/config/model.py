@@ -9,7 +9,6 @@ import math
 
 from miras_jax.config.fields import setting
 
-LANES = 128  # of a TPU register: lengths and widths are multiples of it
 # Bounds of the numbers that are no sizes, (least, below); a size is 1 to LARGEST.
 BOUNDS = {
   "select_layer": (-math.inf, math.inf),  # checked against the depth
@@ -294,7 +293,9 @@ class SegPromptConfig:
 
 PROJECTORS = ("mlp2x_gelu", "linear")
 ENCODERS = ("dual", "shared", "sam_only")
-STATES, MOST_SLOTS = ("none", "dense"), 64  # earlier masks: models/state/
+# Earlier masks: models/state/.
+STATES, MOST_SLOTS = ("none", "tokens", "dense", "both"), 64
+SLOT_TOKENS = 4  # of the language model, of an earlier mask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -305,8 +306,9 @@ class MirasConfig:
   ConvNeXt, whatever the size says; `convnext=None` leaves it and the mining out of the
   first, as LISA. `projector`: image tokens to the decoder's width, published as
   `mlp2x_gelu` or, in LISA and the first LLaVA, as one `linear` layer. `state`: what
-  later turns see of earlier masks, "none" (published) or "dense", the mask prompt of
-  SAM's decoder; `state_slots`: of how many masks, the latest (models/state/).
+  later turns see of earlier masks, "none" (published), "tokens" of the language model,
+  "dense", the mask prompt of SAM's decoder, or "both"; `state_slots`: of how many
+  masks, the latest (models/state/).
   """
 
   clip: ClipConfig
@@ -351,6 +353,16 @@ class MirasConfig:
     )
 
   @property
+  def has_dense_state(self):
+    """Whether SAM's decoder sees earlier masks."""
+    return self.state in ("dense", "both")
+
+  @property
+  def slot_tokens(self):
+    """Tokens of an earlier mask that the language model reads; 0: none."""
+    return SLOT_TOKENS if self.state in ("tokens", "both") else 0
+
+  @property
   def image_grid(self):
     """Image tokens a side."""
     return self.token_grid or self.clip.grid
@@ -383,15 +395,3 @@ class MirasConfig:
     if self.encoder == "sam_only":
       return 0
     return self.convnext.image_size if self.convnext else self.clip.image_size
-
-
-def extra_width(head_dim: int) -> int:
-  """Channels that splash attention adds to a head, to tell conversations apart: up to
-  the next multiple of LANES that leaves at least half of them (models/splash.py)."""
-  width = -head_dim % LANES
-  return width if width >= LANES // 2 else width + LANES
-
-
-def max_segments(head_dim: int) -> int:
-  """The highest segment number of a row with splash attention: at least 63."""
-  return extra_width(head_dim) - 1

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from input_pipeline import mixtures
-from miras_jax.config import boards, variants
+from miras_jax.config import boards, lanes, variants
 from miras_jax.config import model as model_config
 from miras_jax.config.fields import check, setting, with_expanded_paths
 from miras_jax.config.overrides import with_overrides
@@ -53,8 +53,9 @@ class ModelChoice:
   )
   state: str = setting(
     "none",
-    "what later turns see of earlier masks: none, or dense, as SAM's mask prompt"
-    " (docs/state.md)",
+    "what later turns see of earlier masks: none; tokens of the language model; dense,"
+    " SAM's mask prompt; or both (docs/state.md)",
+    choices=model_config.STATES,
   )
   state_slots: int = setting(8, "most earlier masks that a turn sees", least=1)
   dtype: str = setting(
@@ -182,7 +183,7 @@ class RunConfig:
   def _check_pack(self):
     """Splash attention tells only so many conversations of a row apart."""
     llama = self.model.build().llama
-    most = model_config.max_segments(llama.head_dim) - 1  # segment 1 is their prefix
+    most = lanes.max_segments(llama.head_dim) - 1  # segment 1 is their prefix
     if llama.attention == "splash" and self.data.pack > most:
       raise UserError(
         f"data.pack={self.data.pack}: attention='splash' tells {most} conversations of"

@@ -127,19 +127,21 @@ def open_tree(path) -> Tree:
   return FolderTree(path) if is_converted(path) else WorkdirTree(path)
 
 
-def load_params(folder, shapes=None, *, optional=()):
+def load_params(folder, shapes=None, *, optional=(), spare=()):
   """(nested dict of arrays, paths that were not there) of what `open_tree` opens.
 
   shapes    nested dict of ShapeDtypeStruct, with shardings or without: what is wanted,
             in which dtype and where; None takes all as it is, on the first device
   optional  regexes of paths that may be missing (fresh adapters)
+  spare     regexes of paths that are left out where they are not wanted
 
   A device's part is read layer by layer: the host never holds more than one leaf's
   part. Raises UserError naming the first leaf that is missing or of another shape.
   """
   with open_tree(folder) as tree:
     wanted = _all(tree) if shapes is None else flatten_dict(shapes, sep="/")
-    missing = _check(tree, wanted, optional, strict=shapes is not None)
+    missing = _check(tree, wanted, optional)
+    _check_spare(tree, wanted, spare)
     loaded = {
       path: _load(tree, path, shape)
       for path, shape in wanted.items()
@@ -170,14 +172,18 @@ def _all(tree):
   return {k: jax.ShapeDtypeStruct(i.shape, i.dtype) for k, i in tree.infos.items()}
 
 
-def _check(tree, wanted, optional, *, strict):
+def _check_spare(tree, wanted, spare):
+  for path in sorted(tree.infos.keys() - wanted.keys()):
+    if not any(re.search(pattern, path) for pattern in spare):
+      raise UserError(f"{tree.folder}: {path!r} has no place in this model")
+
+
+def _check(tree, wanted, optional):
   """Paths of `wanted` that the folder lacks and may lack."""
   missing = sorted(wanted.keys() - tree.infos.keys())
   for path in missing:
     if not any(re.search(pattern, path) for pattern in optional):
       raise UserError(f"{tree.folder}: no {path!r}, which this model has")
-  if strict and (more := sorted(tree.infos.keys() - wanted.keys())):
-    raise UserError(f"{tree.folder}: {more[0]!r} has no place in this model")
   for path in wanted.keys() - set(missing):
     shape, info = wanted[path], tree.infos[path]
     if tuple(shape.shape) != info.shape:

@@ -42,16 +42,16 @@ class GoldSlots:
   def __call__(self, turn: int) -> list[memory.Slot]:
     places = controls.seg_slots(self.record)
     return [
-      self._slot(k, rle)
+      self._slot(k, rle, places[k][0] + 1)
       for k, (_, rle) in enumerate(self.record.targets)
       if places[k][0] < turn
     ]
 
-  def _slot(self, k, rle):
+  def _slot(self, k, rle, before):
     swap, origin = self.swap, fill.MODEL
     if swap and k == swap.earlier:
       rle, origin = swap.mask, fill.USER
-    return memory.of_mask(mask_ops.decode_rle(rle), self.data, origin)
+    return memory.of_mask(mask_ops.decode_rle(rle), self.data, origin, before)
 
 
 def with_gold_slots(plan, records, data):

@@ -53,6 +53,8 @@ def _loss(preset, **forms):
 # A row of conversations that go on from their mask has more of these.
 _EDITS = {"data.max_masks": 12}
 _DENSE = _EDITS | {"model.state": "dense"}
+_TOKENS = _EDITS | {"model.state": "tokens"}
+_BOTH = _EDITS | {"model.state": "both"}
 _ALIGN = "model.overrides.seg_prompt.alignment"
 
 EXPERIMENTS = {
@@ -145,6 +147,10 @@ EXPERIMENTS = {
         like="dense",
       ),
       Arm("dense, blind", "the same model sees none", _DENSE, state=NONE, like="dense"),
+      Arm("tokens", "the language model reads the model's own masks", _TOKENS),
+      Arm("tokens, gold", "it reads true masks", _TOKENS, state=GOLD, like="tokens"),
+      Arm("both", "the language model and SAM's decoder see its own masks", _BOTH),
+      Arm("both, gold", "both see true masks", _BOTH, state=GOLD, like="both"),
     ),
     steps=600,
     edits=0.7,

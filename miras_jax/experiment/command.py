@@ -6,9 +6,10 @@
 
 Arms are the quickstart's model on rendered conversations, so small that an experiment
 is meant to take half an hour on two quiet cores: they show the method's parts at work,
-and are no measure of the published model. --data=DIR takes a data set in PRIST's layout
-(train and val) instead, --config.a.b=VALUE changes every arm alike. Run again after a
-kill, it goes on; experiments with one --out share data and runs that train alike.
+and are no measure of the published model. --data=DIR takes another data set instead, in
+PRIST's layout or built, with train and val; --config.a.b=VALUE changes every arm alike.
+Run again after a kill, it goes on; experiments with one --out share data and runs that
+train alike.
 
 OUT/NAME/result.json   every number; OUT/NAME/index.html   tables and plots
 """
@@ -77,7 +78,7 @@ def _parser():
   add("--seeds", type=int, help="runs of each arm (3)")
   add("--limit", type=int, default=150, help="conversations to score (150)")
   add("--conversations", type=int, default=12_000, help="to render (12000)")
-  path("--data", help="a data set in PRIST's layout, instead of rendered ones")
+  path("--data", help="a data set with train and val, instead of rendered ones")
   add("--resamples", type=int, default=2000, help="bootstrap and permutations (2000)")
   return parser
 
@@ -116,7 +117,7 @@ def run(name, experiment, args, fields) -> dict:
   data = pathlib.Path(args.data) if args.data else None
   data = data or runs.make_data(out, args.conversations, experiment.edits)
   setup = runs.Setup(out, data, steps, args.limit, tuple(fields))
-  runs.prepare(setup, experiment.arms)
+  runs.prepare(setup, experiment.arms, grouped=experiment.grouped)
   scored = {arm.name: [] for arm in experiment.arms}
   todo = runs.jobs(name, experiment, seeds, steps)
   with tqdm.tqdm(todo, name, unit="run", file=sys.stderr, disable=None) as bar:

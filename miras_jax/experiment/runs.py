@@ -13,6 +13,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
+from input_pipeline import open_source
 from input_pipeline.prepare import synth
 from miras_jax.checkpoint import workdir
 from miras_jax.config import file as config_file
@@ -93,8 +94,32 @@ def tokenizer_of(setup) -> pathlib.Path:
   return setup.out / ("tokenizer_edits" if edited else "tokenizer")
 
 
-def prepare(setup: Setup, arms) -> Setup:
-  """Writes the lists that arms need and the tokenizer that all of them share."""
+def prepare(setup: Setup, arms, *, grouped=False) -> Setup:
+  """Writes the lists that arms need and the tokenizer that all of them share.
+
+  grouped: the masks of the data are read as files.
+  """
+  if open_source.resolve(setup.data)[0] == open_source.DEFAULT:
+    _write_lists(setup, arms)
+  elif grouped or any(map(_needs_lists, arms)):
+    raise UserError(
+      f"--data={setup.data}: this experiment reads more than conversations of a data"
+      " set; it wants one in PRIST's layout"
+    )
+  else:
+    open_source.open_source(setup.data, setup.split)
+  config = config_file.read(CONFIG, _fields(setup, {"data.dir": setup.data}))
+  source = sources.open_split(config, config.data.split_train)
+  task.open_tokenizer(config.data, tokenizer_of(setup), source)
+  return setup
+
+
+def _needs_lists(arm):
+  named = any(data == catalogue.NAMED for data, _ in arm.stages)
+  return named or arm.history == catalogue.NONE
+
+
+def _write_lists(setup, arms):
   train = derived.read_list(setup.data, "train")
   held_out = derived.read_list(setup.data, setup.split)
   if any(data == catalogue.NAMED for arm in arms for data, _ in arm.stages):
@@ -103,10 +128,6 @@ def prepare(setup: Setup, arms) -> Setup:
   if any(arm.history == catalogue.NONE for arm in arms):
     lists = {setup.split: derived.alone(held_out[: setup.limit])}
     derived.write(setup.out / "alone", lists)
-  config = config_file.read(CONFIG, _fields(setup, {"data.dir": setup.data}))
-  source = sources.open_split(config, config.data.split_train)
-  task.open_tokenizer(config.data, tokenizer_of(setup), source)
-  return setup
 
 
 def _fields(setup, own):

@@ -136,19 +136,38 @@ class Chat:
   def _ask(self, text):
     if not self._prompts:
       print(f"you> {printable(text)}")
-    talk = self._conversation
-    reply = self._reply(text, object_of(text) if talk.has_state else None)
+    reply = self._reply(text, self._named(text))
     self._turn += 1
     print(f"miras> {printable(reply.text)}")
     if reply.dropped_rounds:
-      print(f"  (the oldest {reply.dropped_rounds} rounds no longer fit)")
+      print(f"  ({_rounds(reply.dropped_rounds)})")
     if reply.num_seg > len(reply.masks):
       print(f"  ({reply.num_seg} [SEG]; only {len(reply.masks)} get a mask)")
-    if talk.has_state and (unseen := len(talk.earlier) - self._loaded.data.slots) > 0:
-      print(f"  (the oldest {unseen} masks are no longer seen; name one, as object 1)")
+    if unseen := self._unseen(reply.dropped_rounds):
+      print(f"  (no longer seen: {_objects(unseen)}; name one, and it is)")
     if reply.masks:
       self._write([mask.array for mask in reply.masks])
     sys.stdout.flush()
+
+  def _named(self, text):
+    """Number of the earlier mask that a text names. UserError where there is none."""
+    talk = self._conversation
+    number = object_of(text) if talk.has_state else None
+    if number is None or number < len(talk.earlier):
+      return number
+    there = _objects(len(talk.earlier)) if talk.earlier else "none yet"
+    raise UserError(f"object {number + 1}: the masks so far are {there}")
+
+  def _unseen(self, dropped_rounds):
+    """How many of the oldest masks later turns do not see: those without a slot and,
+    where only the language model looks, those of rounds that do not fit."""
+    talk = self._conversation
+    if not talk.has_state:
+      return 0
+    unread = sum(mask.slot.before < dropped_rounds for mask in talk.earlier)
+    without = max(0, len(talk.earlier) - self._loaded.data.slots)
+    dense = self._loaded.model.cfg.has_dense_state
+    return without if dense else max(without, unread)
 
   def _reply(self, text, refers_to):
     """The answer. Ctrl-C gives it up: at a terminal the conversation goes on."""
@@ -215,6 +234,16 @@ def object_of(text) -> int | None:
   """The number, from 0, of the one "object 2" or "[REF:2]" that a text names."""
   numbers = {int(number) for number in OBJECT.findall(text)}
   return numbers.pop() - 1 if len(numbers) == 1 else None
+
+
+def _objects(count):
+  return "object 1" if count == 1 else f"objects 1 to {count}"
+
+
+def _rounds(count):
+  if count == 1:
+    return "the oldest round no longer fits"
+  return f"the oldest {count} rounds no longer fit"
 
 
 def printable(text):

@@ -29,21 +29,48 @@ ANSWER_KEYS = (
 
 class Prompt(NamedTuple):
   """A conversation up to where an answer begins: `tokens` and `image_slot`, both (T,)
-  int32. The oldest `dropped_rounds` did not fit."""
+  int32. The oldest `dropped_rounds` did not fit. marks: (T,), of tokens of earlier
+  masks which these are, else 0; None: there are none."""
 
   tokens: np.ndarray
   image_slot: np.ndarray
   dropped_rounds: int = 0
+  marks: np.ndarray | None = None
+
+  @property
+  def keys(self) -> np.ndarray:
+    """(T,) int64: two prompts are the same as far as these are."""
+    keys_T = np.asarray(self.tokens, np.int64)
+    return keys_T if self.marks is None else keys_T + (self.marks << 32)
+
+  def part(self, start, stop) -> "Prompt":
+    """The tokens from `start` to `stop`."""
+    cut = slice(start, stop)
+    marks = None if self.marks is None else self.marks[cut]
+    tokens, image_slot = self.tokens[cut], self.image_slot[cut]
+    return self._replace(tokens=tokens, image_slot=image_slot, marks=marks)
 
 
-def prompt_of(turns, tokenizer, data, *, names=None) -> Prompt:
+def prompt_of(turns, tokenizer, data, *, names=None, shown=()) -> Prompt:
   """Turns that end with a question -> Prompt.
 
   `names`: target names of the [SEG] in the answers so far, where these are gold.
+  shown: the earlier masks that the language model reads (`memory.shown`).
   Raises ConversationError when even the last question does not fit.
   """
-  row = encode_prompt(turns, tokenizer, names=names, **data.text_options())
-  return Prompt(row.tokens_L, row.image_slot_L, row.dropped_rounds)
+  rounds = (len(turns) + 1) // 2
+  before = [[] for _ in range(rounds)]
+  for e, mask in enumerate(shown):
+    before[min(mask.before, rounds - 1)].append(e)
+  named = [e for e, mask in enumerate(shown) if mask.named]
+  options = data.text_options() | {"shown": before, "named": named}
+  row = encode_prompt(turns, tokenizer, names=names, **options)
+  prompt = Prompt(row.tokens_L, row.image_slot_L, row.dropped_rounds)
+  if not shown:
+    return prompt
+  at_T = (row.image_slot_L - data.num_image_tokens) // data.slot_tokens
+  mark_E = np.array([mask.mark for mask in shown], np.int64)
+  return prompt._replace(marks=np.where(at_T >= 0, mark_E[np.maximum(at_T, 0)], 0))
 
 
 def check_text(text) -> str:
@@ -127,12 +154,23 @@ def masks_of(answer: Answer, views, image_size) -> tuple[Mask, ...]:
 
 class Reply(NamedTuple):
   """What the model has answered; a Mask for each [SEG] of the text up to the model's
-  limit. `dropped_rounds` of the oldest rounds were not seen by the model any more."""
+  limit. `dropped_rounds` of the oldest rounds were not seen by the model any more.
+  slots: the masks as later turns see them, of a model that looks at earlier ones."""
 
   text: str
   masks: tuple[Mask, ...]
   num_seg: int
   dropped_rounds: int
+  slots: tuple[memory.Slot, ...] = ()
+
+
+def reply_of(answer: Answer, views, data, dropped_rounds, turn) -> Reply:
+  """The Reply to question number `turn`; `views` as in `full_size`."""
+  masks, slots = masks_of(answer, views, data.sam_size), ()
+  if memory.has_state(data):
+    kept = answer.logits[: len(masks)]
+    slots = tuple(memory.of_logits(logits, turn + 1) for logits in kept)
+  return Reply(answer.text, masks, answer.num_seg, dropped_rounds, slots)
 
 
 class Earlier(NamedTuple):
@@ -142,6 +180,12 @@ class Earlier(NamedTuple):
   array: np.ndarray
   slot: memory.Slot | None
   turn: int = -1
+
+
+def _placed(mask: Earlier, most: int) -> Earlier:
+  """The same, before question number `most` at the latest: it stays where it is."""
+  slot = mask.slot
+  return mask._replace(slot=slot and slot._replace(before=min(slot.before, most)))
 
 
 class Conversation:
@@ -190,7 +234,8 @@ class Conversation:
   def _given(self, mask_HW, turn=-1):
     data = self._loaded.data
     mask_HW = hints_lib.mask_array(mask_HW, self.size) > 0
-    return Earlier(mask_HW, memory.of_mask(mask_HW, data), turn)
+    before = len(self.replies)
+    return Earlier(mask_HW, memory.of_mask(mask_HW, data, before=before), turn)
 
   def undo(self):
     """Forgets the last question and its answer. UserError where there is none."""
@@ -200,7 +245,7 @@ class Conversation:
     self.replies.pop()
     del self.turns[-2:]
     gone = len(self.replies)
-    self.earlier = [mask for mask in self.earlier if mask.turn != gone]
+    self.earlier = [_placed(m, gone) for m in self.earlier if m.turn != gone]
 
   def fork(self) -> "Conversation":
     """Another conversation that has said the same so far."""
@@ -265,11 +310,11 @@ class Conversation:
     the conversation meanwhile gives it up, and reading on is a UserError."""
     chunk = checked_chunk(chunk)
     loaded, session = self._loaded, self._session
-    hints, slots, given = self._pointed(points, box, mask, refers_to)
+    hints, slots, shown, given = self._pointed(points, box, mask, refers_to)
     asked = [*self.turns, ("user", check_text(text))]
-    prompt = prompt_of(asked, loaded.tokenizer, loaded.data)
+    prompt = prompt_of(asked, loaded.tokenizer, loaded.data, shown=shown)
     sampling = Sampling.of([checked(temperature, top_p, seed)])
-    session.ask([prompt])
+    session.ask([prompt], slots)
     asking = self._asking = object()
     count, most = 0, session.max_new_tokens
     while count < most:
@@ -280,13 +325,13 @@ class Conversation:
       yield loaded.tokenizer.decode(tokens[: len(tokens) - ended]).strip()
     self._check_still(asking)
     answer = read_answers(session.answers(hints, slots), loaded.tokenizer)[0]
-    reply, turn = self._reply(answer, prompt.dropped_rounds), len(self.replies)
-    made = zip(reply.masks, answer.logits, strict=False)
+    turn = len(self.replies)
+    reply = reply_of(answer, self._views, loaded.data, prompt.dropped_rounds, turn)
     self.turns = [*asked, ("assistant", answer.text)]
     self.replies.append(reply)
     self.earlier += given
-    for mask, logits in made:
-      slot = memory.of_logits(logits) if self.has_state else None
+    slots = reply.slots or [None] * len(reply.masks)
+    for mask, slot in zip(reply.masks, slots, strict=True):
       self.earlier.append(Earlier(mask.array, slot, turn))
 
   def _check_still(self, asking):
@@ -297,23 +342,18 @@ class Conversation:
       )
 
   def _pointed(self, points, box, mask, refers_to):
-    """(hints, slots, masks given) of what a user points at, or None, None, ()."""
+    """(hints, slots, where they are shown, masks given) of what a user points at."""
     arrays, data = [mask.array for mask in self.earlier], self._loaded.data
     if not self.has_state:
       mask = hints_lib.chosen(mask, refers_to, arrays)
-      return hints_lib.make(points, box, mask, self._views, data), None, ()
-    hints_lib.chosen(mask, refers_to, arrays)  # tells what is wrong with the number
+      return hints_lib.make(points, box, mask, self._views, data), None, (), ()
+    meant = hints_lib.chosen(mask, refers_to, arrays)  # tells of a wrong number
     given = () if mask is None else (self._given(mask, len(self.replies)),)
     pick = memory.NONE if refers_to is None else int(refers_to)
     pick = len(arrays) if given else pick
     slots = [earlier.slot for earlier in (*self.earlier, *given)]
-    hints = hints_lib.make(points, box, None, self._views, data)
-    return hints, memory.stack([slots], data, [pick]), given
-
-  def _reply(self, answer, dropped_rounds):
-    return Reply(
-      text=answer.text,
-      masks=masks_of(answer, self._views, self._loaded.data.sam_size),
-      num_seg=answer.num_seg,
-      dropped_rounds=dropped_rounds,
-    )
+    if self._loaded.model.cfg.has_dense_state:
+      meant = None  # a slot says it
+    hints = hints_lib.make(points, box, meant, self._views, data)
+    shown = memory.shown(slots, data, pick)
+    return hints, memory.stack([slots], data, [pick]), shown, given

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from miras_jax.inference import mask_decoding
+from miras_jax.inference import mask_decoding, showing
 from miras_jax.inference.sampling import Sampling, pick
 from miras_jax.inference.segs import find_segs
 from miras_jax.models import llama
@@ -60,11 +60,19 @@ class Rows(NamedTuple):
 
 
 def encode_images(model, params, batch) -> dict:
-  """{"image_tokens" [B, N, D], "sam" [B, h, w, C]} of the images of a batch, and their
-  `valid_hw` for a model that looks at earlier masks.
+  """{"image_tokens" [B, N, D], "sam" [B, h, w, C]} of the images of a batch, their
+  `valid_hw` for a model that looks at earlier masks, and a `slot_table` for one whose
+  language model reads them: no mask is there yet.
 
   A device encodes MOST_PIXELS at a time, whatever the batch.
   """
+  encoded = _encoded(model, params, batch)
+  if not model.cfg.slot_tokens:
+    return encoded
+  return encoded | {"slot_table": showing.nothing(model, params, encoded)}
+
+
+def _encoded(model, params, batch):
   more = {} if model.cfg.state == "none" else {"valid_hw": batch["valid_hw"]}
   call = _call(model, params)
   tokens = functools.partial(call, method="image_tokens")
@@ -134,7 +142,11 @@ def prefill(
   slots, speaks_B = _slots(state.cache), rows.count_B > 0
   index_B = jnp.where(speaks_B, rows.start_B, slots)  # past the end: writes nothing
   x_BPD = _call(model, params)(
-    rows.tokens_BP, rows.image_slot_BP, encoded["image_tokens"], method="embed"
+    rows.tokens_BP,
+    rows.image_slot_BP,
+    encoded["image_tokens"],
+    encoded.get("slot_table"),
+    method="embed",
   )
   positions_BP = index_B[:, None] + jnp.arange(rows.tokens_BP.shape[1])
   last_B = jnp.maximum(rows.count_B - 1, 0)

@@ -17,6 +17,7 @@ import numpy as np
 from input_pipeline import batch_table
 from miras_jax.errors import UserError
 from miras_jax.inference import generate as stages
+from miras_jax.inference import showing
 from miras_jax.inference.sampling import Sampling
 
 # Tokens that a turn is padded to: buckets double up to 256, then grow by a quarter of a
@@ -64,6 +65,8 @@ class Generator:
     self._decode = self._jit(stages.decode, donate_argnums=1)
     self._read = self._jit(stages.read, max_masks=max_masks)
     self._read_row = self._jit(stages.read_row, max_masks=max_masks)
+    self._show = self._jit(showing.show)
+    self._show_row = self._jit(showing.show_row)
     self._put_row = self._jit(stages.put_row, donate_argnums=1)
     self._stop_row = self._jit(stages.stop_row, donate_argnums=1)
     limits = {"max_new_tokens": max_new_tokens, "max_masks": max_masks}
@@ -130,31 +133,52 @@ class Session:
     rows, new = len(encoded["image_tokens"]), generator.max_new_tokens
     with generator._active():
       self._state = _new_state(generator.model, rows, max_len + new, new)
-    self._said = [np.zeros(0, np.int32)] * rows  # tokens whose keys the cache holds
+    self._said = [np.zeros(0, np.int64)] * rows  # Prompt.keys of what the cache holds
     self._unread = {}  # row: its prompt and how much of that the cache holds
     self.max_new_tokens = generator.max_new_tokens
     self.read_tokens = 0  # by all rows in all turns, without padding
 
-  def turn(self, prompts, sampling=None, hints=None, slots=None) -> dict:
+  def turn(self, prompts, sampling=None, hints=None, slots=None, shown=None) -> dict:
     """Answers rows; returns what `stages.read` does, on the device.
 
-    slots: the earlier masks of each row (`memory.stack`).
-
+    slots: the earlier masks of each row (`memory.stack`). shown: those that the
+      language model reads, where they are others.
     prompts: for each row its whole conversation up to where the answer begins, with
       `tokens` and `image_slot` (T,); None: the row says nothing.
     """
-    self.ask(prompts)
+    self.ask(prompts, slots if shown is None else shown)
     self.go_on(self._generator.max_new_tokens, sampling)
     return self.answers(hints, slots)
 
-  def ask(self, prompts):
+  def ask(self, prompts, slots=None):
     """Reads the prompts, all at once; see `turn`."""
+    generator = self._generator
+    if slots is not None and self._reads_masks:
+      table = generator._show(generator.params, self._encoded, slots)
+      self._encoded = self._encoded | {"slot_table": table}
     self.begin(prompts)
     parts = [self._next_part(b, self._max_len) for b in list(self._unread)]
-    generator, fresh = self._generator, not any(start for _, _, start in parts)
+    fresh = not any(start for _, _, start in parts)
     rows = self._rows_of(parts, range(len(self._said)))
     inputs = self._state, self._encoded, rows, generator.ids
     self._state = generator._prefill[fresh](generator.params, *inputs)
+
+  def show(self, row, slots):
+    """Gives a row, before its prompt is read, the earlier masks that this speaks of:
+    `memory.stack` with a B of 1."""
+    generator = self._generator
+    if slots is not None and self._reads_masks:
+      inputs = self._encoded, slots, row
+      table = generator._show_row(generator.params, *inputs)
+      self._encoded = self._encoded | {"slot_table": table}
+
+  @property
+  def _reads_masks(self):
+    return "slot_table" in self._encoded
+
+  @property
+  def _moves_masks(self):
+    return self._generator.model.cfg.has_dense_state
 
   def begin(self, prompts):
     """Takes prompts that `read_on` reads; see `turn`."""
@@ -186,12 +210,9 @@ class Session:
     stop = min(start + limit, len(prompt.tokens))
     if stop < len(prompt.tokens):
       self._unread = {b: (prompt, stop)} | self._unread
-    self._said[b] = np.asarray(prompt.tokens[:stop], np.int32)
+    self._said[b] = prompt.keys[:stop]
     self.read_tokens += stop - start
-    part = prompt._replace(
-      tokens=prompt.tokens[start:stop], image_slot=prompt.image_slot[start:stop]
-    )
-    return b, part, start
+    return b, prompt.part(start, stop), start
 
   def _rows_of(self, parts, rows) -> stages.Rows:
     """What a program reads of these parts; `rows` are those that it knows."""
@@ -227,6 +248,7 @@ class Session:
   def masks_from(self, first, hints=None, slots=None) -> dict:
     """`answers`, with the masks of the [SEG] from number `first` on."""
     generator, first = self._generator, jnp.int32(first)
+    slots = slots if self._moves_masks else None
     inputs = self._state, self._encoded, generator.ids, first, hints, slots
     return generator._read(generator.params, *inputs)
 
@@ -234,7 +256,7 @@ class Session:
     """Gives a row another image, an encoding with a B of 1; what it said is gone."""
     generator = self._generator
     self._encoded = generator._put_row(generator.params, self._encoded, one, row)
-    self._said[row] = np.zeros(0, np.int32)
+    self._said[row] = np.zeros(0, np.int64)
     self._unread.pop(row, None)
 
   def stop(self, row):
@@ -246,6 +268,7 @@ class Session:
   def answer(self, row, hints=None, slots=None) -> dict:
     """`answers` of one row, with a B of 1; other rows go on where they are."""
     generator = self._generator
+    slots = slots if self._moves_masks else None
     inputs = self._state, self._encoded, generator.ids, row, hints, slots
     out = generator._read_row(generator.params, *inputs)
     tokens, count, length = jax.device_get(
@@ -277,14 +300,11 @@ class Session:
 
   def _held(self, b, prompt):
     """How many tokens of a prompt the cache holds. ValueError past its room."""
-    tokens = prompt.tokens
-    if len(tokens) > self._max_len:
-      raise ValueError(
-        f"a prompt of {len(tokens)} tokens, the limit is {self._max_len}"
-      )
-    held = self._said[b]
-    common = min(len(held), len(tokens) - 1)  # the last one gives the first state
-    differs = np.flatnonzero(held[:common] != tokens[:common])
+    keys, held = prompt.keys, self._said[b]
+    if len(keys) > self._max_len:
+      raise ValueError(f"a prompt of {len(keys)} tokens, the limit is {self._max_len}")
+    common = min(len(held), len(keys) - 1)  # the last one gives the first state
+    differs = np.flatnonzero(held[:common] != keys[:common])
     return int(differs[0]) if len(differs) else common
 
   def buckets(self, limit=None) -> list[int]:

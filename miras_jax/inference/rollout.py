@@ -52,7 +52,10 @@ class Rollout:
     self, loaded, generator, views_of, *, batch_size, most_masks=0, earlier=True
   ):
     self._loaded, self._generator = loaded, generator
-    self._earlier = earlier and memory.has_state(loaded.data)
+    self._blind = not earlier
+    self._looks = memory.has_state(loaded.data) and (
+      earlier or memory.has_tokens(loaded.data)
+    )
     self._views_of, self._batch_size = views_of, batch_size
     self._most_masks = most_masks
 
@@ -78,13 +81,14 @@ class Rollout:
 
   def _take_turn(self, turn, jobs, active, session, answers):
     prompts, refused = [None] * self._batch_size, {}
+    earlier = self._earlier(turn, jobs, answers)
     for b in active:
       try:
-        prompts[b] = self._prompt(turn, jobs[b], answers[b])
+        prompts[b] = self._prompt(turn, jobs[b], answers[b], earlier[b])
       except ConversationError as error:
         refused[b] = conversation.Answer("", refused=str(error))
     if any(prompts):
-      slots = self._slots(turn, jobs, answers) if self._earlier else None
+      slots = memory.stack(earlier, self._loaded.data)
       spoken = self._spoken(session, prompts, slots)
     for b in active:
       if b in refused:
@@ -93,19 +97,22 @@ class Rollout:
         gone = prompts[b].dropped_rounds
         answers[b].append(spoken[b]._replace(dropped_rounds=gone))
 
-  def _slots(self, turn, jobs, answers):
-    """The earlier masks of all rows, None where there are none."""
+  def _earlier(self, turn, jobs, answers):
+    """The earlier masks of all rows."""
     rows = [()] * self._batch_size
-    for b, job in enumerate(jobs):
+    for b, job in enumerate(jobs) if self._looks else ():
       if job.slots:
         rows[b] = job.slots(turn)
         continue
-      rows[b] = [memory.of_logits(x) for a in answers[b] for x in a.logits]
-    return memory.stack(rows, self._loaded.data)
+      made = ((x, t + 1) for t, a in enumerate(answers[b]) for x in a.logits)
+      rows[b] = [memory.of_logits(logits, before) for logits, before in made]
+    return rows
 
   def _spoken(self, session, prompts, slots):
     """The answers of all rows, with up to `most_masks` masks each."""
-    out = session.turn(prompts, slots=slots)
+    shown = memory.blind(slots) if self._blind else slots
+    slots = None if self._blind else slots
+    out = session.turn(prompts, slots=slots, shown=shown)
     spoken = conversation.read_answers(out, self._loaded.tokenizer)
     step = self._generator.max_masks
     for first in range(step, self._most_masks, step):
@@ -114,7 +121,7 @@ class Rollout:
         spoken = conversation.with_more(spoken, session.masks_from(first, slots=slots))
     return spoken
 
-  def _prompt(self, turn, job, answers):
+  def _prompt(self, turn, job, answers, earlier):
     """The Prompt of a job's turn; ConversationError where the question does not fit."""
     said = job.gold[:turn] if job.gold else [a.text for a in answers]
     turns = []
@@ -123,7 +130,10 @@ class Rollout:
     turns.append(("user", job.questions[turn]))
     loaded = self._loaded
     names = list(job.names) if job.gold else None
-    return conversation.prompt_of(turns, loaded.tokenizer, loaded.data, names=names)
+    shown = memory.shown(earlier, loaded.data, blind=self._blind)
+    return conversation.prompt_of(
+      turns, loaded.tokenizer, loaded.data, names=names, shown=shown
+    )
 
   def _stack(self, rows):
     """Rows as one batch, filled up with the first row."""
@@ -139,7 +149,10 @@ class Forced:
 
   def __init__(self, loaded, views_of, *, batch_size, earlier=True):
     self._loaded, self._views_of, self._batch_size = loaded, views_of, batch_size
-    self._earlier = earlier and memory.has_state(loaded.data)
+    self._blind = not earlier
+    self._looks = memory.has_state(loaded.data) and (
+      earlier or memory.has_tokens(loaded.data)
+    )
     model = loaded.model
 
     @jax.jit
@@ -173,12 +186,17 @@ class Forced:
     except ConversationError:
       return
     gone = len(record.targets) - len(kept)
-    slots = self._slots_of(i, kept, row, roomy) if self._earlier else {}
+    slots = self._slots_of(i, kept, row, roomy) if self._looks else {}
     for first in range(0, len(kept), step):
       part = {name: row[name][first : first + step] for name in OVER_MASKS}
       part |= _cut(slots, first, step, loaded.data.slots)
       sizes = loaded.data.sizes(loaded.tokenizer.ids.pad)
-      sizes["E"] = step + loaded.data.slots
+      sizes["E"] = step + loaded.data.slots + 1  # the last of them is missing
+      if memory.has_tokens(loaded.data):
+        start = max(0, first - loaded.data.slots)
+        part["image_slot"] = _renumbered(
+          row["image_slot"], loaded.data, start, sizes["E"]
+        )
       part = {name: batch_table.padded(name, x, sizes) for name, x in part.items()}
       yield _Row(i, gone + first, row | part)
 
@@ -187,7 +205,10 @@ class Forced:
     masks = np.zeros((roomy.max_masks, roomy.sam_size, roomy.sam_size), np.uint8)
     made = examples.make_masks(targets, self._views_of(i)["original_hw"], roomy)
     masks[: len(made)] = made
-    return fill.slots(masks, row, roomy.slot_side, most=roomy.slots)
+    options = {"most": roomy.slots, "read": memory.has_tokens(roomy)}
+    slots = fill.slots(masks, row, roomy.slot_side, **options)
+    missing = ("slot_valid", "slot_seen") if self._blind else ()
+    return slots | {name: np.zeros_like(slots[name]) for name in missing}
 
   def _run(self, group):
     filled = group + [group[0]] * (self._batch_size - len(group))
@@ -205,6 +226,16 @@ def _cut(slots, first, step, most):
     name: values[cuts.get(batch_table.TABLE[name].axes, (slot,))]
     for name, values in slots.items()
   }
+
+
+def _renumbered(image_slot_T, data, start, count):
+  """Image slots of a row with `count` earlier masks from number `start` on. The last of
+  them is missing, and stands for all that it has not."""
+  N, J = data.num_image_tokens, data.slot_tokens
+  number_T, j_T = np.divmod(image_slot_T - N, J)
+  at_T = number_T - start
+  at_T = np.where((at_T < 0) | (at_T >= count), count - 1, at_T)
+  return np.where(image_slot_T < N, image_slot_T, N + J * at_T + j_T)
 
 
 class _Row(NamedTuple):

@@ -18,7 +18,7 @@ import dataclasses
 import re
 from typing import NamedTuple
 
-from miras_jax.config.model import extra_width
+from miras_jax.config.lanes import extra_width
 from miras_jax.models import trees
 from miras_jax.models.state import flops as state_flops
 
@@ -46,9 +46,9 @@ ENCODERS = sum(FEATURES.values(), ())
 READ = ("seg_prompt", "sam/decoder", "state/")
 
 
-def of_masks(encoder) -> tuple[str, ...]:
-  """The parts that make masks and nothing else."""
-  shared = () if encoder == "dual" else ("sam/encoder",)
+def of_masks(cfg) -> tuple[str, ...]:
+  """The parts of a MirasConfig that make masks and nothing else."""
+  shared = () if cfg.encoder == "dual" and not cfg.slot_tokens else ("sam/encoder",)
   parts = ("seg_prompt", "sam/encoder", "sam/fine", "sam/prompt_encoder", "sam/decoder")
   parts += ("state",)
   return tuple(part for part in parts if part not in shared)
@@ -100,8 +100,8 @@ def example(config, *, program="train", context=None, cached=False, features=FEA
   else:
     length = 1 if program == "read" else data.max_len
     units = forward_units(cfg, length, data.max_masks)
-    if program in ("train", "eval") and cfg.state != "none":
-      units = _with_own_masks(cfg, units, data.max_masks)
+    if program in ("train", "eval"):
+      units = _with_slots(cfg, units, data.max_masks)
     if cached:
       units = [u for u in units if u.group not in ENCODERS]
     if program in ("cache", "encode"):
@@ -129,19 +129,23 @@ def forward_units(cfg, length, masks):
   units += _seg_prompt(cfg.seg_prompt, width, length, masks)
   if cfg.encoder == "dual":
     units += _sam_encoder(cfg.sam_encoder)
-  with_state = cfg.state != "none"
-  units += [Unit(*part) for part in state_flops.parts(cfg, masks)] if with_state else []
-  grid = cfg.sam_encoder.grid
-  units += sam_decoder(cfg.sam_decoder, grid, masks, shared=not with_state)
+  units += [Unit(*part) for part in state_flops.parts(cfg, masks)]
+  grid, shared = cfg.sam_encoder.grid, not cfg.has_dense_state
+  units += sam_decoder(cfg.sam_decoder, grid, masks, shared=shared)
   return units
 
 
-def _with_own_masks(cfg, units, masks):
-  """The masks that slots take without a gradient, and those decoded again."""
+def _with_slots(cfg, units, masks):
+  """The masks that dense slots take without a gradient, and those decoded again."""
   decoder, grid = cfg.sam_decoder, cfg.sam_encoder.grid
+  if cfg.state != "none":
+    again = sam_decoder(decoder, grid, masks)
+    units = [*units, *(unit._replace(again=unit.flops) for unit in again)]
+  if not cfg.has_dense_state:
+    return units
   own = sum(unit.flops for unit in sam_decoder(decoder, grid, masks))
   first = Unit("state/own", own, pairs=True)  # in front: nothing below it trains
-  return [first, *units, *sam_decoder(decoder, grid, masks)]
+  return [first, *units]
 
 
 def _image_units(cfg):

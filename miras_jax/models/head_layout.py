@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from miras_jax.config.model import LANES
+from miras_jax.config.lanes import LANES
 
 # Tokens of a tile, the first that divides T and has at most as many numbers a head.
 BLOCKS, MOST = (1024, 768, 512, 384, 256, 128), 2**17

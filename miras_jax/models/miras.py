@@ -25,6 +25,7 @@ from miras_jax.models.sam_grid import on_grid
 from miras_jax.models.seg_prompt import SegPrompt, select_states
 from miras_jax.models.state.encode import Picture, Slots
 from miras_jax.models.state.prompt import StatePrompt
+from miras_jax.models.state.tokens import StateTokens
 from miras_jax.parallel import sharding
 
 # Published pixel statistics, 0..255. CLIP: OpenAI's; SAM: ImageNet's, rounded.
@@ -52,8 +53,8 @@ class Miras(nn.Module):
   """The whole model over a Batch.
 
   Parameters: `clip`, `convnext`, `mining`, `projector`, `llm`, `seg_prompt`, `sam`.
-  `cfg.encoder` says which of the first three there are, and `state` is there unless
-  `cfg.state` is "none". A "dual" one without
+  `cfg.encoder` says which of the first three there are, `cfg.state` whether there are
+  `state` ("dense", "both") and `state_tokens` ("tokens", "both"). A "dual" one without
   `cfg.convnext` has the projected CLIP tokens as image tokens (as LISA).
   `view`: of the data, how the picture lies in `image_aux`.
   """
@@ -77,8 +78,10 @@ class Miras(nn.Module):
     found = attention_for(cfg.llama.attention, jax.default_backend())
     form = "cudnn" if found == "cudnn" else "auto"
     self.sam = Sam(cfg.sam_encoder, cfg.sam_decoder, dtype, form)
-    if cfg.state != "none":
+    if cfg.has_dense_state:
       self.state = StatePrompt(cfg, self.view)
+    if cfg.slot_tokens:
+      self.state_tokens = StateTokens(cfg, self.view)
 
   def __call__(self, batch, *, deterministic=True):
     """One forward pass with known answers.
@@ -96,20 +99,39 @@ class Miras(nn.Module):
 
   def ahead(self, batch):
     """What both `hidden` and `masks_of` need, to be added to the batch and made once:
-    `sam_features`, where the image tokens are made of them, and `image_tokens`, where
-    what is kept of earlier masks is; else nothing."""
-    made, dual = {}, self.cfg.encoder == "dual"
-    if not dual and not {"image_tokens", "sam_features"} & batch.keys():
+    `sam_features`, where image or state tokens are made of them, `image_tokens`, where
+    what is kept of earlier masks is, and the `slot_table` of state tokens; else
+    nothing."""
+    made, cfg = {}, self.cfg
+    of_sam = cfg.encoder != "dual" and "image_tokens" not in batch
+    shown = cfg.slot_tokens and "slot_masks" in batch
+    if (of_sam or shown) and "sam_features" not in batch:
       seen = batch["image_sam"], batch["valid_hw"]
       made["sam_features"] = self.sam_features(*seen)
-    if self.cfg.state != "none" and "image_tokens" not in batch:
+    if cfg.state != "none" and "image_tokens" not in batch:
       made["image_tokens"] = self._tokens_of(batch | made)
+    if shown:
+      made["slot_table"] = self._table_of(batch | made)
     return made
+
+  def _table_of(self, batch):
+    """State tokens of the slots of a batch."""
+    masks_BEhw = batch["slot_masks"].astype(jnp.float32) / fill.INSIDE
+    sam_BHWC = self._sam_of(batch)
+    picture = Picture(batch["image_tokens"], sam_BHWC, batch["valid_hw"])
+    return self.slot_table(
+      masks_BEhw, batch["slot_valid"], batch["slot_origin"], picture
+    )
+
+  def slot_table(self, masks_BEQQ, valid_BE, origin_BE, picture):
+    """The state tokens of earlier masks, [B, E * SLOT_TOKENS, D]: see StateTokens."""
+    return self.state_tokens(masks_BEQQ, valid_BE, origin_BE, picture)
 
   def hidden(self, batch, *, deterministic=True):
     """Final-normed hidden states [B, T, D] of every token of a batch that has what
     `ahead` adds."""
-    x_BTD = self.embed(batch["tokens"], batch["image_slot"], self._tokens_of(batch))
+    tokens_BND, table = self._tokens_of(batch), batch.get("slot_table")
+    x_BTD = self.embed(batch["tokens"], batch["image_slot"], tokens_BND, table)
     hidden_BTD = self.llm(
       sharding.constrain(x_BTD, "decoder"),
       batch["positions"],
@@ -146,29 +168,44 @@ class Miras(nn.Module):
   def masks_with_state(self, batch, hidden_BTD, *, again=False):
     """`masks_of` a batch that has earlier masks (`batch_table.SLOTS`), as a dict.
 
-    Also `reading`, of StatePrompt, `slot_masks [B, E, h, w]`, what the slots hold, and
-    `again [B, E, h, w]` where that is wanted: logits of those masks, decoded from what
-    is kept of them. A slot for the model's own mask has what it makes without slots.
+    Of a dense state also its `reading`. Where `again` is wanted: logits [B, E, h, w] of
+    the earlier masks, decoded from what is kept of them, and `slot_masks`, what they
+    are. A slot for the model's own mask has what it makes without dense slots.
     """
     at_BM, valid_BM = batch["seg_pos"], batch["seg_valid"]
     prompt_BMC = self.prompts(hidden_BTD, at_BM, batch["obj_pos"], valid_BM)
-    states_BMD = self.seg_states(hidden_BTD, at_BM, valid_BM)
     sam_BHWC = self._sam_of(batch)
+    if self.cfg.has_dense_state:
+      states_BMD = self.seg_states(hidden_BTD, at_BM, valid_BM)
+      made = self._with_dense(batch, sam_BHWC, prompt_BMC, states_BMD)
+    else:
+      logits_BMhw, iou_BM = self.masks(sam_BHWC, prompt_BMC)
+      made = {"mask_logits": logits_BMhw, "iou": iou_BM}
+    if not (again or self.is_initializing()):
+      return made
+    if self.cfg.slot_tokens:
+      made["slot_masks"] = batch["slot_masks"].astype(jnp.float32) / fill.INSIDE
+      asking = self.state_tokens.repeat(batch["slot_table"])
+    else:
+      asking = self.state.repeat(made["reading"])
+    # Kept by no backward pass: it would be as much as of the masks that are asked for.
+    again = nn.remat(lambda self, *inputs: self.masks(*inputs)[0])
+    return made | {"again": again(self, sam_BHWC, asking)}
+
+  def _with_dense(self, batch, sam_BHWC, prompt_BMC, states_BMD):
+    """Masks that look at the slots of a batch, `reading` and `slot_masks`."""
     slots = Slots(
       self._held(batch, sam_BHWC, prompt_BMC),
       batch["slot_origin"],
       batch["slot_seen"],
-      jnp.full(len(at_BM), -1),
+      jnp.full(len(prompt_BMC), -1),
     )
     picture = Picture(batch["image_tokens"], sam_BHWC, batch["valid_hw"])
     logits_BMhw, iou_BM, reading = self.masks_after(
       prompt_BMC, states_BMD, slots, picture
     )
     made = {"mask_logits": logits_BMhw, "iou": iou_BM, "reading": reading}
-    made["slot_masks"] = slots.masks_BEQQ
-    if again or self.is_initializing():
-      made["again"] = self.masks(sam_BHWC, self.state.repeat(reading))[0]
-    return made
+    return made | {"slot_masks": slots.masks_BEQQ}
 
   def _held(self, batch, sam_BHWC, prompt_BMC):
     """What the slots of a batch hold, 0 to 1."""
@@ -231,8 +268,12 @@ class Miras(nn.Module):
     image_BHWC = normalise(image_sam_BHWC, SAM_MEAN, SAM_STD)
     return self.sam.encode(zero_padding(image_BHWC, valid_hw_B2))
 
-  def embed(self, tokens_BT, image_slot_BT, image_tokens_BND):
-    """Token embeddings with image token `image_slot` wherever that is not -1."""
+  def embed(self, tokens_BT, image_slot_BT, image_tokens_BND, slot_table=None):
+    """Token embeddings with image token `image_slot` wherever that is not -1; the state
+    tokens of `slot_table` are counted after the image's."""
+    if slot_table is not None:
+      tokens = image_tokens_BND, slot_table.astype(image_tokens_BND.dtype)
+      image_tokens_BND = jnp.concatenate(tokens, axis=1)
     x_BTD = self.llm.embed(tokens_BT)
     slot_BT1 = jnp.maximum(image_slot_BT, 0)[..., None]
     image_BTD = jnp.take_along_axis(image_tokens_BND, slot_BT1, axis=1)

@@ -18,7 +18,7 @@ N heads, E head width, F folded width, R query rows at a time.
 import jax
 import jax.numpy as jnp
 
-from miras_jax.config.model import LANES
+from miras_jax.config.lanes import LANES
 from miras_jax.models import splash
 
 # Attention logits of one image held at a time, in float32 numbers (128 MiB). Past this

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec as P
 
-from miras_jax.config.model import LANES, extra_width
+from miras_jax.config.lanes import LANES, extra_width
 from miras_jax.models import head_layout
 
 BLOCKS = (512, 384, 256, 128)  # queries and keys of a tile, the first that divides T

@@ -18,19 +18,19 @@ HEADS = (
   r"^llm/lm_head/",
   r"^seg_prompt/",
   r"^sam/(decoder|fine)/",
-  r"^state/",
+  r"^state(_tokens)?/",
 )
 TRAINABLE = {
   "lora_heads": HEADS,
   # The language model stays as it is: only what turns states into masks learns.
-  "paper": (r"^seg_prompt/", r"^sam/(decoder|fine)/", r"^state/"),
+  "paper": (r"^seg_prompt/", r"^sam/(decoder|fine)/", r"^state(_tokens)?/"),
   "full": (r"",),
 }
 # Frozen leaves that keep float32 in a bfloat16 run: they are small and the rounding is
 # not (SAM's Fourier matrix is multiplied by 2 pi, norms scale every activation).
 KEEP_FLOAT32 = ("scale", "bias", "gamma", "gaussian")
 # Absent under some configs (no LoRA, tied head, LISA): these may match nothing.
-OPTIONAL = (r"^llm/.*/lora_[ab]$", r"^llm/lm_head/", r"^mining/", r"^state/")
+OPTIONAL = (r"^llm/.*/lora_[ab]$", r"^llm/lm_head/", r"^mining/", r"^state(_tokens)?/")
 # SAM's random Fourier matrix is a constant of the published model.
 NEVER = r"^sam/prompt_encoder/.*gaussian$"
 

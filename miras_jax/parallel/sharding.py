@@ -53,7 +53,7 @@ PARAM_RULES = (
     (r"^seg_prompt/text_fc1/kernel$",                     P("fsdp", "tensor")),
     (r"^seg_prompt/",                                     P()),
     (r"^sam/(prompt_encoder|decoder|fine)/",              P()),
-    (r"^state/",                                          P()),
+    (r"^state(_tokens)?/",                                P()),
     (r"/(scale|bias|gamma)$",                             P()),
 )
 # fmt: on

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
-from miras_jax.config.model import LANES
+from miras_jax.config.lanes import LANES
 from miras_jax.errors import UserError
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.planning import model

@@ -84,7 +84,7 @@ def _encoded(model, params, views, mesh):
 
 def _earlier(cfg, rows, mesh):
   """What `read` takes of earlier masks: first [SEG], hints, slots; nothing without."""
-  if cfg.state == "none":
+  if not cfg.has_dense_state:
     return ()
   E, Q = cfg.state_slots, cfg.mask_side
   shapes = {

@@ -19,7 +19,7 @@ from miras_jax.serving.messages import Say
 from miras_jax.serving.metrics import Metrics
 from miras_jax.serving.refusals import Late, Refusal, TooLarge
 from miras_jax.serving.settings import Settings
-from miras_jax.serving.talks import KeptMask, Store, Talk, Turn
+from miras_jax.serving.talks import KeptMask, Store, Talk, Turn, unpacked
 
 DECODERS = 4  # pictures that are decoded at a time: each may take 300 MB
 
@@ -129,8 +129,9 @@ def _question(service, talk, say, tell) -> Question:
   if mask is not None:
     given = mask if isinstance(mask, str) else mask.model_dump()
     mask = inputs.mask_of(given, talk.size)
-  hints, slots = _pointed(say, mask, talk, data)
-  prompt = prompt_of([*talk.said, ("user", text)], service.loaded.tokenizer, data)
+  hints, slots, shown, given = _pointed(say, mask, talk, service.loaded)
+  asked = [*talk.said, ("user", text)]
+  prompt = prompt_of(asked, service.loaded.tokenizer, data, shown=shown)
   if not service.engine.holds(talk):
     talk.views()  # decoded here, not where the device waits
   return Question(
@@ -140,32 +141,45 @@ def _question(service, talk, say, tell) -> Question:
     deadline=time.monotonic() + settings.timeout,
     hints=hints,
     slots=slots,
+    given=given,
     choice=(say.temperature, say.top_p, say.seed),
     streams=say.stream,
   )
 
 
-def _pointed(say, mask, talk, data):
-  """(hints, slots) of what is pointed at; slots of a model that looks at earlier masks,
-  of which a mask that is given is the last."""
+def _pointed(say, mask, talk, loaded):
+  """(hints, slots, where they are shown, the one that is given) of what is pointed at;
+  slots of a model that looks at earlier masks, of which the one given is the last."""
+  data = loaded.data
   if not memory.has_state(data):
     mask = hints_lib.chosen(mask, say.refers_to, _Masks(talk.masks))
-    return hints_lib.make(say.points, say.box, mask, talk.sizes, data), None
+    return hints_lib.make(say.points, say.box, mask, talk.sizes, data), None, (), None
   masks = _Masks(talk.masks)
-  hints_lib.chosen(mask, say.refers_to, masks)  # tells of a number without a mask
-  pick = memory.NONE if say.refers_to is None else say.refers_to
-  given = None
-  if mask is not None:
-    hints_lib.make((), None, mask, talk.sizes, data)  # tells of an empty one
-    given, pick = memory.of_mask(mask, data), len(masks)
-  hints = hints_lib.make(say.points, say.box, None, talk.sizes, data)
-  return hints, memory.stack([_Slots(masks, given, data)], data, [pick])
+  meant = hints_lib.chosen(mask, say.refers_to, masks)  # tells of a wrong number
+  given = _given(mask, talk, data)
+  slots = _Slots(talk.turns, given)
+  pick = memory.NONE if say.refers_to is None else slots.answered[say.refers_to]
+  if given:
+    pick = len(slots) - 1
+  if loaded.model.cfg.has_dense_state:
+    meant = None  # a slot says it
+  hints = hints_lib.make(say.points, say.box, meant, talk.sizes, data)
+  shown = memory.shown(slots, data, pick)
+  return hints, memory.stack([slots], data, [pick]), shown, given
+
+
+def _given(mask, talk, data) -> memory.Slot | None:
+  """The user's mask as later turns see it too. UserError for an empty one."""
+  if mask is None:
+    return None
+  hints_lib.make((), None, mask, talk.sizes, data)
+  return memory.of_mask(mask, data, before=len(talk.turns))
 
 
 def _remember(talk, say, reply, question):
   pointed = say.model_dump(include={"points", "box", "refers_to"})
   asked = {"text": say.text.strip(), **pointed, "mask": say.mask is not None}
-  turn = Turn.of(asked, reply, time.monotonic() - question.asked_at)
+  turn = Turn.of(asked, reply, time.monotonic() - question.asked_at, question.given)
   talk.add(turn)
   return turn
 
@@ -184,15 +198,26 @@ class _Masks(Sequence):
 
 
 class _Slots(Sequence):
-  """Earlier masks as slots, a user's last; only those that are looked at are made."""
+  """Earlier masks as slots, the users' before those of their answers; only those that
+  are looked at are made, and once. answered: which of them are masks of answers, that
+  `refers_to` counts."""
 
-  def __init__(self, masks: _Masks, given, data):
-    self._masks, self._given, self._data = masks, given, data
+  def __init__(self, turns: list[Turn], given: memory.Slot | None):
+    self._kept, self.answered, self._made = [], [], {}
+    for t, turn in enumerate(turns):
+      if turn.given:
+        self._kept.append((turn.given, fill.USER, t))
+      for mask in turn.masks:
+        self.answered.append(len(self._kept))
+        self._kept.append((mask.seen, fill.MODEL, t + 1))
+    if given:
+      self._made[len(self._kept)] = given
+      self._kept.append(None)
 
   def __len__(self):
-    return len(self._masks) + (self._given is not None)
+    return len(self._kept)
 
   def __getitem__(self, k):
-    if k == len(self._masks):
-      return self._given
-    return memory.of_mask(self._masks[k], self._data, fill.MODEL)
+    if k not in self._made:
+      self._made[k] = unpacked(*self._kept[k])
+    return self._made[k]

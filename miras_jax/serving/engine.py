@@ -19,7 +19,7 @@ import numpy as np
 
 from miras_jax.inference import hints as hints_lib
 from miras_jax.inference import memory
-from miras_jax.inference.conversation import Prompt, Reply, masks_of, read_answers
+from miras_jax.inference.conversation import Prompt, read_answers, reply_of
 from miras_jax.inference.sampling import Sampling
 from miras_jax.logs import log
 from miras_jax.serving.refusals import Busy, Failed, Late
@@ -39,6 +39,7 @@ class Question:
   deadline: float  # time.monotonic()
   hints: dict | None = None
   slots: dict | None = None  # earlier masks (inference/memory.py)
+  given: memory.Slot | None = None  # the user's own of them
   choice: tuple = GREEDY  # temperature, top_p, seed
   streams: bool = False
   cancelled: bool = False
@@ -136,8 +137,9 @@ class Engine:
         session.read_on(length)
     session.go_on(1, greedy)
     session.stop(0)
-    for inputs in _every_hint(data):
-      session.answer(0, *inputs)
+    for hints, slots in _every_hint(self._loaded):
+      session.show(0, slots)
+      session.answer(0, hints, slots)
     session.put(0, one)
 
   def _new_session(self, one):
@@ -215,6 +217,7 @@ class Engine:
       question = row.question
       if row.talk is not question.talk:
         self._encode(b, question.talk)
+      self.session.show(b, question.slots)
       prompts[b] = question.prompt
     self.session.begin(prompts)
 
@@ -257,9 +260,10 @@ class Engine:
 
   def _complete(self, question, answer):
     try:
-      masks = masks_of(answer, question.talk.sizes, self._loaded.data.sam_size)
-      dropped = question.prompt.dropped_rounds
-      question.tell("reply", Reply(answer.text, masks, answer.num_seg, dropped))
+      talk, dropped = question.talk, question.prompt.dropped_rounds
+      turn, data = len(talk.turns), self._loaded.data
+      reply = reply_of(answer, talk.sizes, data, dropped, turn)
+      question.tell("reply", reply)
     except Exception:
       log.exception("the masks of an answer failed")
       self._refuse(question, Failed("the masks of this answer could not be made"))
@@ -290,17 +294,17 @@ def _black(data):
   }
 
 
-def _every_hint(data):
+def _every_hint(loaded):
   """Each combination of what a user may point at compiles a program of its own."""
-  side = data.sam_size
+  data, side = loaded.data, loaded.data.sam_size
+  in_slots = memory.has_state(data) and loaded.model.cfg.has_dense_state
   views = {"original_hw": np.array([side, side])}
   mask = np.ones((side, side), bool)
   for points in ((), [(0, 0, True)]):
     for box in (None, (0, 0, side, side)):
       for given in (None, mask):
-        if not memory.has_state(data):
-          yield hints_lib.make(points, box, given, views, data), None
-          continue
-        earlier = () if given is None else (memory.of_mask(given, data),)
-        hints = hints_lib.make(points, box, None, views, data)
+        looks = given is not None and memory.has_state(data)
+        earlier = (memory.of_mask(given, data),) if looks else ()
+        meant = None if in_slots else given
+        hints = hints_lib.make(points, box, meant, views, data)
         yield hints, memory.stack([earlier], data)

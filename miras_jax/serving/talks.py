@@ -4,13 +4,16 @@ can be kept. What the device holds of them may be gone: it is read again then.
 
 import collections
 import dataclasses
+import math
 import secrets
 import threading
 import time
+import zlib
 
 import numpy as np
 
 from input_pipeline import examples, image_ops, mask_ops
+from miras_jax.inference import memory
 from miras_jax.inference.conversation import Reply
 from miras_jax.inference.masks import Mask
 from miras_jax.serving.refusals import Conflict, Unknown
@@ -18,19 +21,33 @@ from miras_jax.serving.refusals import Conflict, Unknown
 SMALL_VIEWS = ("valid_hw", "original_hw")
 
 
+def packed(slot: memory.Slot | None) -> bytes:
+  """What later turns see of a mask; nothing of None."""
+  return zlib.compress(slot.cells_QQ.tobytes(), 1) if slot else b""
+
+
+def unpacked(seen: bytes, origin: int, before: int) -> memory.Slot:
+  """The slot of a mask that came before question number `before`."""
+  cells = np.frombuffer(zlib.decompress(seen), np.uint8)
+  side = math.isqrt(len(cells))
+  return memory.Slot(cells.reshape(side, side), origin, before)
+
+
 @dataclasses.dataclass(frozen=True)
 class KeptMask:
-  """A mask of an answer as COCO RLE; `words` are its name in the text, maybe ""."""
+  """A mask of an answer as COCO RLE; `words` are its name in the text, maybe "".
+  `seen`: packed, as later turns see it; of a model that looks at earlier masks."""
 
   rle: dict
   iou: float
   span: tuple[int, int]
   words: str
+  seen: bytes = b""
 
   @classmethod
-  def of(cls, mask: Mask, text: str) -> "KeptMask":
+  def of(cls, mask: Mask, text: str, slot=None) -> "KeptMask":
     words = text[slice(*mask.span)].removesuffix("[SEG]").removeprefix("[OBJ]")
-    return cls(mask.rle(), mask.iou, mask.span, words.strip())
+    return cls(mask.rle(), mask.iou, mask.span, words.strip(), packed(slot))
 
   def array(self) -> np.ndarray:
     """bool (H, W)."""
@@ -39,7 +56,8 @@ class KeptMask:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-  """A question, as `asked` shows it, and its answer."""
+  """A question, as `asked` shows it, and its answer. given: the mask that came with the
+  question, as `KeptMask.seen`."""
 
   asked: dict
   text: str
@@ -47,16 +65,20 @@ class Turn:
   num_seg: int
   dropped_rounds: int
   seconds: float
+  given: bytes = b""
 
   @classmethod
-  def of(cls, asked: dict, reply: Reply, seconds: float) -> "Turn":
-    masks = tuple(KeptMask.of(mask, reply.text) for mask in reply.masks)
-    return cls(asked, reply.text, masks, reply.num_seg, reply.dropped_rounds, seconds)
+  def of(cls, asked: dict, reply: Reply, seconds: float, given=None) -> "Turn":
+    slots = reply.slots or [None] * len(reply.masks)
+    both = zip(reply.masks, slots, strict=True)
+    masks = tuple(KeptMask.of(mask, reply.text, slot) for mask, slot in both)
+    said = reply.text, masks, reply.num_seg, reply.dropped_rounds
+    return cls(asked, *said, seconds, packed(given))
 
   def weight(self) -> int:
     """About how many bytes it takes."""
-    masks = sum(len(mask.rle["counts"]) + 300 for mask in self.masks)
-    return len(str(self.asked)) + len(self.text) + masks
+    masks = sum(len(mask.rle["counts"]) + len(mask.seen) + 300 for mask in self.masks)
+    return len(str(self.asked)) + len(self.text) + len(self.given) + masks
 
 
 class Talk:

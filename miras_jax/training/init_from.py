@@ -30,7 +30,9 @@ FREE = re.compile(
 # Suffix of a trainable preset, and those that it stands for.
 NEW, NEW_SUFFIXES = "new", {"projector", "mining"}
 # Leaves that published weights do not have and a run may add.
-FRESH = (r"/lora_[ab]$", r"^seg_prompt/align/", r"^state/")
+FRESH = (r"/lora_[ab]$", r"^seg_prompt/align/", r"^state(_tokens)?/")
+# Those of a dense state alone: of both, masks are made again from their tokens.
+SPARE = (r"^state/again/",)
 
 
 def fitted(config):
@@ -84,7 +86,7 @@ def _model(ours, theirs, folder):
       f" {theirs.variant!r}; say --config.model.variant={theirs.variant}"
     )
   _check_encoder(ours.encoder, theirs.encoder, folder)
-  if ours.state != theirs.state and theirs.state != "none":
+  if theirs.state not in (ours.state, "none") and ours.state != "both":
     raise UserError(
       f"model.state={ours.state!r}, but init_from={folder} holds {theirs.state!r}; say"
       f" --config.model.state={theirs.state}"
@@ -166,7 +168,7 @@ def load_state(task, shapes, tx):
   config = task.config
   wanted = flatten_dict(trees.merge(shapes.trainable, shapes.frozen), sep="/")
   params, missing = load_params(
-    config.init_from, unflatten_dict(wanted, sep="/"), optional=FRESH
+    config.init_from, unflatten_dict(wanted, sep="/"), optional=FRESH, spare=SPARE
   )
   params = flatten_dict(params, sep="/")
   if missing:

@@ -18,7 +18,7 @@ With `by_row` a loss is one sum for each row, [B], instead of one of all.
 import jax
 import jax.numpy as jnp
 
-from miras_jax.config.model import LANES
+from miras_jax.config.lanes import LANES
 from miras_jax.config.settings import BOUNDARY_FORMS, FOCAL_FORMS
 from miras_jax.parallel import sharding
 

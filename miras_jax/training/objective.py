@@ -57,9 +57,8 @@ class MirasObjective:
 
   @property
   def _state_terms(self):
-    if self.model.cfg.state == "none":
-      return []
-    return [term for term in state_losses.TERMS if getattr(self.loss, term)]
+    terms = state_losses.terms_of(self.model.cfg)
+    return [term for term in terms if getattr(self.loss, term)]
 
   def counts(self, batch):
     """Valid targets of each term: supervised tokens, masks, or slots."""

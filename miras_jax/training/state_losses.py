@@ -11,7 +11,15 @@ import jax.numpy as jnp
 
 from miras_jax.training import losses
 
-TERMS = ("state_relation", "state_pointer", "state_mask")
+DENSE = ("state_relation", "state_pointer")
+TERMS = (*DENSE, "state_mask")
+
+
+def terms_of(cfg) -> tuple[str, ...]:
+  """Those that a MirasConfig has."""
+  if cfg.state == "none":
+    return ()
+  return TERMS if cfg.has_dense_state else ("state_mask",)
 
 
 def targets(batch) -> dict:
@@ -26,8 +34,7 @@ def targets(batch) -> dict:
 
 def sums(made, batch, terms, by_row=False) -> dict:
   """{term: sum, [B] with by_row}. made: what `Miras.masks_with_state` gives."""
-  reading, due = made["reading"], targets(batch)
-  found = {}
+  reading, due, found = made.get("reading"), targets(batch), {}
   if "state_relation" in terms:
     found["state_relation"] = _cross_entropy(
       reading.relation_BMER, batch["slot_relation"]

@@ -117,7 +117,7 @@ def step_flops(config, features, maskless=0.0):
   names = features.shapes if features else ()
   cached = sum((flops.FEATURES[name] for name in names), ())
   saved = sum(count.parts.get(group, 0.0) for group in cached)
-  of_masks = set(flops.of_masks(config.model.encoder)) - set(cached)
+  of_masks = set(flops.of_masks(config.model.build())) - set(cached)
   saved += maskless * sum(count.parts.get(group, 0.0) for group in of_masks)
   return (count.useful - saved) * config.batch_size
 
@@ -214,6 +214,7 @@ def pipeline_config(config, *, max_len=None):
       name_targets=data.name_targets,
       slot_side=lengths["Q"] if config.model.state != "none" else 0,
       slots=config.model.state_slots,
+      slot_tokens=config.model.build().slot_tokens,
     )
   except ValueError as error:
     raise UserError(f"config.data: {error}") from error

@@ -10,10 +10,18 @@ def test_it_is_off_by_default():
   assert ModelChoice().build().state == "none"
 
 
-@pytest.mark.parametrize("state", ["tokens", "both", "some"])
-def test_what_is_not_there_is_refused_with_what_is(state):
-  with pytest.raises(UserError, match=f"'{state}' is not there.*none.*dense"):
-    ModelChoice(state=state)
+def test_what_is_not_there_is_refused_with_what_is():
+  with pytest.raises(UserError, match="some.*none.*tokens.*dense.*both"):
+    ModelChoice(state="some")
+
+
+@pytest.mark.parametrize(
+  ("state", "dense", "count"),
+  [("none", False, 0), ("tokens", False, 4), ("dense", True, 0), ("both", True, 4)],
+)
+def test_each_says_who_sees_earlier_masks(state, dense, count):
+  cfg = ModelChoice(state=state).build()
+  assert (cfg.has_dense_state, cfg.slot_tokens) == (dense, count)
 
 
 @pytest.mark.parametrize("slots", [0, 65])

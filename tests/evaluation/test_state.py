@@ -55,6 +55,11 @@ def test_a_target_is_about_the_earlier_one_that_it_is_most_like():
   assert found == [none, sibling, part, union, (relations.SAME, 1)]
 
 
+def test_a_true_mask_comes_before_the_question_after_its_answer():
+  slots = state_jobs.GoldSlots(record(count=3), tiny_loaded.loaded("tokens").data)
+  assert [slot.before for slot in slots(2)] == [1, 2]
+
+
 def test_a_mask_that_stays_though_another_is_wanted_is_a_copy():
   true = [rle(LEFT), rle(PART), rle(RIGHT)]
   found = state.measures([line(true, [rle(LEFT), rle(LEFT), rle(RIGHT)])])

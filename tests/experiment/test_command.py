@@ -13,6 +13,7 @@ import pytest
 from input_pipeline import mask_ops
 from input_pipeline.open_source import open_source
 from miras_jax.config import file as config_file
+from miras_jax.data import command as data_command
 from miras_jax.errors import UserError
 from miras_jax.evaluation import metrics
 from miras_jax.experiment import catalogue, command, derived, groups, runs
@@ -253,6 +254,27 @@ def test_a_field_that_would_change_nothing_is_one_line(tmp_path, name, field, sa
 def test_a_data_set_that_is_not_there_is_one_line(tmp_path):
   with pytest.raises(UserError, match="nowhere/train.json: no such file"):
     command.main(["losses", f"--out={tmp_path}", f"--data={tmp_path / 'nowhere'}"])
+
+
+@pytest.fixture(scope="module")
+def built(rendered, tmp_path_factory):
+  out = tmp_path_factory.mktemp("built")
+  argv = ["build", "prist", f"--src={rendered}", f"--out={out}", "--num_workers=0"]
+  assert data_command.main(argv) == 0
+  return out
+
+
+def test_a_built_data_set_is_as_good_as_a_folder(tmp_path, built, monkeypatch):
+  done = fake(monkeypatch, lambda out: 0.5)
+  found = experiment(tmp_path, "losses", built, "--seeds=1", "--steps=6")
+  assert {config.data.dir for name, _, config in done if name != "eval"} == {str(built)}
+  assert 0.3 < found["arms"][0]["metrics"]["ciou"]["value"] < 0.7
+
+
+@pytest.mark.parametrize("name", ["stages", "history", "complexity"])
+def test_what_wants_a_folder_says_so_of_a_built_set(tmp_path, built, name):
+  with pytest.raises(UserError, match=f"--data={built}.*wants one in PRIST's layout"):
+    command.main([name, f"--out={tmp_path}", f"--data={built}"])
 
 
 def test_more_resamples_than_memory_holds_are_one_line(tmp_path):

@@ -186,11 +186,17 @@ def with_slots(batch, cfg):
   return given | {"pick": np.full(B, -1, np.int32)}, batch | rows
 
 
-def test_with_earlier_masks_too_cached_decoding_agrees_with_teacher_forcing():
-  kind = {"state": "dense"}
+@pytest.mark.parametrize("state", ["dense", "both"])
+def test_with_earlier_masks_too_cached_decoding_agrees_with_teacher_forcing(state):
+  kind = {"state": state}
+  cfg = tiny(**kind)
   batch, encoded = fixed(**kind)
+  batch = batch | {"image_slot": batch["image_slot"].copy()}
+  for b, n in enumerate(LENGTHS):  # the first mask is shown before the last token
+    at = np.arange(n - 1 - cfg.slot_tokens, n - 1)
+    batch["image_slot"][b, at] = cfg.num_image_tokens + at - at.min(initial=n)
   ids, (model, params) = with_controls(**kind), model_and_params(**kind)
-  given, full = with_slots(batch, tiny(**kind))
+  given, full = with_slots(batch, cfg)
   gen = generator(**kind)
   gen.ids = ids
   asked = [
@@ -200,10 +206,11 @@ def test_with_earlier_masks_too_cached_decoding_agrees_with_teacher_forcing():
   out = gen.session(encoded, max(LENGTHS)).turn(asked, slots=given)
   out = jax.tree.map(np.asarray, out)
   known, _ = forced(model, params, full, out, ids)
-  blind, _ = forced(model, params, batch, out, ids)
+  other = full | {"slot_masks": 0 * full["slot_masks"]}
+  other, _ = forced(model, params, other, out, ids)
   valid = out["seg_valid"].astype(bool)
   got, want = out["mask_logits"][valid], np.asarray(known["mask_logits"])[valid]
-  assert np.abs(want - np.asarray(blind["mask_logits"])[valid]).max() > 1e-2
+  assert np.abs(want - np.asarray(other["mask_logits"])[valid]).max() > 1e-2
   np.testing.assert_allclose(got, want, atol=1e-4)
 
 

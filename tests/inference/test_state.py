@@ -138,8 +138,14 @@ def test_chat_takes_a_mask_from_a_file_and_one_says_object_1(tmp_path, capsys):
 
 
 def test_chat_says_when_old_masks_are_no_longer_seen(tmp_path, capsys):
-  run_chat(tmp_path, [f"/mask {tmp_path}/left.png"] * 4 + [ASKED])
-  assert "are no longer seen" in capsys.readouterr().out
+  """There are three slots."""
+  run_chat(tmp_path, [f"/mask {tmp_path}/left.png"] * 4 + ["object 1 " + ASKED])
+  lines = capsys.readouterr().out.splitlines()
+  made = sum(line.startswith("  mask:") for line in lines)
+  assert (
+    made
+    and f"  (no longer seen: objects 1 to {1 + made}; name one, and it is)" in lines
+  )
 
 
 def test_an_object_that_does_not_exist_is_one_line_and_the_talk_goes_on(
@@ -148,8 +154,18 @@ def test_an_object_that_does_not_exist_is_one_line_and_the_talk_goes_on(
   run_chat(tmp_path, ["[REF:9] again", "which one"])
   shown = capsys.readouterr()
   told, in_the_end = shown.err.splitlines()
-  assert "refers_to=8" in told and "1 line of the script" in in_the_end
+  assert told == "error: object 9: the masks so far are none yet"
+  assert "1 line of the script" in in_the_end
   assert "miras>" in shown.out
+
+
+def test_an_object_past_the_last_one_is_told_in_the_numbers_that_one_says(
+  tmp_path, capsys
+):
+  lines = [f"/mask {tmp_path}/left.png"] * 2 + ["object 3 which one"]
+  run_chat(tmp_path, lines)
+  told = capsys.readouterr().err.splitlines()[0]
+  assert told == "error: object 3: the masks so far are objects 1 to 2"
 
 
 def test_a_model_without_state_refuses_a_mask_in_one_line(tmp_path, capsys):

@@ -9,6 +9,7 @@ import pytest
 from miras_jax.config import file as config_file
 from miras_jax.config.overrides import with_overrides
 from miras_jax.config.run import RunConfig
+from miras_jax.config.variants import TINY
 from miras_jax.models import flops, sam_attention
 from miras_jax.models.miras import dummy_batch
 from miras_jax.training import optim, task
@@ -96,3 +97,12 @@ def test_the_last_layer_of_a_prefill_gives_keys_and_values_and_one_token():
   last = 2 * T * D * 2 * key + 2 * D * (2 * query + 3 * llama.mlp_width) + 4 * query * T
   found = flops.example(run, program="prefill").useful
   assert found == pytest.approx((llama.depth - 1) * layer + last, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+  ("encoder", "state", "only_for_masks"),
+  [("dual", "none", True), ("dual", "tokens", False), ("shared", "none", False)],
+)
+def test_who_else_reads_the_features_of_sam(encoder, state, only_for_masks):
+  cfg = dataclasses.replace(TINY, encoder=encoder, state=state)
+  assert ("sam/encoder" in flops.of_masks(cfg)) == only_for_masks

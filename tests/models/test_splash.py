@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miras_jax.config.model import extra_width
+from miras_jax.config.lanes import extra_width
 from miras_jax.config.settings import MeshConfig
 from miras_jax.models.attention import attend, segment_mask
 from miras_jax.models.splash import FAR

@@ -68,7 +68,7 @@ def test_optimizer_slots_and_average_lie_as_their_parameter(mesh):
 @pytest.fixture(scope="module")
 def full_size():
   """Shapes of the 7B model with adapters and a state, nothing allocated."""
-  changes = {"llama.lora_rank": 8, "state": "dense"}
+  changes = {"llama.lora_rank": 8, "state": "both"}
   cfg = with_overrides(variants.VARIANTS["7b"], changes)
   return jax.eval_shape(lambda key: miras.init_params(cfg, key), jax.random.key(0))
 
@@ -102,3 +102,4 @@ def test_presets_match_the_full_size_model(full_size, name):
   trainable, frozen = trees.split_by_name(full_size, name)
   assert trees.count(trainable) + trees.count(frozen) == trees.count(full_size)
   assert "gaussian" in str(trees.paths_of(frozen))
+  assert not [path for path in trees.paths_of(frozen) if path.startswith("state")]

@@ -1,5 +1,6 @@
 """A tiny random model, for a server and for the Predictor that it is compared with."""
 
+import dataclasses
 import functools
 
 import jax
@@ -17,10 +18,11 @@ NEW = 24  # tokens of an answer: random weights hardly ever end one
 
 
 @functools.cache
-def loaded():
+def loaded(state="none"):
   """A Loaded whose answers vary with the picture and the words, masks included."""
   tokenizer = talker.tokenizer()
-  cfg = with_overrides(test_generate.tiny(), {"llama.vocab_size": tokenizer.vocab_size})
+  tiny = dataclasses.replace(test_generate.tiny(state=state), state_slots=3)
+  cfg = with_overrides(tiny, {"llama.vocab_size": tokenizer.vocab_size})
   batch = miras.dummy_batch(cfg, batch_size=1, length=8)
   data = DataConfig(
     max_len=160,
@@ -29,19 +31,23 @@ def loaded():
     aux_size=batch["image_aux"].shape[1],
     num_image_tokens=cfg.num_image_tokens,
     system="",
+    slot_side=0 if state == "none" else cfg.mask_side,
+    slots=cfg.state_slots,
+    slot_tokens=cfg.slot_tokens,
   )
-  params = varied(test_generate.random_params(cfg), tokenizer.ids.seg)
+  often = 1.5 if state == "none" else 3.0
+  params = varied(test_generate.random_params(cfg), tokenizer.ids.seg, often)
   return load.Loaded(miras.Miras(cfg), params, tokenizer, data)
 
 
-def varied(params, seg):
+def varied(params, seg, often=1.5):
   """Random parameters whose greedy answers depend on all of the prompt, some [SEG]."""
   llm = dict(params["llm"])
   llm["layers"] = jax.tree.map(lambda leaf: 3 * leaf, llm["layers"])
   llm["embed"] = jax.tree.map(lambda leaf: leaf / 20, llm["embed"])
   shape = llm["lm_head"]["kernel"].shape
   kernel = np.random.default_rng(5).normal(size=shape).astype(np.float32)
-  kernel[:, seg] *= 1.5
+  kernel[:, seg] *= often
   projector = jax.tree.map(lambda leaf: 10 * leaf, params["projector"])
   return params | {"llm": llm | {"lm_head": {"kernel": kernel}}, "projector": projector}
 

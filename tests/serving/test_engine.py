@@ -21,9 +21,9 @@ CHOICES = [{}, {"temperature": 1.0, "seed": 3}, {"temperature": 0.7, "top_p": 0.
 
 
 @functools.cache
-def alone():
+def alone(state="none"):
   """Texts and masks of each conversation, one by one."""
-  predictor = Predictor(real.loaded(), max_new_tokens=real.NEW)
+  predictor = Predictor(real.loaded(state), max_new_tokens=real.NEW)
   chats = [predictor.start(picture) for picture in real.pictures(TALKS)]
   return [
     [chat.say(question, **choice) for question in real.QUESTIONS]
@@ -32,11 +32,11 @@ def alone():
 
 
 @functools.cache
-def warm_service(slots, chunk=5):
+def warm_service(slots, chunk=5, state="none"):
   settings = Settings(
     slots=slots, chunk=chunk, read=20, max_new_tokens=real.NEW, timeout=60
   )
-  service = asking.Service.of(real.loaded(), settings)
+  service = asking.Service.of(real.loaded(state), settings)
   service.engine.warm()
   service.engine.start()
   return service
@@ -78,6 +78,38 @@ def test_conversations_beside_others_hear_what_they_hear_alone(slots):
     assert_same(turns, replies)
 
 
+def test_earlier_masks_are_those_that_the_conversation_alone_sees():
+  state = "both"
+  service = warm_service(2, state=state)
+  before = dict(service.engine.generator.compiled)
+  for turns, replies in zip(together(service), alone(state), strict=True):
+    assert_same(turns, replies)
+  counts = [sum(bool(reply.masks) for reply in replies) for replies in alone(state)]
+  assert max(counts) > 1
+  assert dict(service.engine.generator.compiled) == before
+
+
+@pytest.mark.parametrize("state", ["dense", "both"])
+def test_a_mask_that_came_with_a_message_is_seen_by_later_ones(state):
+  """As in Python, where `refers_to` counts it too; here answers' masks alone."""
+  picture, (ask, *later) = real.pictures(1)[0], real.QUESTIONS
+  mask = np.zeros(picture.shape[:2], bool)
+  mask[:10, :10] = True
+  chat = Predictor(real.loaded(state), max_new_tokens=real.NEW).start(picture)
+  expected = [chat.say(ask, mask=mask), *(chat.say(text) for text in later)]
+  expected.append(chat.say(ask, refers_to=1))
+  service = warm_service(2, state=state)
+
+  async def converse():
+    talk = await service.new_talk(encoded(picture)[0])
+    first = Say(text=ask, mask=mask_ops.encode_rle(mask))
+    says = [first, *(Say(text=text) for text in later), Say(text=ask, refers_to=0)]
+    return [await asking.answer(service, talk, say) for say in says]
+
+  assert_same(asyncio.run(converse()), expected)
+  assert expected[0].masks and any(reply.masks for reply in expected[1:])
+
+
 def test_warm_rows_compile_nothing_more():
   service = warm_service(2)
   generator = service.engine.generator
@@ -106,6 +138,24 @@ def test_what_is_pointed_at_counts_for_its_own_row_only():
   assert any(turn.masks for turn in turns)
   assert_same(turns, expected)
   assert_same(other, alone()[1])
+
+
+@pytest.mark.parametrize("state", ["tokens", "both"])
+def test_a_mask_that_is_given_is_read_before_its_question(state):
+  picture = real.pictures(1)[0]
+  chat = Predictor(real.loaded(state), max_new_tokens=real.NEW).start(picture)
+  mask = np.zeros(picture.shape[:2], bool)
+  mask[:10, :10] = True
+  first, second, _ = real.QUESTIONS
+  expected = [chat.say(first), chat.say(second, mask=mask)]
+  service = warm_service(2, state=state)
+
+  async def both():
+    talk = await service.new_talk(encoded(picture)[0])
+    says = Say(text=first), Say(text=second, mask=mask_ops.encode_rle(mask))
+    return [await asking.answer(service, talk, say) for say in says]
+
+  assert_same(asyncio.run(both()), expected)
 
 
 def test_an_answer_that_nobody_waits_for_leaves_its_row_to_others():

@@ -164,6 +164,31 @@ def test_leaves_that_are_not_there_are_seeded_and_named(
     np.testing.assert_array_equal(x, flat(state.trainable)[path])
 
 
+@pytest.mark.slow
+def test_a_dense_state_gets_tokens_and_keeps_its_own(data_dir, converted, tmp_path):
+  """Its masks are made again from their tokens from then on."""
+  half = config_for(data_dir, converted, steps=1, **{"model.state": "dense"})
+  made, _, _, devices = plan(half, tmp_path / "half")
+  assert loop.train(made, workdir.Workdir(tmp_path / "half"), devices) == 0
+  config = config_for(data_dir, tmp_path / "half", **{"model.state": "both"})
+  made, shapes, parts, devices = plan(config, tmp_path / "both")
+  with jax.set_mesh(devices):
+    found = flat(init_from.load_state(made, shapes, parts.tx).trainable)
+  saved = flat(load_params(tmp_path / "half")[0])
+  kept = {k for k in saved if k.startswith("state/")} - found.keys()
+  assert kept == {"state/again/kernel", "state/again/bias"}
+  for path in ("state/gates", "seg_prompt/text_fc1/kernel"):
+    np.testing.assert_array_equal(found[path], saved[path])
+  assert "state_tokens/again/kernel" in found
+
+
+def test_a_leaf_without_a_place_is_named_with_its_folder(run, data_dir, tmp_path):
+  made, shapes, parts, _ = plan(config_for(data_dir, run), tmp_path)
+  del shapes.trainable["seg_prompt"]["text_fc1"]
+  with pytest.raises(UserError, match=f"^{run}: 'seg_prompt/text_fc1/.*has no place"):
+    init_from.load_state(made, shapes, parts.tx)
+
+
 @pytest.mark.parametrize(
   "changes, words",
   [

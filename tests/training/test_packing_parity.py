@@ -1,5 +1,7 @@
 """A packed row trains as its conversations would alone (DESIGN section 3, Packing)."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -26,27 +28,42 @@ MICRO = {
 
 
 @pytest.fixture(scope="module")
-def batches():
-  """(three rows of one conversation, the same three in one row), and a vocabulary."""
-  tokenizer = train_bpe([t for i in range(3) for t in plain_texts(turns(i))], 400)
-  cfg = DataConfig(
-    max_len=192, max_masks=3, sam_size=64, aux_size=64, num_image_tokens=16
-  )
-  source = Packable(3, answer="The thing is [SEG], as you see.")
-  rows = packing.PackedDataset(source, Rows.of([(0, 1, 2)]))
+def tokenizer():
+  return train_bpe([t for i in range(3) for t in plain_texts(turns(i))], 400)
+
+
+class TwoMasks(Packable):
+  """Each conversation goes on from its mask."""
+
+  def load(self, i):
+    record = super().load(i)
+    turns, targets = 2 * record.turns, 2 * record.targets
+    return dataclasses.replace(record, turns=turns, targets=targets)
+
+
+def batches(tokenizer, source, **shapes):
+  """Rows of one conversation, and the same ones in one row."""
+  cfg = DataConfig(sam_size=64, aux_size=64, num_image_tokens=16, **shapes)
+  rows = packing.PackedDataset(source, Rows.of([tuple(range(len(source)))]))
   alone = Examples(source, tokenizer, cfg)
   together = Examples(rows, tokenizer, cfg)
-  singles, joined = _stack([alone[i] for i in range(3)]), _stack([together[0]])
-  return singles, joined, tokenizer.vocab_size
+  singles = _stack([alone[i] for i in range(len(source))])
+  return singles, _stack([together[0]])
 
 
 def _stack(examples):
   return {k: np.stack([x[k] for x in examples]) for k in examples[0]}
 
 
-def test_loss_and_gradients_are_those_of_the_conversations_alone(batches):
-  alone, together, vocab_size = batches
-  cfg = with_overrides(TINY, MICRO | {"llama.vocab_size": vocab_size})
+@pytest.mark.parametrize("state", ["none", "tokens"])
+def test_loss_and_gradients_are_those_of_the_conversations_alone(tokenizer, state):
+  cfg = with_overrides(TINY, MICRO | {"llama.vocab_size": tokenizer.vocab_size})
+  cfg, answer = dataclasses.replace(cfg, state=state), "The thing is [SEG], as you see."
+  source, shapes = Packable(3, answer=answer), {"max_len": 192, "max_masks": 3}
+  if state != "none":
+    source, shapes = TwoMasks(2, answer=answer), {"max_len": 224, "max_masks": 4}
+    shapes |= {"slot_side": cfg.mask_side, "slot_tokens": cfg.slot_tokens}
+  alone, together = batches(tokenizer, source, **shapes)
   loss = LossConfig(token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0)
   objective = MirasObjective(miras.Miras(cfg), loss, 32)
   shapes = jax.eval_shape(lambda: miras.init_params(cfg, jax.random.key(0)))

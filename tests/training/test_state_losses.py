@@ -1,5 +1,7 @@
 """Losses of earlier masks: counted where there is a label; they reach every part."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,8 @@ def labelled():
 def test_only_a_model_with_a_state_has_the_terms():
   assert set(objective(TINY).weights) == {"dice"}
   assert set(objective().weights) == {"dice", *state_losses.TERMS}
+  tokens = dataclasses.replace(tiny_state.CFG, state="tokens")
+  assert set(objective(tokens).weights) == {"dice", "state_mask"}
 
 
 def test_what_is_counted_are_pairs_masks_and_slots_with_a_label():
@@ -73,17 +77,35 @@ def test_a_mask_decoded_again_as_it_was_costs_nothing():
   assert (state_losses.again_loss(-20 * (2 * held - 1), held) > 1).all()
 
 
-def test_every_parameter_of_the_state_learns():
-  made, params = labelled(), tiny_state.params()
+def shown():
+  """The same; tokens of both slots precede the last [SEG], one slot is missing."""
+  made = labelled()
+  at = made["image_slot"].at[:, 18:26].set(16 + jnp.arange(8))
+  more = {"image_slot": at, "seg_pos": made["seg_pos"].at[:, 1].set(26)}
+  return made | more | {"slot_valid": made["slot_valid"].at[:, 1].set(0)}
+
+
+@pytest.mark.parametrize(
+  ("state", "parts"),
+  [
+    ("dense", ["state"]),
+    ("tokens", ["state_tokens"]),
+    ("both", ["state", "state_tokens"]),
+  ],
+)
+def test_every_parameter_of_the_state_learns(state, parts):
+  made = labelled() if state == "dense" else shown()
+  params = tiny_state.params(state)
+  cfg = dataclasses.replace(tiny_state.CFG, state=state)
 
   @jax.jit
-  def gradient(state):
-    def loss(state):
-      sums, _ = objective().sums(params | {"state": state}, made, None)
+  def gradient(learnt):
+    def loss(learnt):
+      sums, _ = objective(cfg).sums(params | learnt, made, None)
       return sum(sums.values())
 
-    return jax.grad(loss)(state)
+    return jax.grad(loss)(learnt)
 
-  found = flatten_dict(gradient(params["state"]), sep="/")
+  found = flatten_dict(gradient({name: params[name] for name in parts}), sep="/")
   still = [path for path, g in found.items() if not jnp.abs(g).max() > 0]
-  assert not still
+  assert found and not still

@@ -57,7 +57,9 @@ class SlotEncoder(nn.Module):
     masks_BEQQ = slots.masks_BEQQ
     box_BE4 = boxes(masks_BEQQ)
     ring_BEQQ = around(box_BE4, masks_BEQQ.shape[-1])
-    inside_BED, ring_BED = self._of_tokens(masks_BEQQ, ring_BEQQ, picture)
+    inside_BED, ring_BED = means_of_tokens(
+      self.cfg, masks_BEQQ, ring_BEQQ, picture, view=self.view
+    )
     sam_BHWC = picture.sam_BHWC[..., :C].astype(jnp.float32)
     side = sam_BHWC.shape[1]
     parts = {
@@ -74,21 +76,25 @@ class SlotEncoder(nn.Module):
     x = nn.relu(Linear(2 * C, dtype=self.dtype, name="fc1")(x))
     return Linear(C, dtype=self.dtype, name="fc2")(x)
 
-  def _of_tokens(self, masks_BEQQ, ring_BEQQ, picture):
-    """Means of image tokens inside and around, [B, E, D] each."""
-    E, tokens_BND = masks_BEQQ.shape[1], picture.image_tokens_BND.astype(jnp.float32)
-    cells = self.cfg.image_grid
-    both = jnp.concatenate([masks_BEQQ, ring_BEQQ], axis=1)
-    both_BKKE = on_grid(
-      both.transpose(0, 2, 3, 1),
-      cells,
-      view=self.view,
-      valid_hw_B2=picture.valid_hw_B2,
-      canvas=self.cfg.sam_encoder.image_size,
-    )
-    grid = (len(tokens_BND), cells, cells, -1)
-    mean_BED = weighted_mean(both_BKKE.transpose(0, 3, 1, 2), tokens_BND.reshape(grid))
-    return mean_BED[:, :E], mean_BED[:, E:]
+
+def means_of_tokens(cfg, masks_BEQQ, ring_BEQQ, picture, *, view, floor=0.0):
+  """Means of image tokens inside and around, [B, E, D] each.
+
+  floor: weight of all cells together beside their own; each has an equal part.
+  """
+  E, tokens_BND = masks_BEQQ.shape[1], picture.image_tokens_BND.astype(jnp.float32)
+  both = jnp.concatenate([masks_BEQQ, ring_BEQQ], axis=1)
+  both_BKKE = on_grid(
+    both.transpose(0, 2, 3, 1),
+    cfg.image_grid,
+    view=view,
+    valid_hw_B2=picture.valid_hw_B2,
+    canvas=cfg.sam_encoder.image_size,
+  )
+  weights_BEKK = both_BKKE.transpose(0, 3, 1, 2) + floor / cfg.image_grid**2
+  grid = (len(tokens_BND), cfg.image_grid, cfg.image_grid, -1)
+  mean_BED = weighted_mean(weights_BEKK, tokens_BND.reshape(grid))
+  return mean_BED[:, :E], mean_BED[:, E:]
 
 
 def weighted_mean(weights_BEHW, x_BHWC) -> jax.Array:

@@ -10,6 +10,24 @@ from miras_jax.models.state.encode import OCTAVES
 
 def parts(cfg, masks) -> list[tuple[str, float, bool]]:
   """(path, FLOPs, whether it is a product of two activations)."""
+  tokens = _tokens(cfg, masks) if cfg.slot_tokens else []
+  return tokens + (_dense(cfg, masks) if cfg.has_dense_state else [])
+
+
+def _tokens(cfg, M):
+  """Of the tokens of M masks; the decoder counts them as it does all tokens."""
+  C, D = cfg.sam_decoder.width, cfg.llama.width
+  G2, N = cfg.sam_encoder.grid**2, cfg.num_image_tokens
+  code = 4 * 2 * OCTAVES + 1 + len(ORIGINS)
+  return [
+    ("state_tokens/means", 4 * M * (N * D + G2 * C), True),
+    ("state_tokens/look/kernel", 2 * M * 2 * C * D, False),
+    ("state_tokens/place/kernel", 2 * M * code * D, False),
+    ("state_tokens/again/kernel", 2 * M * D * C, False),
+  ]
+
+
+def _dense(cfg, masks):
   C, D = cfg.sam_decoder.width, cfg.llama.width
   G2, N, M, R = cfg.sam_encoder.grid**2, cfg.num_image_tokens, masks, len(RELATIONS)
   known = 2 * D + 2 * C + 8 * OCTAVES + 1 + len(ORIGINS)

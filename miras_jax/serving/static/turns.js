@@ -55,7 +55,8 @@ export class Turns {
   complete(item, answer, turn) {
     answer.replaceChildren(...this.pieces(turn));
     if (turn.dropped_rounds) {
-      const note = `the oldest ${turn.dropped_rounds} rounds no longer fit`;
+      const note = turn.dropped_rounds === 1 ? "the oldest round no longer fits"
+        : `the oldest ${turn.dropped_rounds} rounds no longer fit`;
       item.append(part("p", "note", note));
     }
     if (turn.num_seg > turn.masks.length) {

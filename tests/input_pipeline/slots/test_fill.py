@@ -60,6 +60,18 @@ def test_only_the_latest_are_seen():
   np.testing.assert_array_equal(found["slot_seen"][2], [0, 1, 0])
 
 
+def test_a_mask_before_an_answer_in_words_is_there_to_be_read():
+  """Nothing sees the masks of the answers before: no [SEG] comes after them."""
+  made = row([0, 1, 2], talks=[2, 2, 3])
+  made["seg_valid"][:] = [1, 0, 1]  # the second answer is words
+  masks = boxes(FIRST, SECOND, PART)
+  seen, read = (
+    fill.slots(masks, made, 16, most=8, read=read)["slot_valid"]
+    for read in (False, True)
+  )
+  assert seen.tolist() == [0, 0, 0] and read.tolist() == [1, 0, 0]
+
+
 def test_labels_follow_from_the_masks():
   found, _ = slots([FIRST, SECOND, PART], row([0, 1, 2]))
   part, sibling = relations.PART, relations.SIBLING
@@ -87,6 +99,14 @@ def test_a_wrong_mask_is_unrelated_and_nobody_means_it():
 def test_a_slot_for_the_models_own_mask_names_its_seg():
   found, _ = slots([FIRST, PART], row([0, 1]), own=1.0)
   assert list(found["slot_own"]) == [0, -1]
+
+
+def test_a_slot_for_the_models_own_mask_has_a_damaged_one_to_be_read():
+  sides, made = [FIRST, PART], row([0, 1])
+  own, damage = slots(sides, made, own=1.0)[0], slots(sides, made, damaged=1.0)[0]
+  np.testing.assert_array_equal(own["slot_masks"], damage["slot_masks"])
+  true, _ = slots(sides, made)
+  assert (own["slot_masks"] != true["slot_masks"]).any()
 
 
 def test_who_repeats_a_swapped_slot_gets_its_mask_as_target():

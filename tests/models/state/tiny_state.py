@@ -15,25 +15,26 @@ SIDE = CFG.mask_side
 
 
 @functools.cache
-def params():
+def params(state="dense"):
   """Random leaves: nothing starts at zero."""
-  shapes = jax.eval_shape(lambda: miras.init_params(CFG, jax.random.key(0)))
+  cfg = dataclasses.replace(CFG, state=state)
+  shapes = jax.eval_shape(lambda: miras.init_params(cfg, jax.random.key(0)))
   rng = np.random.default_rng(0)
   return jax.tree.map(lambda x: 0.2 * rng.standard_normal(x.shape, np.float32), shapes)
 
 
 def batch(masks=2, slots=2):
-  """Two rows of 24 tokens; no slot is seen."""
+  """Two rows of 28 tokens; no slot is seen."""
   rng = np.random.default_rng(1)
-  made = dict(miras.dummy_batch(CFG, batch_size=2, length=24, max_masks=masks))
+  made = dict(miras.dummy_batch(CFG, batch_size=2, length=28, max_masks=masks))
   for name in ("image_sam", "image_aux"):
     made[name] = jnp.asarray(rng.integers(0, 256, made[name].shape), jnp.uint8)
-  made["tokens"] = jnp.asarray(rng.integers(0, 500, (2, 24)), jnp.int32)
-  at = np.full((2, 24), -1)
+  made["tokens"] = jnp.asarray(rng.integers(0, 500, (2, 28)), jnp.int32)
+  at = np.full((2, 28), -1)
   at[:, 1:17] = np.arange(16)
   made["image_slot"] = jnp.asarray(at, jnp.int32)
-  made["positions"] = jnp.tile(jnp.arange(24), (2, 1))
-  made["segments"] = jnp.ones((2, 24), jnp.int32)
+  made["positions"] = jnp.tile(jnp.arange(28), (2, 1))
+  made["segments"] = jnp.ones((2, 28), jnp.int32)
   made["seg_pos"] = jnp.tile(jnp.arange(18, 18 + masks), (2, 1))
   made["seg_valid"] = jnp.ones((2, masks), jnp.int32)
   made["valid_hw"] = jnp.array([[64, 48], [64, 64]])
