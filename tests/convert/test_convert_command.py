@@ -103,10 +103,10 @@ def test_fresh_adapters_may_be_missing_and_nothing_else(ours):
   }  # fmt: skip
   wanted = {k: jax.ShapeDtypeStruct(s, np.float32) for k, s in shapes.items()}
   tree = converted.FolderTree(ours)
-  found = converted._check(tree, wanted, (r"lora_[ab]$",), strict=False)
+  found = converted._check(tree, wanted, (r"lora_[ab]$",))
   assert found == ["llm/layers/attn/q_proj/lora_a"]
   with pytest.raises(UserError, match="ours: no 'llm/layers/attn/q_proj/lora_a'"):
-    converted._check(tree, wanted, (), strict=False)
+    converted._check(tree, wanted, ())
   tree.close()
 
 

@@ -64,7 +64,9 @@ def test_loss_and_gradients_are_those_of_the_conversations_alone(tokenizer, stat
     source, shapes = TwoMasks(2, answer=answer), {"max_len": 224, "max_masks": 4}
     shapes |= {"slot_side": cfg.mask_side, "slot_tokens": cfg.slot_tokens}
   alone, together = batches(tokenizer, source, **shapes)
-  loss = LossConfig(token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0)
+  loss = LossConfig(
+    token_ce=1.0, mask_bce=2.0, dice=1.0, dice_scale=1.0, state_mask=0.0
+  )
   objective = MirasObjective(miras.Miras(cfg), loss, 32)
   shapes = jax.eval_shape(lambda: miras.init_params(cfg, jax.random.key(0)))
   rng = np.random.default_rng(0)
