@@ -89,10 +89,9 @@ def test_earlier_masks_are_those_that_the_conversation_alone_sees():
   assert dict(service.engine.generator.compiled) == before
 
 
-@pytest.mark.parametrize("state", ["dense", "both"])
-def test_a_mask_that_came_with_a_message_is_seen_by_later_ones(state):
+def test_a_mask_that_came_with_a_message_is_seen_by_later_ones():
   """As in Python, where `refers_to` counts it too; here answers' masks alone."""
-  picture, (ask, *later) = real.pictures(1)[0], real.QUESTIONS
+  picture, (ask, *later), state = real.pictures(1)[0], real.QUESTIONS, "both"
   mask = np.zeros(picture.shape[:2], bool)
   mask[:10, :10] = True
   chat = Predictor(real.loaded(state), max_new_tokens=real.NEW).start(picture)
@@ -140,9 +139,8 @@ def test_what_is_pointed_at_counts_for_its_own_row_only():
   assert_same(other, alone()[1])
 
 
-@pytest.mark.parametrize("state", ["tokens", "both"])
-def test_a_mask_that_is_given_is_read_before_its_question(state):
-  picture = real.pictures(1)[0]
+def test_a_mask_that_is_given_is_read_before_its_question():
+  picture, state = real.pictures(1)[0], "tokens"
   chat = Predictor(real.loaded(state), max_new_tokens=real.NEW).start(picture)
   mask = np.zeros(picture.shape[:2], bool)
   mask[:10, :10] = True

@@ -89,7 +89,6 @@ def shown():
   ("state", "parts"),
   [
     ("dense", ["state"]),
-    ("tokens", ["state_tokens"]),
     ("both", ["state", "state_tokens"]),
   ],
 )
