@@ -32,8 +32,8 @@ class Experiment(NamedTuple):
   """The first arm is what the others are compared with.
 
   steps: of each run, so that `seeds` runs of every arm take half an hour on two quiet
-  cores. grouped: also by number of turns, distractors and target size. edits: share of
-  the conversations that go on from their mask.
+  cores, of `state` longer. grouped: also by number of turns, distractors and target
+  size. edits: share of the conversations that go on from their mask.
   """
 
   question: str

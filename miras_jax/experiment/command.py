@@ -5,11 +5,11 @@
   miras experiment stages --seeds=5 --steps=2000 --out=experiments
 
 Arms are the quickstart's model on rendered conversations, so small that an experiment
-is meant to take half an hour on two quiet cores: they show the method's parts at work,
-and are no measure of the published model. --data=DIR takes another data set instead, in
-PRIST's layout or built, with train and val; --config.a.b=VALUE changes every arm alike.
-Run again after a kill, it goes on; experiments with one --out share data and runs that
-train alike.
+is meant to take half an hour on two quiet cores (`state`, four models, longer): they
+show the method's parts at work, and are no measure of the published model. --data=DIR
+takes another data set instead, in PRIST's layout or built, with train and val;
+--config.a.b=VALUE changes every arm alike. Run again after a kill, it goes on;
+experiments with one --out share data and runs that train alike.
 
 OUT/NAME/result.json   every number; OUT/NAME/index.html   tables and plots
 """

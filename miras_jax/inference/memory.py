@@ -47,6 +47,12 @@ def has_tokens(data) -> bool:
   return data.slot_tokens > 0
 
 
+def looks(data, earlier: bool) -> bool:
+  """Whether anything is asked about earlier masks: where they are not to be seen, a
+  language model that reads them is told that they are missing."""
+  return has_state(data) and (earlier or has_tokens(data))
+
+
 def of_logits(logits_QQ, before=0) -> Slot:
   """A mask that the model has made."""
   inside_QQ = 0.5 * (1 + np.tanh(0.5 * np.asarray(logits_QQ, np.float64)))

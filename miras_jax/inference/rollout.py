@@ -53,9 +53,7 @@ class Rollout:
   ):
     self._loaded, self._generator = loaded, generator
     self._blind = not earlier
-    self._looks = memory.has_state(loaded.data) and (
-      earlier or memory.has_tokens(loaded.data)
-    )
+    self._looks = memory.looks(loaded.data, earlier)
     self._views_of, self._batch_size = views_of, batch_size
     self._most_masks = most_masks
 
@@ -150,9 +148,7 @@ class Forced:
   def __init__(self, loaded, views_of, *, batch_size, earlier=True):
     self._loaded, self._views_of, self._batch_size = loaded, views_of, batch_size
     self._blind = not earlier
-    self._looks = memory.has_state(loaded.data) and (
-      earlier or memory.has_tokens(loaded.data)
-    )
+    self._looks = memory.looks(loaded.data, earlier)
     model = loaded.model
 
     @jax.jit
