@@ -12,7 +12,7 @@ from configs import common, prist_quickstart
 
 def get_config(arg: str = ""):
   """`:size=tiny` (default) or `:size=small` (about 30M parameters, CPU minutes)."""
-  size = common.parse(arg, size="tiny")["size"]
+  size = common.parse(arg, size="tiny", stages=False)["size"]
   c = prist_quickstart.get_config(arg)
   c.data.dir = "data/own"
   c.data.pack = 6

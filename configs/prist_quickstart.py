@@ -11,8 +11,11 @@ from configs import common
 
 
 def get_config(arg: str = ""):
-  """`:size=tiny` (default) or `:size=small` (about 30M parameters, CPU minutes)."""
-  opts = common.parse(arg, size="tiny")
+  """`:size=tiny` (default) or `:size=small` (about 30M parameters, CPU minutes).
+
+  `:stages`: in three stages, as launch/quickstart.sh trains it.
+  """
+  opts = common.parse(arg, size="tiny", stages=False)
 
   c = common.base_config()
   c.model.variant = opts["size"]
@@ -40,4 +43,15 @@ def get_config(arg: str = ""):
   c.batch_size = 16
   c.checkpoint_every = 500
   c.keep = 1
+  if opts["stages"]:
+    _in_stages(c)
   return c
+
+
+def _in_stages(c):
+  """First parts, then short talks, then conversations: training/stages.py."""
+  c.steps = 2000
+  c.stages.update(parts=0.35, align=0.2)
+  # What parts have learnt of a word lies at that word, not before it.
+  c.model.overrides.seg_prompt.seg_state = "at"
+  c.model.overrides.sam_decoder = dict(presence=True)

@@ -17,6 +17,7 @@ from input_pipeline.compact import LazySequence, Rows, Sizes
 from input_pipeline.conversation import Encoded
 from input_pipeline.mixture import Mixture
 from input_pipeline.source import Size, Source
+from miras_jax.errors import UserError
 
 PREFIX_SEGMENT = 1
 
@@ -26,18 +27,25 @@ def pack(
   sizes: Sequence[Size | None],
   *,
   grouped: Callable[..., Rows] | None = None,
+  only: np.ndarray | None = None,
   **limits: int,
 ) -> Source:
   """The rows of a source as a source. A mixture becomes one of packed sources.
 
   sizes: `source.sizes(...)`. grouped: `group(source.image_ids, sizes, **limits)` of a
-  source from wherever it is kept, (source, sizes, **limits) -> Rows. limits: those of
+  source from wherever it is kept, (source, sizes, **limits) -> Rows. only: whether each
+  record is in a row at all; a source of which none is: UserError. limits: those of
   `group`.
   """
   if isinstance(source, Mixture):
-    parts = zip(source.sources, source.cut(sizes), strict=True)
-    packed = tuple(pack(part, cut, grouped=grouped, **limits) for part, cut in parts)
+    each = source.cut(only) if only is not None else [None] * len(source.sources)
+    parts = zip(source.sources, source.cut(sizes), each, strict=True)
+    packed = tuple(
+      pack(part, cut, grouped=grouped, only=some, **limits) for part, cut, some in parts
+    )
     return dataclasses.replace(source, sources=packed)
+  if only is not None:
+    return PackedDataset(source, _group_some(source, sizes, only, limits))
   if grouped:
     return PackedDataset(source, grouped(source, sizes, **limits))
   return PackedDataset(source, group(source.image_ids, sizes, **limits))
@@ -66,6 +74,16 @@ def group(image_ids, sizes, *, limit, max_len, max_masks) -> Rows:
     row.append(i)
     open_rows[image] = row, tokens, segs
   return Rows.of(rows)
+
+
+def _group_some(source, sizes, only, limits):
+  """`group` of the records that `only` has."""
+  kept = np.flatnonzero(only)
+  if not len(kept):
+    raise UserError(f"{source.file}: no record is left to make rows of")
+  image_ids = [source.image_ids[int(i)] for i in kept]
+  rows = group(image_ids, [sizes[int(i)] for i in kept], **limits)
+  return Rows(kept[rows.members], rows.ends)
 
 
 def join(rows, slot_tokens=0):
@@ -126,7 +144,7 @@ def _concat(parts):
 class PackedDataset(Source):
   """A source of rows: `load(i)` is the tuple of row i's records (or RecordErrors).
 
-  rows: record indices of each row; every record of `dataset` is in one of them.
+  rows: record indices of each row; no record of `dataset` is in two of them.
   """
 
   def __init__(self, dataset: Source, rows: Rows):
@@ -152,7 +170,7 @@ class PackedDataset(Source):
     return self.rows[i]
 
   def num_records(self):
-    return len(self.rows.members)
+    return self.dataset.num_records()
 
   def file_of(self, record):
     return self.dataset.file_of(record)

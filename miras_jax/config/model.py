@@ -251,6 +251,7 @@ class SamDecoderConfig:
   iou_width: int
   iou_depth: int = 3
   num_multimask: int = 3
+  presence: bool = False  # a token tells whether what is meant is there: sam_decoder.py
   attention_downsample: int = 2
   norm_eps: float = 1e-5
   upscale_norm_eps: float = 1e-6

@@ -25,6 +25,7 @@ from miras_jax.config.settings import (
   LossConfig,
   MeshConfig,
   OptimConfig,
+  StagesChoice,
   loss_config,
 )
 from miras_jax.errors import UserError
@@ -100,6 +101,7 @@ class RunConfig:
   mesh: MeshConfig = setting(MeshConfig(), "", may_change=True)
   distributed: DistributedConfig = setting(DistributedConfig(), "", may_change=True)
   optim: OptimConfig = OptimConfig()
+  stages: StagesChoice = StagesChoice()
   loss: LossConfig = LOSS_PRESETS["paper"]
   loss_resolution: int = setting(
     64,

@@ -261,6 +261,39 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StagesChoice:
+  """Shares of the steps in which less than everything is learnt, one after the other;
+  all else is as in the rest of the steps (training/stages.py)."""
+
+  parts: float = setting(
+    0.0,
+    "first share of the steps, in which words, points and boxes become masks and the"
+    " language model waits",
+    least=0,
+    below=1,
+  )
+  align: float = setting(
+    0.0,
+    "share of the steps after that, on conversations of one round alone",
+    least=0,
+    below=1,
+  )
+  noted: str = setting(
+    "",
+    'noted by the run itself: the steps where they end, e.g. "parts:600,align:900"',
+    may_change=True,
+  )
+
+  def __post_init__(self):
+    check(self, "stages.")
+    if self.parts + self.align >= 1:
+      raise UserError(
+        f"stages.parts={self.parts} and stages.align={self.align} leave no step for"
+        " conversations: their sum must be below 1"
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
   """Weight of each term, 0 leaves it out, and the forms that the terms take."""
 
@@ -271,6 +304,12 @@ class LossConfig:
   boundary: float = setting(0.0, "weight of the boundary term", least=0)
   iou: float = setting(
     0.0, "weight of the predicted IoU's squared error; as published: none", least=0
+  )
+  presence: float = setting(
+    1.0,
+    "weight of whether what is meant is there, with"
+    " model.overrides.sam_decoder.presence",
+    least=0,
   )
   state_relation: float = setting(
     0.2, "weight of how a mask relates to earlier ones, with model.state", least=0

@@ -356,8 +356,9 @@ def _sam_encoder(cfg):
 
 
 def sam_decoder(cfg, grid, masks, *, shared=True) -> list[Unit]:
-  """Six tokens a mask; the first layer's image side may be shared by all masks."""
-  C, S, t = cfg.width, grid**2, cfg.num_multimask + 3
+  """Six tokens a mask or seven; the first layer's image side may be shared by all."""
+  C, S = cfg.width, grid**2
+  t = cfg.num_multimask + 3 + cfg.presence
   inner = C // cfg.attention_downsample
   image = cross = tokens = 0
   for i in range(cfg.depth):

@@ -291,6 +291,11 @@ class Llama(nn.Module):
     """Token embeddings [B, T, D]; an id outside the vocabulary gives NaN."""
     return self.embedder(tokens_BT)
 
+  def words(self, tokens_BT):
+    """Token embeddings as the last layer would leave them, if no layer added to them:
+    [B, T, D]."""
+    return self.final_norm(self.embed(tokens_BT))
+
   def __call__(
     self, x_BTD, positions_BT, mask_BTS, *, segments_BT=None, deterministic=True
   ):

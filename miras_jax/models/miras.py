@@ -21,6 +21,7 @@ from miras_jax.models.fusion import PatchMining, Projector
 from miras_jax.models.layers import resize_bilinear
 from miras_jax.models.llama import Llama
 from miras_jax.models.sam import Sam
+from miras_jax.models.sam_decoder import Decoded
 from miras_jax.models.sam_grid import on_grid
 from miras_jax.models.seg_prompt import SegPrompt, select_states
 from miras_jax.models.state.encode import Picture, Slots
@@ -151,36 +152,70 @@ class Miras(nn.Module):
     return self.image_tokens(batch["image_aux"], *seen)
 
   def masks_of(self, batch, hidden_BTD):
-    """(mask_logits [B, M, h, w], iou [B, M]) of every [SEG] of a batch."""
-    if self.cfg.state != "none" and "slot_seen" in batch:
-      made = self.masks_with_state(batch, hidden_BTD)
-      return made["mask_logits"], made["iou"]
-    prompt_BMC = self.seg_prompt(
+    """(mask_logits [B, M, h, w], iou [B, M]) of every [SEG] of a batch, as shown."""
+    return self.made_of(batch, hidden_BTD)["decoded"].shown()
+
+  def made_of(self, batch, hidden_BTD, *, again=False):
+    """What training compares of every [SEG] of a batch, a dict: `decoded`, a Decoded of
+    [B, M, ...], and of a batch with earlier masks what `_with_state` adds."""
+    prompt_BMC = self.prompts(
       hidden_BTD, batch["seg_pos"], batch["obj_pos"], batch["seg_valid"]
     )
-    return self.masks(self._sam_of(batch), prompt_BMC)
+    if self.cfg.state != "none" and "slot_seen" in batch:
+      return self._with_state(batch, hidden_BTD, prompt_BMC, again)
+    return {"decoded": self.sam.masks_from_text(self._sam_of(batch), prompt_BMC)}
 
   def _sam_of(self, batch):
     if "sam_features" in batch:
       return batch["sam_features"].astype(self.dtype)
     return self.sam_features(batch["image_sam"], batch["valid_hw"])
 
-  def masks_with_state(self, batch, hidden_BTD, *, again=False):
-    """`masks_of` a batch that has earlier masks (`batch_table.SLOTS`), as a dict.
+  def parts_of(
+    self, batch, named_BM=None, points_BP2=None, boxes_BP4=None, boxed_BP=None
+  ):
+    """Decoded masks of a batch whose language model waits: the first P are asked for by
+    a place, the others by words, those of `named_BM` by the name in the answer and else
+    by what the user has said before. See training/parts.py.
+    """
+    sam_BHWC = self._sam_of(batch)
+    prompt_BMC = self._prompts_of_words(batch, named_BM)
+    if points_BP2 is None:
+      return self.sam.masks_from_text(sam_BHWC, prompt_BMC)
+    P = points_BP2.shape[1]
+    placed = self.sam.masks_from_places(sam_BHWC, points_BP2, boxes_BP4, boxed_BP)
+    worded = self.sam.masks_from_text(sam_BHWC, prompt_BMC[:, P:])
+    return jax.tree.map(lambda *both: jnp.concatenate(both, 1), placed, worded)
+
+  def _prompts_of_words(self, batch, named_BM):
+    """Mask prompts [B, M, C] of embeddings of words alone."""
+    t_T = jnp.arange(batch["tokens"].shape[1])
+    at_BM1, name_BM1 = batch["seg_pos"][..., None], batch["obj_pos"][..., None]
+    before_BMT = t_T < at_BM1
+    own_BM = jnp.take_along_axis(batch["segments"], batch["seg_pos"], axis=1)
+    asked_BT = (batch["loss_mask"] == 0) & (batch["image_slot"] < 0)
+    words_BMT = before_BMT & (batch["segments"][:, None] == own_BM[..., None])
+    words_BMT &= asked_BT[:, None]
+    if named_BM is not None:
+      name_BMT = before_BMT & (t_T >= name_BM1)
+      words_BMT = jnp.where(named_BM[..., None], name_BMT, words_BMT)
+    words_BTD = self.llm.words(batch["tokens"])
+    return self.seg_prompt.of_words(
+      words_BTD, batch["seg_pos"], words_BMT, batch["seg_valid"]
+    )
+
+  def _with_state(self, batch, hidden_BTD, prompt_BMC, again):
+    """`made_of` a batch that has earlier masks (`batch_table.SLOTS`).
 
     Of a dense state also its `reading`. Where `again` is wanted: logits [B, E, h, w] of
     the earlier masks, decoded from what is kept of them, and `slot_masks`, what they
     are. A slot for the model's own mask has what it makes without dense slots.
     """
-    at_BM, valid_BM = batch["seg_pos"], batch["seg_valid"]
-    prompt_BMC = self.prompts(hidden_BTD, at_BM, batch["obj_pos"], valid_BM)
     sam_BHWC = self._sam_of(batch)
     if self.cfg.has_dense_state:
-      states_BMD = self.seg_states(hidden_BTD, at_BM, valid_BM)
+      states_BMD = self.seg_states(hidden_BTD, batch["seg_pos"], batch["seg_valid"])
       made = self._with_dense(batch, sam_BHWC, prompt_BMC, states_BMD)
     else:
-      logits_BMhw, iou_BM = self.masks(sam_BHWC, prompt_BMC)
-      made = {"mask_logits": logits_BMhw, "iou": iou_BM}
+      made = {"decoded": self.sam.masks_from_text(sam_BHWC, prompt_BMC)}
     if not (again or self.is_initializing()):
       return made
     if self.cfg.slot_tokens:
@@ -189,7 +224,7 @@ class Miras(nn.Module):
     else:
       asking = self.state.repeat(made["reading"])
     # Kept by no backward pass: it would be as much as of the masks that are asked for.
-    again = nn.remat(lambda self, *inputs: self.masks(*inputs)[0])
+    again = nn.remat(lambda self, *inputs: self.sam.masks_from_text(*inputs).logits)
     return made | {"again": again(self, sam_BHWC, asking)}
 
   def _with_dense(self, batch, sam_BHWC, prompt_BMC, states_BMD):
@@ -201,11 +236,8 @@ class Miras(nn.Module):
       jnp.full(len(prompt_BMC), -1),
     )
     picture = Picture(batch["image_tokens"], sam_BHWC, batch["valid_hw"])
-    logits_BMhw, iou_BM, reading = self.masks_after(
-      prompt_BMC, states_BMD, slots, picture
-    )
-    made = {"mask_logits": logits_BMhw, "iou": iou_BM, "reading": reading}
-    return made | {"slot_masks": slots.masks_BEQQ}
+    found, reading = self._decoded_after(prompt_BMC, states_BMD, slots, picture)
+    return {"decoded": found, "reading": reading, "slot_masks": slots.masks_BEQQ}
 
   def _held(self, batch, sam_BHWC, prompt_BMC):
     """What the slots of a batch hold, 0 to 1."""
@@ -220,12 +252,17 @@ class Miras(nn.Module):
 
     states_BMD: of the [SEG]s. slots, picture: see `models.state`.
     """
+    found, reading = self._decoded_after(prompt_BMC, states_BMD, slots, picture, hints)
+    return *_shown(found, hints), reading
+
+  def _decoded_after(self, prompt_BMC, states_BMD, slots, picture, hints=None):
+    """(Decoded, reading) of masks that look at earlier ones."""
     reading = self.state(states_BMD, slots, picture)
     seen_BM = reading.seen_BME.any(-1)
     earlier = slots.masks_BEQQ, self.state.weights(reading), seen_BM
     prompt_BMC = self.state.text(prompt_BMC, reading)
     sam_BHWC = picture.sam_BHWC
-    return *self.sam.masks_from_text(sam_BHWC, prompt_BMC, hints, earlier), reading
+    return self.sam.masks_from_text(sam_BHWC, prompt_BMC, hints, earlier), reading
 
   def seg_states(self, hidden_BTD, seg_pos_BM, seg_valid_BM):
     """The hidden state of each [SEG], [B, M, D]."""
@@ -293,7 +330,12 @@ class Miras(nn.Module):
 
   def masks(self, sam_BHWC, prompt_BMC, hints=None):
     """One mask a prompt: (logits [B, M, h, w], predicted IoU [B, M])."""
-    return self.sam.masks_from_text(sam_BHWC, prompt_BMC, hints)
+    return _shown(self.sam.masks_from_text(sam_BHWC, prompt_BMC, hints), hints)
+
+
+def _shown(found: Decoded, hints):
+  """(logits, IoU) as a user sees them: where one has pointed, there is something."""
+  return found.shown() if hints is None else (found.logits, found.iou)
 
 
 def batch_sizes(cfg, *, batch_size=1, length=8, max_masks=1) -> dict[str, int]:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from miras_jax.config.model import SamDecoderConfig, SamEncoderConfig
 from miras_jax.models.fine_features import FineFeatures
-from miras_jax.models.sam_decoder import MaskDecoder
+from miras_jax.models.sam_decoder import Decoded, MaskDecoder
 from miras_jax.models.sam_encoder import SamEncoder
-from miras_jax.models.sam_prompt import PromptEncoder
+from miras_jax.models.sam_prompt import FOREGROUND, PromptEncoder
 
 
 class Sam(nn.Module):
@@ -49,17 +49,20 @@ class Sam(nn.Module):
 
   def decode(self, features_BHWC, prompts, *, multimask=False, earlier=None):
     """`prompts`: arguments of PromptEncoder. earlier: (masks, weights, seen) as
-    `PromptEncoder.towards` takes them. Returns (logits_BMKhw, iou_BMK)."""
+    `PromptEncoder.towards` takes them. Returns Decoded(logits_BMKhw, iou_BMK, ...)."""
     sparse_BMPC, dense_BMHWC = self.prompt_encoder(**prompts)
     if earlier is not None:
       dense_BMHWC = self.prompt_encoder.towards(dense_BMHWC, *earlier)
+    return self._decode(features_BHWC, sparse_BMPC, dense_BMHWC, multimask)
+
+  def _decode(self, features_BHWC, sparse_BMPC, dense_BMHWC, multimask=False):
     dense_pe_1HWC = self.prompt_encoder.dense_pe()
     return self.decoder(
       features_BHWC, dense_pe_1HWC, sparse_BMPC, dense_BMHWC, multimask=multimask
     )
 
   def masks_from_text(self, features_BHWC, prompt_BMC, hints=None, earlier=None):
-    """One mask a prompt embedding: (logits [B, M, h, w], predicted IoU [B, M]).
+    """One mask a prompt embedding: Decoded(logits [B, M, h, w], IoU [B, M], ...).
 
     earlier: see `decode`.
 
@@ -74,8 +77,21 @@ class Sam(nn.Module):
       prompts[name] = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (*prompt_BMC.shape[:2], *x.shape[2:])), hint
       )
-    logits_BMKhw, iou_BMK = self.decode(features_BHWC, prompts, earlier=earlier)
-    return logits_BMKhw[:, :, 0], iou_BMK[:, :, 0]
+    found = self.decode(features_BHWC, prompts, earlier=earlier)
+    return Decoded(found.logits[:, :, 0], found.iou[:, :, 0], found.present_BM)
+
+  def masks_from_places(self, features_BHWC, points_BM2, boxes_BM4, boxed_BM):
+    """One mask a place, as `masks_from_text`: a box where `boxed`, else a point inside.
+
+    Both in pixels of SAM's canvas: (x, y), and x0 y0 x1 y1.
+    """
+    labels_BM1 = jnp.full((*points_BM2.shape[:2], 1), FOREGROUND)
+    # Two tokens each: a point and the padding of a missing box, or two corners.
+    points_BM2C, dense = self.prompt_encoder((points_BM2[:, :, None], labels_BM1))
+    boxes_BM2C, _ = self.prompt_encoder(boxes=boxes_BM4)
+    sparse_BM2C = jnp.where(boxed_BM[..., None, None], boxes_BM2C, points_BM2C)
+    found = self._decode(features_BHWC, sparse_BM2C, dense)
+    return Decoded(found.logits[:, :, 0], found.iou[:, :, 0], found.present_BM)
 
 
 def _block_means(x_BMHW, side):

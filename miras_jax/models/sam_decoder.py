@@ -3,14 +3,14 @@
 Segment Anything, arXiv 2304.02643, `modeling/mask_decoder.py` and `transformer.py`.
 
 B images, M prompts (masks wanted) an image, K masks answered for one prompt, P sparse
-prompts and T tokens (IoU token, mask tokens, sparse prompts) of one, H W feature rows
+prompts and T tokens (IoU, mask and presence tokens, prompts) of one, H W feature rows
 and columns, S = H * W cells, N heads, E head width, C channels, h w sides of a
 low-resolution mask. What the M prompts of an image share keeps an M axis of 1 until it
 must differ.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,16 +22,38 @@ from miras_jax.models.fine_features import split
 from miras_jax.models.layers import LayerNorm, Linear, exact_gelu
 from miras_jax.models.sam_prompt import PromptEncoder
 
-__all__ = ["MaskDecoder", "PromptEncoder", "postprocess"]
+__all__ = ["Decoded", "MaskDecoder", "PromptEncoder", "postprocess"]
+ABSENT = -1024.0  # logit of every pixel where what is meant is not there
+
+
+class Decoded(NamedTuple):
+  """What is made of M prompts: float32 logits [B, M, ..., h, w], predicted IoU
+  [B, M, ...] and, of a decoder with `cfg.presence`, the logit of whether what is meant
+  is in the image at all, [B, M], else None."""
+
+  logits: jax.Array
+  iou: jax.Array
+  present_BM: jax.Array | None = None
+
+  def shown(self):
+    """(logits, IoU), without a pixel where nothing is there."""
+    if self.present_BM is None:
+      return self.logits, self.iou
+    more = self.logits.ndim - self.present_BM.ndim
+    there = (self.present_BM > 0).reshape(*self.present_BM.shape, *[1] * more)
+    return jnp.where(there, self.logits, ABSENT), self.iou
 
 
 class MaskDecoder(nn.Module):
-  """Decodes M prompts an image: (logits_BMKhw, iou_BMK), h = 4 H.
+  """Decodes M prompts an image: Decoded(logits_BMKhw, iou_BMK, ...), h = 4 H.
 
   features_BHWC: image features, of `cfg.width` channels or with those of
   `fine_features.FineFeatures` behind them. dense_pe_1HWC, sparse_BMPC, dense_BMHWC:
   what `PromptEncoder` gives; axes of size 1 are broadcast. `multimask` answers with
   `num_multimask` masks, else with one. Mask logits are float32.
+
+  `cfg.presence`: one more token, as the object score of SAM 2 (arXiv 2408.00714,
+  appendix D.1). It changes every mask, so published weights have none.
   """
 
   cfg: SamDecoderConfig
@@ -65,14 +87,26 @@ class MaskDecoder(nn.Module):
     )
     widths = (cfg.iou_width,) * (cfg.iou_depth - 1) + (cfg.num_multimask + 1,)
     iou_BMK = ReluMlp(widths, dtype, name="iou_prediction_head")(tokens_BMTC[:, :, 0])
-    return logits_BMKhw, iou_BMK[..., wanted.start : wanted.stop].astype(jnp.float32)
+    iou_BMK = iou_BMK[..., wanted.start : wanted.stop].astype(jnp.float32)
+    return Decoded(logits_BMKhw, iou_BMK, self._present(tokens_BMTC))
+
+  def _present(self, tokens_BMTC):
+    cfg = self.cfg
+    if not cfg.presence:
+      return None
+    head = ReluMlp((cfg.width, cfg.width, 1), self.dtype, name="presence_head")
+    own = tokens_BMTC[:, :, cfg.num_multimask + 2]  # after IoU and mask tokens
+    return head(own)[..., 0].astype(jnp.float32)
 
   def _tokens(self, B, M, sparse_BMPC):
-    """IoU token, mask tokens and prompts of every mask: tokens_BMTC."""
+    """The decoder's own tokens and the prompts of every mask: tokens_BMTC."""
     init, width = nn.initializers.normal(1.0), self.cfg.width
     iou_token = self.param("iou_token", init, (1, width))
     mask_tokens = self.param("mask_tokens", init, (self.cfg.num_multimask + 1, width))
-    own_TC = jnp.concatenate([iou_token, mask_tokens]).astype(self.dtype)
+    own = [iou_token, mask_tokens]
+    if self.cfg.presence:
+      own.append(self.param("presence_token", init, (1, width)))
+    own_TC = jnp.concatenate(own).astype(self.dtype)
     own_BMTC = jnp.broadcast_to(own_TC, (B, M, *own_TC.shape))
     shape = (B, M, *sparse_BMPC.shape[2:])
     sparse_BMPC = jnp.broadcast_to(sparse_BMPC.astype(self.dtype), shape)

@@ -110,12 +110,27 @@ class SegPrompt(nn.Module):
       prompt_BMC = self._aligned(states_BTC, seg_pos_BM, obj_pos_BM, seg_valid_BM)
     return jnp.where(seg_valid_BM[..., None] > 0, prompt_BMC, 0)
 
+  def of_words(self, words_BTD, seg_pos_BM, span_BMT, seg_valid_BM):
+    """Prompts [B, M, C] of the words in `span` alone, whatever their order: [SEG]'s own
+    embedding attends over them, or their mean where there is no alignment."""
+    words_BTC = self.project(words_BTD)
+    if self.cfg.alignment == "none":
+      weights_BMT = span_BMT / jnp.maximum(span_BMT.sum(-1, keepdims=True), 1)
+      prompt_BMC = jnp.einsum("BMT,BTC->BMC", weights_BMT, words_BTC)
+    else:
+      seg_BMC = select_states(words_BTC, seg_pos_BM, seg_valid_BM, seg_state="at")
+      prompt_BMC = self._attended(seg_BMC, words_BTC, span_BMT)
+    return jnp.where(seg_valid_BM[..., None] > 0, prompt_BMC, 0)
+
   def _aligned(self, states_BTC, seg_pos_BM, obj_pos_BM, seg_valid_BM):
     seg_state = self.cfg.seg_state
     seg_BMC = select_states(states_BTC, seg_pos_BM, seg_valid_BM, seg_state=seg_state)
     span_BMT = span_mask(
       seg_pos_BM, obj_pos_BM, states_BTC.shape[1], seg_state=seg_state
     )
+    return self._attended(seg_BMC, states_BTC, span_BMT)
+
+  def _attended(self, seg_BMC, states_BTC, span_BMT):
     out_BMC = self.align(seg_BMC, states_BTC, span_BMT).astype(self.dtype)
     # differs from reference: the published form has no residual.
     if self.cfg.alignment == "residual":

@@ -121,7 +121,7 @@ def prompts_alone(port, table):
     shape = (sparse.shape[1], *dense.shape[2:])
     table.tensor(f"prompt_alone/{kind}/sparse", sparse[0])
     table.tensor(f"prompt_alone/{kind}/dense", nchw(np.broadcast_to(dense[0], shape)))
-    for mode, (logits, iou) in decoded.items():
+    for mode, (logits, iou, _) in decoded.items():
       low_res[kind, mode] = np.asarray(logits[0])
       table.tensor(f"prompt_alone/{kind}/low_res_{mode}", logits[0])
       table.tensor(f"prompt_alone/{kind}/iou_{mode}", iou[0])

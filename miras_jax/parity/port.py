@@ -285,7 +285,7 @@ class Port:
       side = 4 * self.cfg.sam_encoder.grid
       return jnp.zeros((0, 1, side, side)), jnp.zeros((0, 1))
     text = {"text": prompt_KC[:, None, None]}
-    logits, iou = self.sam_module.apply(
+    logits, iou, _ = self.sam_module.apply(
       {"params": params["sam"]}, self.encoded["sam"][image_K], text, method="decode"
     )
     return logits[:, 0], iou[:, 0]

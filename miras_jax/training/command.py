@@ -43,7 +43,15 @@ from miras_jax.options import Parser
 from miras_jax.parallel import distributed, stop_signal
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.planning import choice, plan_file
-from miras_jax.training import boards, init_from, initial_state, loop, meters, optim
+from miras_jax.training import (
+  boards,
+  init_from,
+  initial_state,
+  loop,
+  meters,
+  optim,
+  stages,
+)
 from miras_jax.training.task import make_task
 
 
@@ -167,9 +175,10 @@ def _compare_folder(config, folder):
   """
   steps = distributed.list_of_first(folder.steps())
   if not steps:
-    return _planned(init_from.fitted(config)), 0
+    return stages.noted(_planned(init_from.fitted(config))), 0
   saved = read_config(folder)
   config = _planned(init_from.resumed(config, saved), saved)
+  config = stages.noted(config, saved)
   vocab_size = saved.model.overrides.get("llama.vocab_size")
   config = config.fitted(
     vocab_size=vocab_size, max_len=saved.data.max_len, talk_len=saved.data.talk_len

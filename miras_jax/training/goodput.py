@@ -104,7 +104,9 @@ class Goodput:
       self.spend(cause, self._clock() - start)
 
   def begin(self):
-    """The first step is about to be made; what came before is initialisation."""
+    """A step is about to be made; what came before the first is initialisation."""
+    if self._training_from is not None:  # a later stage
+      return
     self._training_from = self._clock()
     known = sum(self._spent[c] for c in ("restore", "compile", "data_wait", "save"))
     rest = self._training_from - self._start - known

@@ -12,6 +12,9 @@ from miras_jax.models.miras import init_params
 from miras_jax.training import init_from
 from miras_jax.training import step as train_step
 
+# What a layer of the language model adds to its input comes out of these.
+ADDED = r"^llm/.*(attn/o_proj|mlp/down_proj)/kernel$"
+
 
 def refuse_random(config) -> None:
   """UserError for a run that would train on frozen random numbers, unless it says so.
@@ -69,10 +72,23 @@ def make_state(task, tx):
   """A fresh TrainState from the seed (traced)."""
   config = task.config
   params = task.init(jax.random.key(config.seed))
+  if config.stages.parts:
+    params = quiet(params)
   trainable, frozen = split_params(params, config)
   return train_step.create_state(
     trainable, frozen, tx, seed=config.seed, ema=config.optim.ema
   )
+
+
+def quiet(params):
+  """Parameters whose language model leaves every embedding as it is, since no layer
+  adds to it yet: then it begins with what the words have learnt on their own."""
+
+  def zeroed(path, x):
+    name = "/".join(entry.key for entry in path)
+    return jnp.zeros_like(x) if re.search(ADDED, name) else x
+
+  return jax.tree.map_with_path(zeroed, params)
 
 
 def split_params(params, config) -> tuple[dict, dict]:

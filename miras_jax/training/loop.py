@@ -14,6 +14,7 @@ from miras_jax.errors import UserError
 from miras_jax.parallel import distributed, sharding, stop_signal
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.training import anomalies, features, goodput, initial_state, meters
+from miras_jax.training import stages as stages_lib
 from miras_jax.training.metrics_log import MetricsLog
 from miras_jax.training.plan import compile_steps, make_plan
 
@@ -111,8 +112,9 @@ class _Loop:
     self, task, mesh, parts, checkpoints, log_file, folder, account, profile, kept
   ):
     self.config = task.config
+    self.task = task
     self.batches = task.batches
-    self.probe_batch = task.probe
+    self.probe_batch, self.placed = task.probe, False
     self.parts = parts
     self.checkpoints = checkpoints
     self.log_file = log_file
@@ -120,7 +122,7 @@ class _Loop:
     self.pending = collections.deque()
     self.watch = anomalies.Watch(folder, max_skipped=task.config.max_skipped)
     self.account = account
-    self.meters = meters.Meters(shares=mesh_lib.data_host(mesh)[1], flops=task.flops)
+    self.meters = meters.Meters(shares=mesh_lib.data_host(mesh)[1])
     first, count = profile or (0, 0)
     self.folder = folder
     self.profile = meters.Profile(folder.local / "profile", first, count)
@@ -128,23 +130,33 @@ class _Loop:
     self.kept = kept
 
   def run(self, state, step, stop):
-    """Runs on from `step`; returns the step it ended at, which is then saved."""
-    config = self.config
-    if step >= config.steps:
-      return step
+    """Runs on from `step`, stage by stage; returns the step it ended at, which is then
+    saved."""
+    for stage in stages_lib.left(self.config, step):
+      state, step = self._run_stage(stage, state, step, stop)
+      if step < stage.end or (step < self.config.steps and stop(step)):
+        break
+    return step
+
+  def _run_stage(self, stage, state, step, stop):
+    """(state, step) at the end of a stage, or where a signal stopped it."""
+    config, end = self.config, stage.end
+    if len(stages_lib.of(config)) > 1:
+      self.batches.enter(stage.name)
+      self.log_file.enter(stage.name)
     consumed = self.batches.get_state()
     batch, notes = self._next()
     with stop.during("the compile"), self.account.during("compile"):
-      train_program, probe_program = self._compile(state, batch)
+      train_program, probe_program = self._compile(stage, state, batch)
     self.checkpoints.prepare(state)
     self.meters.begin()
     self.account.begin()
-    while step < config.steps and not stop(step):
+    while step < end and not stop(step):
       step += 1
       self.profile.before(step)
       state, metrics = train_program(state, batch)
       self.profile.after(step, metrics)
-      last = step == config.steps
+      last = step == end
       if probe_program and (last or step % config.probe_every == 0):
         probe = probe_program(state, self.probe_batch)
         metrics |= {f"probe_{k}": v for k, v in probe.items()}
@@ -158,7 +170,7 @@ class _Loop:
     self.profile.close()
     if step:
       self._save(step, state, consumed)
-    return step
+    return state, step
 
   def _next(self):
     """(global batch on the devices, {what the log says about it})."""
@@ -197,12 +209,18 @@ class _Loop:
       k: jax.make_array_from_process_local_data(placed[k], v) for k, v in batch.items()
     }
 
-  def _compile(self, state, batch):
-    """(train program, probe program or None); moves the probe batch to the devices."""
-    if self.probe_batch is not None:
-      self.probe_batch = self._put(self.probe_batch)
+  def _compile(self, stage, state, batch):
+    """(train program, probe program or None) of a stage; moves the probe batch to the
+    devices."""
+    if self.probe_batch is not None and not self.placed:
+      self.probe_batch, self.placed = self._put(self.probe_batch), True
+    parts, talks = self.parts, stage.name == stages_lib.TALKS
+    if stage.name == stages_lib.PARTS:
+      parts = parts._replace(objective=self.task.parts)
+    self.meters.flops = self.task.flops if talks else None  # of the others: not counted
     shapes = (jax.tree.map(_shape, x) for x in (state, batch, self.probe_batch))
-    return compile_steps(self.parts, self.mesh, *shapes, kept=self.kept)
+    suffix = "" if talks else f"_{stage.name}"
+    return compile_steps(parts, self.mesh, *shapes, kept=self.kept, suffix=suffix)
 
   def _flush(self, lag):
     """Writes the numbers of all but the newest `lag` steps."""

@@ -11,6 +11,7 @@ V vocabulary, G shards of the batch. Mask arguments shared by the mask losses:
   seg_valid_BM  1 where there is a target, else 0
   pixels_BHW    1 inside the image, 0 on its padding; None: no padding
   predicted_BM  the IoU that the model gives its own masks
+  present_BM    the logit that it gives to there being anything
 
 With `by_row` a loss is one sum for each row, [B], instead of one of all.
 """
@@ -129,6 +130,7 @@ def mask_losses(
   *,
   seg_valid_BM,
   predicted_BM=None,
+  present_BM=None,
   pixels_BHW=None,
   normaliser,
   by_row=False,
@@ -148,6 +150,8 @@ def mask_losses(
     terms["boundary"] = boundary(*args, **where, form=cfg.boundary_form)
   if cfg.iou:
     terms["iou"] = iou(*args, **where, predicted_BM=predicted_BM)
+  if cfg.presence and present_BM is not None:
+    terms["presence"] = presence(present_BM, targets_BMHW, **where)
   return terms
 
 
@@ -277,6 +281,19 @@ def iou(
   iou_BM = jnp.where(either_BM > 0, both_BM / jnp.maximum(either_BM, 1), 1.0)
   error_BM = predicted_BM.astype(jnp.float32) - iou_BM
   return _masked_sum(jnp.square(error_BM), seg_valid_BM, by_row) / normaliser
+
+
+def presence(
+  present_BM, targets_BMHW, *, seg_valid_BM, pixels_BHW=None, normaliser, by_row=False
+) -> jax.Array:
+  """Logistic loss of whether a mask has a pixel at all, summed over masks.
+
+  As SAM 2 trains its object score (arXiv 2408.00714, appendix D.1).
+  """
+  t_BMHW = targets_BMHW if pixels_BHW is None else targets_BMHW * pixels_BHW[:, None]
+  there_BM = (t_BMHW > 0).any((2, 3)).astype(jnp.float32)
+  bce_BM = jax.nn.softplus(present_BM) - present_BM * there_BM
+  return _masked_sum(bce_BM, seg_valid_BM, by_row) / normaliser
 
 
 def sobel_edges(x_BMHW) -> jax.Array:

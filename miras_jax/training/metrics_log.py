@@ -44,6 +44,7 @@ class MetricsLog:
     self._file = open(folder.metrics, "a", encoding="utf-8")
     self._boards = Boards(folder, start_step, boards, config or {})
     self._bar = None
+    self._stage = {}
     self._told = False
     self._make_bar = functools.partial(
       _progress_bar, folder.path.name, start_step, total
@@ -62,13 +63,16 @@ class MetricsLog:
         self._file.close()
       self._boards.close()
 
+  def enter(self, stage):
+    """The rows that follow are of the stage of that name."""
+    self._stage = {"stage": stage}
+
   def write(self, step, numbers):
     """One step's {name: float}; a number that is not finite is written as null."""
     if not self._enabled:
       return
-    row = {"step": step} | {
-      k: v if math.isfinite(v) else None for k, v in numbers.items()
-    }
+    row = {"step": step} | self._stage
+    row |= {k: v if math.isfinite(v) else None for k, v in numbers.items()}
     self._file.write(json.dumps(row) + "\n")
     self._flush()
     if step % self._every == 0 or any(k.startswith("probe_") for k in numbers):
@@ -94,6 +98,7 @@ class MetricsLog:
     self._shown["loss"] = f"{numbers['loss']:.4f}"
     if "probe_ciou" in numbers:
       self._shown["probe_ciou"] = f"{numbers['probe_ciou']:.3f}"
+    self._shown |= self._stage
     self._shown["examples/s"] = f"{numbers['examples_per_s']:.1f}"
     if self._bar is None:  # not earlier: compiling takes longer than a step
       self._bar = self._make_bar()

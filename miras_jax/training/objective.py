@@ -47,12 +47,15 @@ class MirasObjective:
 
   @property
   def weights(self):
-    terms = ("token_ce", *self._mask_terms, *self._state_terms)
+    terms = ("token_ce", *self.mask_terms, *self._state_terms)
     return {t: getattr(self.loss, t) for t in terms if getattr(self.loss, t)}
 
   @property
-  def _mask_terms(self):
-    terms = ("mask_bce", "dice", "focal", "boundary", "iou")
+  def mask_terms(self) -> list[str]:
+    """The terms of masks that have a weight."""
+    terms = ["mask_bce", "dice", "focal", "boundary", "iou"]
+    if self.model.cfg.sam_decoder.presence:
+      terms.append("presence")
     return [term for term in terms if getattr(self.loss, term)]
 
   @property
@@ -64,7 +67,7 @@ class MirasObjective:
     """Valid targets of each term: supervised tokens, masks, or slots."""
     _, weight_BT = losses.next_tokens(batch["tokens"], batch["loss_mask"])
     valid_BM = batch["seg_valid"].astype(jnp.float32)
-    each = {"token_ce": weight_BT} | dict.fromkeys(self._mask_terms, valid_BM)
+    each = {"token_ce": weight_BT} | dict.fromkeys(self.mask_terms, valid_BM)
     if self._state_terms:
       each |= state_losses.targets(batch)
     counts = {t: each[t].sum() for t in self.weights}
@@ -81,18 +84,20 @@ class MirasObjective:
     hidden_BTD = apply(batch, deterministic=rng is None, rngs=rngs, method="hidden")
     by_row = self._has_sources(batch)
 
-    def of_masks():
-      if self.model.cfg.state != "none":
-        return self._of_state(apply, batch, hidden_BTD, by_row)
-      logits_BMHW, iou_BM = apply(batch, hidden_BTD, method="masks_of")
-      return self._of_masks(logits_BMHW, iou_BM, batch, by_row)
+    def of_all():
+      again = bool(self._state_terms and self.loss.state_mask)
+      made = apply(batch, hidden_BTD, again=again, method="made_of")
+      sums, pairs = self.of_masks(made["decoded"], batch, by_row)
+      if self._state_terms:
+        sums |= state_losses.sums(made, batch, self._state_terms, by_row)
+      return sums, pairs
 
     if self.skip_maskless:
       nothing = functools.partial(self._of_no_masks, batch, by_row)
       has_masks = sharding.any_part((batch["seg_valid"] > 0).any())
-      sums, pairs = jax.lax.cond(has_masks, of_masks, nothing)
+      sums, pairs = jax.lax.cond(has_masks, of_all, nothing)
     else:
-      sums, pairs = of_masks()
+      sums, pairs = of_all()
     if self.loss.token_ce:
       sums["token_ce"] = losses.chunked_token_ce(
         hidden_BTD,
@@ -107,14 +112,15 @@ class MirasObjective:
       sums = {term: rows_B.sum() for term, rows_B in sums.items()} | parts
     return sums, jax.lax.stop_gradient(pairs)
 
-  def _of_masks(self, mask_logits_BMhw, iou_BM, batch, by_row):
-    """(sums of the mask terms, {metric: (numerator, denominator)})."""
-    logits_BMHW, target_BMHW, pixels_BHW = self.compared(mask_logits_BMhw, batch)
+  def of_masks(self, decoded, batch, by_row):
+    """(sums of the mask terms, {metric: (numerator, denominator)}) of a Decoded."""
+    logits_BMHW, target_BMHW, pixels_BHW = self.compared(decoded.logits, batch)
     sums = losses.mask_losses(
       self.loss,
       logits_BMHW,
       target_BMHW,
-      predicted_BM=iou_BM,
+      predicted_BM=decoded.iou,
+      present_BM=decoded.present_BM,
       seg_valid_BM=batch["seg_valid"],
       pixels_BHW=pixels_BHW,
       normaliser=1.0,
@@ -123,18 +129,10 @@ class MirasObjective:
     valid_BMHW = pixels_BHW[:, None] & (batch["seg_valid"] > 0)[..., None, None]
     return sums, {"ciou": overlap(logits_BMHW, target_BMHW, valid_BMHW)}
 
-  def _of_state(self, apply, batch, hidden_BTD, by_row):
-    """`_of_masks` of a model that looks at earlier masks, and what it knows of them."""
-    again = bool(self.loss.state_mask)
-    made = apply(batch, hidden_BTD, again=again, method="masks_with_state")
-    sums, pairs = self._of_masks(made["mask_logits"], made["iou"], batch, by_row)
-    found = state_losses.sums(made, batch, self._state_terms, by_row)
-    return sums | found, pairs
-
   def _of_no_masks(self, batch, by_row):
-    """What `_of_masks` gives where no row has a mask."""
+    """What `sums` takes of masks where no row has a mask."""
     zero, number = jnp.zeros(batch["seg_valid"].shape[:by_row]), jnp.zeros(())
-    terms = [*self._mask_terms, *self._state_terms]
+    terms = [*self.mask_terms, *self._state_terms]
     return dict.fromkeys(terms, zero), {"ciou": (number, number)}
 
   def _has_sources(self, batch):
@@ -166,11 +164,15 @@ class MirasObjective:
     if h != side:
       flat = mask_logits_BMhw.reshape(B * M, h, h, 1)
       mask_logits_BMhw = resize_bilinear(flat, side, side).reshape(B, M, side, side)
-    target = batch["masks"].astype(jnp.float32)
-    k = canvas // side
-    target_BMHW = target.reshape(B, M, side, k, side, k).mean((3, 5))
     pixels_BHW = losses.valid_pixels(batch["valid_hw"], side, side, canvas)
-    return mask_logits_BMhw, target_BMHW, pixels_BHW
+    return mask_logits_BMhw, self.targets(batch), pixels_BHW
+
+  def targets(self, batch):
+    """The masks of a batch at the loss resolution, 0 to 1, [B, M, H, W]."""
+    target = batch["masks"].astype(jnp.float32)
+    B, M, canvas, _ = target.shape
+    side, k = self.resolution, canvas // self.resolution
+    return target.reshape(B, M, side, k, side, k).mean((3, 5))
 
 
 def head_kernel(params):

@@ -55,17 +55,20 @@ def jit_train_step(parts, state_shapes):
   )
 
 
-def compile_steps(parts, mesh, state, batch, probe=None, *, kept=None):
+def compile_steps(parts, mesh, state, batch, probe=None, *, kept=None, suffix=""):
   """(train Program, probe Program or None) of trees of ShapeDtypeStruct.
+
+  suffix: of their names, where a run has several.
 
   What `miras train` runs, and what `miras scale --save-executable` compiles for it.
   """
   ahead = {"kept": kept, "devices": list(mesh.devices.flat)}
-  train = Program("train_step", jit_train_step(parts, state), state, batch, **ahead)
+  step = jit_train_step(parts, state)
+  train = Program(f"train_step{suffix}", step, state, batch, **ahead)
   if probe is None:
     return train, None
   return train, Program(
-    "probe_step", jit_eval_step(parts, state), state, probe, **ahead
+    f"probe_step{suffix}", jit_eval_step(parts, state), state, probe, **ahead
   )
 
 

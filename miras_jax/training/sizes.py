@@ -124,6 +124,32 @@ def room(parts, pack: int, max_masks: int) -> int:
   return -(-int(needed) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
+def of_one_round(measured: Measured) -> np.ndarray:
+  """Whether each record is a sound one of one question and its answer."""
+  source = measured.source
+
+  def make():
+    rounds = (said is not None and len(said.turns) == 2 for said in source.dialogues())
+    return np.fromiter(rounds, bool, source.num_records())
+
+  short = measured.kept.array(("one round",), source.num_records(), make)
+  return short & (measured.sizes.array[:, 0] >= 0)
+
+
+def row_of(measured: Measured, only, pack: int, max_masks: int) -> tuple[int, int]:
+  """(tokens, masks) that rows of some of the records need, as `room` counts them."""
+  kept = np.flatnonzero(only)
+  some = Sizes(np.asarray(measured.sizes.array)[kept])
+  image_ids = LazySequence(len(kept), lambda i: measured.source.image_ids[int(kept[i])])
+  limits = {"limit": pack, "max_len": UNLIMITED, "max_masks": max_masks}
+  rows = packing.group(image_ids, some, **limits)
+  lengths = rows.lengths(some)
+  tokens = lengths[math.ceil(PACKED_WHOLE * len(lengths)) - 1] if pack > 1 else 0
+  tokens = max(int(tokens), int(_longest(np.sort(some.lengths))))
+  masks = np.add.reduceat(some.array[rows.members, 2], rows.ends - rows.counts())
+  return -(-tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, max(int(masks.max()), 1)
+
+
 def tell_cut(parts, length: int) -> None:
   """Says how many conversations do not fit a row of `length` tokens."""
   for part in parts:

@@ -33,7 +33,7 @@ def targets(batch) -> dict:
 
 
 def sums(made, batch, terms, by_row=False) -> dict:
-  """{term: sum, [B] with by_row}. made: what `Miras.masks_with_state` gives."""
+  """{term: sum, [B] with by_row}. made: what `Miras.made_of` gives."""
   reading, due, found = made.get("reading"), targets(batch), {}
   if "state_relation" in terms:
     found["state_relation"] = _cross_entropy(

@@ -23,12 +23,14 @@ from input_pipeline.subset import first_records
 from input_pipeline.tokenizer import load_tokenizer, train_bpe
 from miras_jax.config.run import RunConfig
 from miras_jax.errors import UserError
+from miras_jax.logs import log
 from miras_jax.models import flops
 from miras_jax.models.miras import Miras, batch_sizes, init_params
 from miras_jax.parallel import distributed, sharding
 from miras_jax.storage import copies
-from miras_jax.training import sizes, sources
+from miras_jax.training import sizes, sources, stages
 from miras_jax.training.objective import MirasObjective
+from miras_jax.training.parts import PartsObjective
 from miras_jax.training.step import Objective
 
 
@@ -36,7 +38,8 @@ class Task(NamedTuple):
   """All that the loop needs and does not make itself.
 
   init: key -> nested dict of parameters (traced). batches: iterator of numpy dicts with
-  get_state, set_state, close. probe: one held-out batch, or None. features: the
+  get_state, set_state, close, and enter of a run with stages. parts: the Objective of
+  the stage of that name, or None. probe: one held-out batch, or None. features: the
   FeatureCache that batches are made with, or None. flops: of one step, where known.
   tokenizer: fingerprint of the one that made the batches.
   """
@@ -50,6 +53,7 @@ class Task(NamedTuple):
   features: Any = None
   flops: float | None = None
   tokenizer: str = ""
+  parts: Objective | None = None
 
 
 def make_task(config, folder, *, host=(0, 1)) -> Task:
@@ -84,7 +88,7 @@ def make_task_on(
     for part in parts:
       features.check_images(part.source.image_ids)
   open_part = functools.partial(
-    open_batches, config, tokenizer=tokenizer, host=host, features=features
+    open_batches, tokenizer=tokenizer, host=host, features=features
   )
   made = model_task(config)
   maskless = sizes.share_without_masks(parts[0])
@@ -93,18 +97,43 @@ def make_task_on(
     objective=dataclasses.replace(
       made.objective, sources=entries, skip_maskless=maskless > 0
     ),
-    batches=open_part(measured=parts[0], shuffle=True),
-    probe=_first_batch(open_part, parts[1]) if held_out else None,
+    parts=PartsObjective(made.objective) if config.stages.parts else None,
+    batches=_batches(config, open_part, parts[0]),
+    probe=_first_batch(config, open_part, parts[1]) if held_out else None,
     features=features,
     flops=step_flops(config, features, maskless),
     tokenizer=tokenizer.fingerprint(),
   )
 
 
-def _first_batch(open_part, measured):
+def _batches(config, open_part, measured):
+  """Those that are trained on, by stage where there are some."""
+  main = open_part(config, measured=measured, shuffle=True)
+  names = [stage.name for stage in stages.of(config)]
+  if stages.ALIGN not in names:
+    return stages.Batches(main) if stages.PARTS in names else main
+  only = sizes.of_one_round(measured)
+  if not only.any():
+    log.warning(
+      "stages.align=%s: %s has no conversation of one round, so that stage is on all",
+      config.stages.align, measured.source.file,
+    )  # fmt: skip
+    return stages.Batches(main)
+  tokens, masks = sizes.row_of(measured, only, config.data.pack, config.data.max_masks)
+  data = dataclasses.replace(
+    config.data, max_len=min(tokens, config.data.max_len), max_masks=masks
+  )
+  short = dataclasses.replace(config, data=data)
+  return stages.Batches(
+    main, open_part(short, measured=measured, shuffle=True, only=only)
+  )
+
+
+def _first_batch(config, open_part, measured):
   """A held-out batch: of a mixture one that has examples of all its sources."""
   mixed = isinstance(measured.source, Mixture)
-  with contextlib.closing(open_part(measured, shuffle=False, repeat=mixed)) as batches:
+  opened = open_part(config, measured, shuffle=False, repeat=mixed)
+  with contextlib.closing(opened) as batches:
     return next(batches)
 
 
@@ -221,17 +250,28 @@ def pipeline_config(config, *, max_len=None):
 
 
 def open_batches(
-  config, measured, tokenizer, *, shuffle, repeat=None, host=(0, 1), features=None
+  config,
+  measured,
+  tokenizer,
+  *,
+  shuffle,
+  repeat=None,
+  host=(0, 1),
+  features=None,
+  only=None,
 ) -> Pipeline:
   """Iterator of this host's batches: for ever when shuffled, else one pass.
 
-  repeat: for ever or one pass, whether shuffled or not.
+  repeat: for ever or one pass, whether shuffled or not. only: which records they are
+  of, an array of bool; None: of all.
   """
   cfg, limit = pipeline_config(config), config.data.pack
   source = measured.source
-  if limit > 1:
+  if limit > 1 or only is not None:
     limits = {"limit": limit, "max_len": cfg.max_len, "max_masks": cfg.max_masks}
-    source = packing.pack(source, measured.sizes, grouped=measured.grouped, **limits)
+    source = packing.pack(
+      source, measured.sizes, grouped=measured.grouped, only=only, **limits
+    )
   number, grouping = config.optim.accumulation, None
   if shuffle and number > 1 and sizes.share_without_masks(measured):
     grouping = Grouping(sizes.without_masks(source, measured.sizes), number)

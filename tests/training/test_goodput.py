@@ -43,6 +43,14 @@ def live(folder, clock):
   return found
 
 
+def test_a_later_stage_of_a_run_is_no_second_start(tmp_path):
+  clock = Clock()
+  found = live(tmp_path, clock)
+  before = found.seconds()["initialisation"]
+  found.begin()
+  assert found.seconds()["initialisation"] == before
+
+
 def test_each_second_of_a_life_has_one_cause(tmp_path):
   clock = Clock()
   seconds = live(tmp_path, clock).seconds()

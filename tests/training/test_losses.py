@@ -338,3 +338,18 @@ def test_chunked_token_ce_is_the_same_on_a_mesh():
   np.testing.assert_allclose(value, want, rtol=1e-6)
   for ours, other in zip(grads, want_grads, strict=True):
     np.testing.assert_allclose(ours, other, atol=1e-6)
+
+
+def test_presence_is_whether_a_mask_has_a_pixel():
+  targets = jnp.zeros((1, 3, 4, 4)).at[0, 0, 1, 1].set(0.25).at[0, 2, 3, 3].set(1)
+  logits = jnp.array([[2.0, -1.0, 3.0]])
+  pixels = jnp.ones((1, 4, 4), bool).at[0, 3, 3].set(False)  # the third is padding
+  value = losses.presence(
+    logits,
+    targets,
+    seg_valid_BM=jnp.array([[1, 1, 1]]),
+    pixels_BHW=pixels,
+    normaliser=1.0,
+  )
+  want = np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0)) + np.log1p(np.exp(3.0))
+  np.testing.assert_allclose(value, want, rtol=1e-6)

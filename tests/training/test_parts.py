@@ -1,79 +1,147 @@
-"""The real model: micro-batches added up on each part of a mesh, as on one device."""
+"""The stage in which words, points and boxes become masks without a language model."""
 
-import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from miras_jax.benchmarks.step import full_batch
-from miras_jax.config import file as config_file
-from miras_jax.config.run import RunConfig
-from miras_jax.config.settings import MeshConfig
-from miras_jax.models import trees
-from miras_jax.parallel import mesh as mesh_lib
-from miras_jax.parallel import sharding
-from miras_jax.training import step as train_step
-from miras_jax.training import task
+from miras_jax.config import overrides as config
+from miras_jax.config.settings import LossConfig
+from miras_jax.models import miras
+from miras_jax.training import parts
+from miras_jax.training.objective import MirasObjective
+from tests.models.test_presence import PRESENCE
 
-SMALL = {
-  "clip.depth": 2, "sam_encoder.depth": 1, "sam_encoder.global_layers": (),
-  "sam_decoder.depth": 1, "llama.lora_rank": 2, "llama.lora_dropout": 0.2,
-  "llama.remat": "full", "llama.vocab_size": 256,
-}  # fmt: skip
+# As in the quickstart.
+CFG = config.with_overrides(PRESENCE, {"seg_prompt.alignment": "published"})
+
+SIDE = 32
+USER, NAME = (18, 21), (24, 26)  # tokens of the user's words and of the target's name
 
 
 @pytest.fixture(scope="module")
-def made():
-  """(objective, random parameters, batch): adapters act, half the rows are maskless."""
-  c = config_file.load("miras_7b_stage2:size=tiny")
-  run = RunConfig.from_config_dict(c)
-  model = dataclasses.replace(run.model, overrides=SMALL)
-  data = dataclasses.replace(run.data, max_len=48, max_masks=2)
-  run = dataclasses.replace(run, model=model, data=data, batch_size=8)
-  found = task.model_task(run)
-  objective = dataclasses.replace(found.objective, skip_maskless=True)
+def params():
+  return miras.init_params(CFG, jax.random.key(0))
+
+
+def objective(**weights):
+  loss = LossConfig(**weights or {"mask_bce": 1.0, "dice": 1.0, "presence": 1.0})
+  whole = MirasObjective(miras.Miras(CFG), loss, SIDE)
+  return parts.PartsObjective(whole)
+
+
+def talk(masks=1):
+  """A row of one talk: image, the user's words, [OBJ], a name, [SEG]."""
+  batch = dict(miras.dummy_batch(CFG, batch_size=2, length=32, max_masks=masks))
   rng = np.random.default_rng(0)
-  shapes = jax.eval_shape(found.init, jax.random.key(0))
-  params = jax.tree.map(lambda x: 0.1 * rng.standard_normal(x.shape, "f4"), shapes)
-  batch = full_batch(run.model.build(), run)
-  batch["seg_valid"][::2] = 0
-  return objective, trees.split_by_name(params, run.trainable), batch
+  shape = batch["image_sam"].shape
+  slots = np.full((2, 32), -1, np.int32)
+  slots[:, : CFG.num_image_tokens] = np.arange(CFG.num_image_tokens)
+  answer = np.zeros((2, 32), np.int32)
+  answer[:, USER[1] :] = 1
+  batch |= {
+    "image_sam": rng.integers(0, 256, shape, dtype=np.uint8),
+    "tokens": rng.integers(5, 90, (2, 32), dtype=np.int32),
+    "image_slot": slots,
+    "loss_mask": answer,
+    "segments": np.ones((2, 32), np.int32),
+    "seg_pos": np.full((2, masks), NAME[1], np.int32),
+    "obj_pos": np.full((2, masks), NAME[0] - 1, np.int32),
+    "seg_valid": np.ones((2, masks), np.int32),
+  }
+  masks_BMSS = np.zeros(batch["masks"].shape, np.uint8)
+  masks_BMSS[:, :, 10:30, 20:50] = 1
+  return batch | {"masks": masks_BMSS}
 
 
-def step_on(made, sizes, kept):
-  """(metrics, what trains) after one update on a mesh, from two micro-batches."""
-  objective, (trainable, frozen), batch = made
-  count = int(np.prod(list(sizes.values())))
-  mesh = mesh_lib.make_mesh(MeshConfig(**{"data": 1} | sizes), jax.devices()[:count])
-  tx = optax.sgd(0.1)
-  parts = train_step.Parts(objective, tx, accumulation=2, keep_gathered=kept)
-  with jax.set_mesh(mesh):
-    state = train_step.create_state(trainable, frozen, tx, seed=0)
-    places = sharding.state_shardings(jax.eval_shape(lambda: state), mesh)
-    batch = jax.device_put(batch, sharding.batch_shardings(mesh, batch))
-    step = jax.jit(functools.partial(train_step.train_step, parts=parts))
-    new, metrics = step(jax.device_put(state, places), batch)
-  return jax.device_get(metrics), jax.device_get(new.trainable)
+def placed(batch):
+  return jax.tree.map(jnp.asarray, batch)
+
+
+def changed(batch, span):
+  """The batch with other words there."""
+  tokens = np.array(batch["tokens"])
+  tokens[:, slice(*span)] = (tokens[:, slice(*span)] + 7) % 90
+  return batch | {"tokens": tokens}
 
 
 @pytest.fixture(scope="module")
-def one(made):
-  return step_on(made, {"data": 1}, kept=False)
+def logits(params):
+  model = miras.Miras(CFG)
+  call = functools.partial(model.apply, {"params": params}, method="parts_of")
+  return jax.jit(lambda batch, named: call(batch, named).logits)
 
 
-@pytest.mark.parametrize(
-  "sizes, kept",
-  [({"data": 4}, False), ({"data": 2, "fsdp": 2}, False),
-   ({"fsdp": 2, "tensor": 2}, True)],
-)  # fmt: skip
-def test_losses_and_update_are_those_of_one_device(made, one, sizes, kept):
-  metrics, trainable = step_on(made, sizes, kept)
-  for name, value in metrics.items():
-    np.testing.assert_allclose(value, one[0][name], rtol=2e-5, err_msg=name)
-  moved = jax.tree.map(lambda a, b: a - b, one[1], made[1][0])
-  scale = max(np.abs(x).max() for x in jax.tree.leaves(moved))
-  for ours, other in zip(*map(jax.tree.leaves, (trainable, one[1])), strict=True):
-    np.testing.assert_allclose(ours, other, atol=1e-4 * scale)
+def test_the_users_words_say_which_mask_is_meant(logits):
+  batch, nobody = talk(), np.zeros((2, 1), bool)
+  plain = logits(batch, nobody)
+  assert np.abs(plain - logits(changed(batch, USER), nobody)).max() > 1e-3
+  np.testing.assert_array_equal(plain, logits(changed(batch, NAME), nobody))
+
+
+def test_a_name_in_the_answer_says_it_in_their_place(logits):
+  batch, every = talk(), np.ones((2, 1), bool)
+  named = logits(batch, every)
+  assert np.abs(named - logits(changed(batch, NAME), every)).max() > 1e-3
+  np.testing.assert_array_equal(named, logits(changed(batch, USER), every))
+
+
+def test_another_talk_of_the_row_says_nothing(logits):
+  batch, nobody = talk(), np.zeros((2, 1), bool)
+  batch["segments"][:, : USER[0] + 1] = 2
+  first = (USER[0], USER[0] + 1)
+  same = logits(changed(batch, first), nobody)
+  np.testing.assert_array_equal(logits(batch, nobody), same)
+
+
+def test_only_parts_of_the_mask_and_words_learn(params):
+  asked = objective()
+
+  def loss(params):
+    return sum(asked.sums(params, placed(talk(6)), jax.random.key(1))[0].values())
+
+  grads = jax.jit(jax.grad(loss))(params)
+  moved = {
+    name: any(np.abs(g).max() > 0 for g in jax.tree.leaves(part))
+    for name, part in (grads | {f"llm {k}": v for k, v in grads["llm"].items()}).items()
+  }
+  learn = {"sam", "seg_prompt", "llm", "llm embed", "llm final_norm"}
+  assert {name for name, any_ in moved.items() if any_} == learn
+
+
+def test_terms_are_those_of_masks_over_valid_masks():
+  batch = talk(3)
+  batch["seg_valid"][1, 1:] = 0
+  asked = objective(token_ce=1.0, dice=2.0, presence=0.5)
+  assert asked.weights == {"dice": 2.0, "presence": 0.5}
+  assert {k: float(v) for k, v in asked.counts(batch).items()} == {
+    "dice": 4.0, "presence": 4.0
+  }  # fmt: skip
+
+
+def test_a_point_lies_in_its_mask_and_a_box_around_it():
+  inside = np.zeros((2, 3, SIDE, SIDE), bool)
+  inside[:, :, 4:12, 20:24] = True
+  found = jax.device_get(parts._places(jnp.asarray(inside), 2.0, jax.random.key(0)))
+  x, y = np.moveaxis(found["points_BP2"], -1, 0)
+  assert ((40 <= x) & (x < 48)).all() and ((8 <= y) & (y < 24)).all()
+  wide, high = 8, 16
+  off = np.abs(found["boxes_BP4"] - [40, 8, 48, 24]) / [wide, high, wide, high]
+  assert 0 < off.max() < 0.5
+
+
+def test_an_empty_mask_is_not_asked_for_by_a_place():
+  asked = objective(dice=1.0, presence=0.0)
+  batch = talk(6)
+  batch["masks"] = 0 * batch["masks"]
+  drawn, found = parts._drawn(asked.whole, placed(batch), jax.random.key(0))
+  P = found["points_BP2"].shape[1]
+  assert P == 1
+  np.testing.assert_array_equal(drawn["seg_valid"].sum(1), [6 - P, 6 - P])
+
+
+def test_few_masks_are_all_asked_for_by_words():
+  _, found = parts._drawn(objective().whole, placed(talk(3)), jax.random.key(0))
+  assert "points_BP2" not in found

@@ -11,7 +11,7 @@ import sys
 
 from miras_jax import drawing
 from miras_jax.evaluation.report import choose, outcomes, page
-from miras_jax.evaluation.report.curves import read_curves, save_curves
+from miras_jax.evaluation.report.curves import read_curves, read_stages, save_curves
 from miras_jax.evaluation.report.markup import number
 from miras_jax.evaluation.report.page import MOST_BYTES
 from miras_jax.evaluation.report.summary import warnings
@@ -23,6 +23,7 @@ __all__ = [
   "MOST_BYTES",
   "number",
   "read_curves",
+  "read_stages",
   "save_curves",
   "warnings",
   "write_report",
@@ -40,13 +41,14 @@ def write_report(out, result, lines, example, log=None, *, count=16, seed=0):
   out = pathlib.Path(out)
   out.mkdir(parents=True, exist_ok=True)
   curves, unread = read_curves(log) if log else ({}, 0)
+  stages = read_stages(log) if log else []
   if curves:
-    save_curves(out / "curves.png", curves)
+    save_curves(out / "curves.png", curves, stages)
   lives = goodput.read(pathlib.Path(log).with_name(goodput.FILE)) if log else []
   rows, grid = outcomes.survey(lines), drawing.Grid()
   groups = choose.conversations(rows, count, seed)
   failures = choose.failures(rows, seed) if count else {}
-  report = page.Page(result, rows, curves, unread, lives)
+  report = page.Page(result, rows, curves, unread, lives, stages)
   for i, line, shown in _walk(lines, groups, failures):
     try:
       drawn = example(i)

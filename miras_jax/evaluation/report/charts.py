@@ -121,13 +121,21 @@ class Line(NamedTuple):
   raw: tuple = ()
 
 
-def curves(name, lines, *, decades=False) -> str:
+class Mark(NamedTuple):
+  """A step at which something of that name begins."""
+
+  step: int
+  name: str
+
+
+def curves(name, lines, *, decades=False, marks=()) -> str:
   """Lines in one frame: `raw` ones faint, points of few marked by dots.
 
   decades: the scale is logarithmic where every value is above 0 and they span one.
+  marks: those within the lines have a dotted line.
   """
   place, ticks = _frame([line.points for line in lines], decades)
-  parts = []
+  parts = [_mark(mark, place) for mark in marks if _spans(lines, mark.step)]
   for line in lines:
     if line.raw:
       parts.append(f'<path class="raw {line.kind}" d="{_path(line.raw, place)}"/>')
@@ -139,6 +147,19 @@ def curves(name, lines, *, decades=False) -> str:
     for line in lines
   )
   return _chart(f"{name} over steps: {said}", "".join(parts) + ticks)
+
+
+def _spans(lines, step):
+  first = min(line.points[0][0] for line in lines)
+  return first < step <= max(line.points[-1][0] for line in lines)
+
+
+def _mark(mark, place):
+  x = place(mark.step, 0)[0]
+  return (
+    f'<path class="mark" d="M{x:.1f} {_TOP}V{_HEIGHT - _BOTTOM}">'
+    f"<title>{text(mark.name)}</title></path>"
+  )
 
 
 def _dot(kind, x, y):

@@ -43,6 +43,17 @@ def read_curves(path):
   return {k: sorted(v.items()) for k, v in kept}, unread
 
 
+def read_stages(path) -> list[charts.Mark]:
+  """Where the stages of a run with several begin, from its metrics.jsonl."""
+  began = {}
+  for row, _ in metrics_log.read_rows(pathlib.Path(path))[0]:
+    name = row.get("stage")
+    if isinstance(name, str):
+      began[name] = min(row["step"], began.get(name, row["step"]))
+  marks = sorted(charts.Mark(step, name) for name, step in began.items())
+  return marks[:MOST_CURVES]
+
+
 def _is_number(x):
   if not isinstance(x, int | float) or isinstance(x, bool):
     return False
@@ -86,8 +97,9 @@ def _strong(pair):
   return smooth(pair.train)[: len(pair.train) - cut]
 
 
-def save_curves(path, curves, columns=3):
-  """All curves as small multiples in one PNG, those of one quantity in one chart."""
+def save_curves(path, curves, stages=(), columns=3):
+  """All curves as small multiples in one PNG, those of one quantity in one chart; a
+  line where a stage begins."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
@@ -103,6 +115,8 @@ def save_curves(path, curves, columns=3):
       axes.plot(*zip(*_strong(pair), strict=True), **blue, linewidth=1.5)
     if pair.held_out:
       axes.plot(*zip(*pair.held_out, strict=True), ".--", color="#c25700", linewidth=1)
+    for mark in stages[1:]:
+      axes.axvline(mark.step, color="0.5", linestyle=":", linewidth=1)
     # parse_math: a name with "$" from a log is text, not a formula.
     axes.set_title(pair.name, fontsize=10, loc="left", parse_math=False)
     axes.grid(alpha=0.25)
@@ -111,7 +125,7 @@ def save_curves(path, curves, columns=3):
   figure.savefig(path, dpi=110)
 
 
-def render(curves, unread) -> str:
+def render(curves, unread, stages=()) -> str:
   """The section of the page; the curves that matter first, the others folded."""
   if not curves:
     return ""
@@ -119,11 +133,14 @@ def render(curves, unread) -> str:
     "The strong line is a moving average over 5 % of the steps; the numbers are where"
     " the lines end. Held out: one batch of the split for evaluation."
   )
+  if stages:
+    began = ", ".join(f"{text(m.name, 40)} from step {m.step:,}" for m in stages)
+    note += f" Stages, with a dotted line where one begins: {began}."
   if unread:
     note += f" {plural(unread, 'unreadable line')} in the log."
   shown = pairs(curves)
-  first = [_figure(pair) for pair in shown if pair.name in FIRST]
-  rest = [_figure(pair) for pair in shown if pair.name not in FIRST]
+  first = [_figure(pair, stages) for pair in shown if pair.name in FIRST]
+  rest = [_figure(pair, stages) for pair in shown if pair.name not in FIRST]
   body = f'<div class="plots">{"".join(first)}</div>'
   if rest:
     body += (
@@ -133,7 +150,7 @@ def render(curves, unread) -> str:
   return section("training", "Training", body, note)
 
 
-def _figure(pair):
+def _figure(pair, stages):
   lines, keys = [], []
   if pair.train:
     lines.append(charts.Line("train", _strong(pair), pair.train))
@@ -144,7 +161,8 @@ def _figure(pair):
     keys.append(
       f'<span class="key held-out">held out {pair.held_out[-1][1]:.4g}</span>'
     )
+  options = {"decades": pair.name in _LOSSES, "marks": stages[1:]}
   return (
     f'<div class="card"><h3>{text(pair.name, 80)}</h3><p class="keys">{"".join(keys)}'
-    f"</p>{charts.curves(pair.name[:80], lines, decades=pair.name in _LOSSES)}</div>"
+    f"</p>{charts.curves(pair.name[:80], lines, **options)}</div>"
   )

@@ -45,9 +45,9 @@ class Shown:
 class Page:
   """Takes the conversations that are drawn, one at a time, then renders."""
 
-  def __init__(self, result, rows, curves_of, unread=0, lives=()):
+  def __init__(self, result, rows, curves_of, unread=0, lives=(), stages=()):
     self._result, self._rows, self._lives = result, rows, lives
-    self._curves, self._unread = curves_of, unread
+    self._curves, self._unread, self._stages = curves_of, unread, stages
     self._album = Album()
     self._cards = {group: [] for group in choose.GROUPS}
     self._failures = {kind: [] for kind in FAILURES}
@@ -84,7 +84,7 @@ class Page:
       "outcomes": self._outcomes(),
       "conversations": self._conversations(),
       "failures": self._failed(),
-      "training": curves.render(self._curves, self._unread),
+      "training": curves.render(self._curves, self._unread, self._stages),
       "turns": turns.by_turn(result),
       "calibration": turns.calibration(result),
       "time": time_spent.render(self._lives),

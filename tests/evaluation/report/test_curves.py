@@ -56,3 +56,19 @@ def test_smoothing_does_not_lag():
 def test_smoothing_damps_noise():
   noise = list(enumerate(np.random.default_rng(0).normal(size=400)))
   assert np.std(curves.smooth(noise), axis=0)[1] < 0.5
+
+
+def test_stages_are_named_and_marked_where_they_begin(tmp_path):
+  rows = [{"step": k, "loss": 1.0 / k, "stage": "parts"} for k in (1, 2)]
+  rows += [{"step": k, "loss": 1.0 / k, "stage": "<b>"} for k in (3, 4)]
+  log = write_log(tmp_path / "log", *rows)
+  found, stages = curves.read_curves(log)[0], curves.read_stages(log)
+  assert [tuple(mark) for mark in stages] == [(1, "parts"), (3, "<b>")]
+  text = curves.render(found, 0, stages)
+  assert "parts from step 1, &lt;b&gt; from step 3" in text and "<b>" not in text
+  assert text.count('class="mark"') == 1
+
+
+def test_a_run_of_one_stage_has_no_marks(tmp_path):
+  log = write_log(tmp_path / "log", {"step": 1, "loss": 1.0})
+  assert curves.read_stages(log) == []
