@@ -25,12 +25,15 @@ from miras_jax.training import step as train_step
 # folder has.
 FREE = re.compile(
   r"llama\.(lora_\w+|remat|attention|scan_unroll)|convnext\.layer_scale_init"
-  r"|seg_prompt\.(alignment|seg_state|num_heads)"
+  r"|seg_prompt\.(alignment|seg_state|num_heads)|sam_decoder\.presence"
 )
 # Suffix of a trainable preset, and those that it stands for.
 NEW, NEW_SUFFIXES = "new", {"projector", "mining"}
 # Leaves that published weights do not have and a run may add.
-FRESH = (r"/lora_[ab]$", r"^seg_prompt/align/", r"^state(_tokens)?/")
+FRESH = (
+  r"/lora_[ab]$", r"^seg_prompt/align/", r"^state(_tokens)?/",
+  r"^sam/decoder/presence_",
+)  # fmt: skip
 # Those of a dense state alone: of both, masks are made again from their tokens.
 SPARE = (r"^state/again/",)
 

@@ -41,8 +41,13 @@ def of(config) -> list[Stage]:
 
 
 def left(config, step) -> list[Stage]:
-  """Those that a run at `step` has not ended yet."""
-  return [stage for stage in of(config) if stage.end > step]
+  """Those of at least one step that a run at `step` has not ended yet."""
+  found = []
+  for stage in of(config):
+    if stage.end > step:
+      found.append(stage)
+      step = stage.end
+  return found
 
 
 def noted(config, saved=None):

@@ -164,6 +164,18 @@ def test_leaves_that_are_not_there_are_seeded_and_named(
     np.testing.assert_array_equal(x, flat(state.trainable)[path])
 
 
+def test_published_weights_get_a_presence_token(data_dir, converted, tmp_path):
+  own = {"llama": {"lora_rank": 2}, "sam_decoder": {"presence": True}}
+  config = config_for(data_dir, converted, **{"model.overrides": own})
+  made, shapes, parts, devices = plan(config, tmp_path)
+  with jax.set_mesh(devices):
+    found = flat(init_from.load_state(made, shapes, parts.tx).trainable)
+  published = flat(load_params(converted)[0])
+  assert "sam/decoder/presence_token" in found.keys() - published.keys()
+  path = "sam/decoder/iou_token"
+  np.testing.assert_array_equal(found[path], published[path])
+
+
 @pytest.mark.slow
 def test_a_dense_state_gets_tokens_and_keeps_its_own(data_dir, converted, tmp_path):
   """Its masks are made again from their tokens from then on."""
