@@ -13,7 +13,7 @@ from configs import common
 def get_config(arg: str = ""):
   """`:size=tiny` (default) or `:size=small` (about 30M parameters, CPU minutes).
 
-  `:stages`: in three stages, as launch/quickstart.sh trains it.
+  `:stages`: parts first, with a presence token; docs/start.md has what it reaches.
   """
   opts = common.parse(arg, size="tiny", stages=False)
 
@@ -49,9 +49,9 @@ def get_config(arg: str = ""):
 
 
 def _in_stages(c):
-  """First parts, then short talks, then conversations: training/stages.py."""
+  """Half of the steps for parts alone: training/stages.py."""
   c.steps = 2000
-  c.stages.update(parts=0.35, align=0.2)
+  c.stages.parts = 0.5
   # What parts have learnt of a word lies at that word, not before it.
   c.model.overrides.seg_prompt.seg_state = "at"
   c.model.overrides.sam_decoder = dict(presence=True)

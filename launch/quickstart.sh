@@ -14,7 +14,7 @@ data=data/quickstart
 workdir=runs/quickstart
 
 "$miras" data synth --out="$data" --conversations=18000 --short=6 --seed=0
-"$miras" train --config=configs/prist_quickstart.py:stages --workdir="$workdir" \
+"$miras" train --config=configs/prist_quickstart.py --workdir="$workdir" \
   --config.data.dir="$data" "$@"
 "$miras" eval --checkpoint="$workdir" --data="$data" --split=val \
   --out="$workdir/report" --limit=300

@@ -164,8 +164,9 @@ class MirasObjective:
     if h != side:
       flat = mask_logits_BMhw.reshape(B * M, h, h, 1)
       mask_logits_BMhw = resize_bilinear(flat, side, side).reshape(B, M, side, side)
+    target_BMHW = self.targets(batch)
     pixels_BHW = losses.valid_pixels(batch["valid_hw"], side, side, canvas)
-    return mask_logits_BMhw, self.targets(batch), pixels_BHW
+    return mask_logits_BMhw, target_BMHW, pixels_BHW
 
   def targets(self, batch):
     """The masks of a batch at the loss resolution, 0 to 1, [B, M, H, W]."""
