@@ -72,9 +72,10 @@ else
 fi
 
 say "chat with stage 2, two questions"
-printf 'What is there?\nSegment the red one.\n' |
-  "$MIRAS" chat --checkpoint="$dir/stage2" --image="$dir/data/images/synth_000001.jpg" \
-    --out="$dir/masks" --max_new_tokens=8 | tee "$dir/chat.txt"
+# No pipe into it: where chat ended before it has read, the writer's signal would end this.
+"$MIRAS" chat --checkpoint="$dir/stage2" --image="$dir/data/images/synth_000001.jpg" \
+  --out="$dir/masks" --max_new_tokens=8 \
+  <<<$'What is there?\nSegment the red one.' | tee "$dir/chat.txt"
 if [ "$(grep -c '^miras> ' "$dir/chat.txt")" != 2 ]; then
   echo "error: two questions, but not two answers" >&2
   exit 1

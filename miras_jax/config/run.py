@@ -228,8 +228,7 @@ class RunConfig:
     overrides = dict(_flatten(model.pop("overrides")))
     parts["model"] = ModelChoice(**model, overrides=overrides)
     parts["loss"] = loss_config(**loss)
-    plain = with_expanded_paths(cls, plain)
-    return cls(**plain | parts, loss_resolution=resolution)
+    return cls(**with_expanded_paths(cls, plain) | parts, loss_resolution=resolution)
 
   def to_config_dict(self) -> ml_collections.ConfigDict:
     """The ConfigDict that `from_config_dict` makes this run of, every loss a number."""
@@ -273,8 +272,7 @@ class RunConfig:
   def fitted(self, *, vocab_size, max_len, talk_len=0):
     """The same run with what the data decide filled in, where the user left it open."""
     found = {} if vocab_size is None else {"llama.vocab_size": vocab_size}
-    overrides = found | self.model.overrides
-    model = dataclasses.replace(self.model, overrides=overrides)
+    model = dataclasses.replace(self.model, overrides=found | self.model.overrides)
     max_len = self.data.max_len or max_len
     talk_len = self.data.talk_len or talk_len or max_len
     data = dataclasses.replace(self.data, max_len=max_len, talk_len=talk_len)

@@ -81,7 +81,7 @@ def main_masks(port, table):
   module = MaskDecoder(port.cfg.sam_decoder)
   features = port.encoded["sam"][image_K]
   pe = port.sam(_dense_pe)
-  (logits, iou), state = run(
+  (logits, iou, _), state = run(
     module, port.params["sam"]["decoder"], features, pe, sparse, dense, capture=True
   )
   seen = flat_captures(state)

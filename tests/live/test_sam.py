@@ -83,7 +83,7 @@ def check(kinds, *, seed=0, **sizes):
     given = {name: every[name][0] for name in names}
     theirs = {k: torch.tensor(x) for name in names for k, x in every[name][1].items()}
     decoded = both_modes(ours, variables, features, given)
-    for multimask, (logits, iou) in decoded.items():
+    for multimask, (logits, iou, _) in decoded.items():
       with torch.no_grad():
         found = model(image_embeddings=want, multimask_output=multimask, **theirs)
       reference.close(logits, found.pred_masks)
@@ -92,7 +92,7 @@ def check(kinds, *, seed=0, **sizes):
 
 @functools.partial(jax.jit, static_argnums=0)
 def both_modes(sam, variables, features, given):
-  """{multimask: (logits_BMKhw, iou_BMK)}."""
+  """{multimask: Decoded}."""
   options = {"method": "decode"}
   return {
     multimask: sam.apply(variables, features, given, multimask=multimask, **options)

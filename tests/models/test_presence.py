@@ -36,17 +36,13 @@ def saying(params, logit):
   return params | {"sam": params["sam"] | {"decoder": decoder}}
 
 
+@jax.jit
 def masks(params, hints=None):
   """Logits of two prompts about a picture."""
   batch, cfg = picture_batch(PRESENCE), PRESENCE.sam_decoder
-
-  def call(params, hints):
-    apply = functools.partial(Miras(PRESENCE).apply, {"params": params})
-    seen = batch["image_sam"], batch["valid_hw"]
-    sam_BHWC = apply(*seen, method="sam_features")
-    return apply(sam_BHWC, jnp.ones((2, 2, cfg.width)), hints, method="masks")[0]
-
-  return np.asarray(jax.jit(call)(params, hints))
+  apply = functools.partial(Miras(PRESENCE).apply, {"params": params})
+  sam_BHWC = apply(batch["image_sam"], batch["valid_hw"], method="sam_features")
+  return apply(sam_BHWC, jnp.ones((2, 2, cfg.width)), hints, method="masks")[0]
 
 
 def test_published_decoders_have_no_such_token(params):

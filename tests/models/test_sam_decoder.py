@@ -95,7 +95,7 @@ def test_decoded_prompts_agree_with_the_reference(golden, kind, mode):
   """Several prompts of one image share its features."""
   features = golden_sam.channels_last(golden["sam/image_embeddings"][:1])
   sparse, dense = _golden_encoder()(**_golden_prompts(kind))
-  logits, iou = _golden_decode(features, sparse, dense, multimask=mode == "multi")
+  logits, iou, _ = _golden_decode(features, sparse, dense, multimask=mode == "multi")
   want = golden[f"prompt_alone/{kind}/low_res_{mode}"]
   np.testing.assert_allclose(logits[0], want, atol=1e-5)
   np.testing.assert_allclose(
@@ -111,7 +111,7 @@ def _main_batch(golden):
 
 @needs_golden
 def test_main_batch_masks_and_iou_agree_with_the_reference(golden):
-  logits, iou = _golden_decode(*_main_batch(golden))
+  logits, iou, _ = _golden_decode(*_main_batch(golden))
   np.testing.assert_allclose(logits[:, 0], golden["decoder/low_res_masks"], atol=1e-5)
   np.testing.assert_allclose(iou[:, 0], golden["decoder/iou_pred"], atol=1e-5)
 
@@ -198,7 +198,7 @@ def _inside():
 @pytest.mark.parametrize("multimask, num_masks", [(False, 1), (True, 3)])
 def test_batch_of_prompts_gives_static_shapes(multimask, num_masks):
   params, *args = _inputs()
-  logits, iou = _decoder(CFG, multimask=multimask)({"params": params}, *args)
+  logits, iou, _ = _decoder(CFG, multimask=multimask)({"params": params}, *args)
   assert logits.shape == (2, 3, num_masks, 4 * GRID, 4 * GRID)
   assert iou.shape == (2, 3, num_masks)
   assert logits.dtype == iou.dtype == jnp.float32
@@ -210,7 +210,7 @@ def test_prompts_of_an_image_do_not_see_each_other(with_masks):
   if with_masks:
     dense = jax.random.normal(jax.random.key(5), (2, 3, GRID, GRID, CFG.width))
   decode = _decoder(CFG)
-  together, iou = decode({"params": params}, features, pe, sparse, dense)
+  together, iou, _ = decode({"params": params}, features, pe, sparse, dense)
   for m in range(sparse.shape[1]):
     own = dense[:, m : m + 1] if with_masks else dense
     alone = decode({"params": params}, features, pe, sparse[:, m : m + 1], own)
@@ -235,7 +235,7 @@ def test_single_mask_loss_trains_all_but_the_unused_heads():
   params, *args = _inputs()
 
   def loss(params):
-    logits, _ = MaskDecoder(CFG).apply({"params": params}, *args)
+    logits, _, _ = MaskDecoder(CFG).apply({"params": params}, *args)
     return (logits * jnp.cos(jnp.arange(logits.size).reshape(logits.shape))).sum()
 
   grads = flatten_dict(jax.jit(jax.grad(loss))(params), sep="/")
