@@ -23,9 +23,17 @@ PRESENCE = dataclasses.replace(
 )
 
 
+@functools.cache
+def random_params(cfg):
+  """Not those of `init`, which takes longer to compile than all that they are for."""
+  shapes = jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
+  rng = np.random.default_rng(0)
+  return jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, "f4"), shapes)
+
+
 @pytest.fixture(scope="module")
 def params():
-  return jax.device_get(init_params(PRESENCE, jax.random.key(0)))
+  return random_params(PRESENCE)
 
 
 def saying(params, logit):

@@ -12,7 +12,7 @@ from miras_jax.config.settings import LossConfig
 from miras_jax.models import miras
 from miras_jax.training import parts
 from miras_jax.training.objective import MirasObjective
-from tests.models.test_presence import PRESENCE
+from tests.models.test_presence import PRESENCE, random_params
 
 # As in the quickstart.
 CFG = config.with_overrides(PRESENCE, {"seg_prompt.alignment": "published"})
@@ -23,7 +23,7 @@ USER, NAME = (18, 21), (24, 26)  # tokens of the user's words and of the target'
 
 @pytest.fixture(scope="module")
 def params():
-  return miras.init_params(CFG, jax.random.key(0))
+  return random_params(CFG)
 
 
 def objective(**weights):
