@@ -80,7 +80,10 @@ def _group_some(source, sizes, only, limits):
   """`group` of the records that `only` has."""
   kept = np.flatnonzero(only)
   if not len(kept):
-    raise UserError(f"{source.file}: no record is left to make rows of")
+    raise UserError(
+      f"{source.file}: no record is left to make rows of; leave it out of the mixture,"
+      " or set --config.stages.align=0"
+    )
   image_ids = [source.image_ids[int(i)] for i in kept]
   rows = group(image_ids, [sizes[int(i)] for i in kept], **limits)
   return Rows(kept[rows.members], rows.ends)

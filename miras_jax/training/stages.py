@@ -67,10 +67,14 @@ def noted(config, saved=None):
 
 
 def _ends(choice, steps):
-  parts = round(choice.parts * steps)
-  ends = {PARTS: parts, ALIGN: round((choice.parts + choice.align) * steps)}
-  wanted = {PARTS: choice.parts, ALIGN: choice.align}
-  return ",".join(f"{name}:{end}" for name, end in ends.items() if wanted[name] and end)
+  """The note of the stages that have a step."""
+  found, begin, share = [], 0, 0.0
+  for name in (PARTS, ALIGN):
+    share += getattr(choice, name)
+    if (end := round(share * steps)) > begin:
+      found.append(f"{name}:{end}")
+      begin = end
+  return ",".join(found)
 
 
 class Batches:

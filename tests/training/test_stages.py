@@ -78,6 +78,12 @@ def test_a_run_that_gets_more_steps_keeps_the_ends_of_its_stages(data_dir):
   assert [stage.end for stage in stages.of(more)] == [34, 67, 300]
 
 
+def test_a_stage_too_short_for_a_step_is_none(data_dir):
+  config = staged(data_dir, **{"steps": 100, "stages.align": 0.001})
+  assert [stage.name for stage in stages.of(config)] == ["parts", "talks"]
+  assert config.optim.extended == "34:rewarm"
+
+
 def test_a_run_without_stages_is_one(data_dir):
   plain = stages.noted(config_for(data_dir))
   assert stages.of(plain) == [("talks", 3)] and plain.stages.noted == ""
