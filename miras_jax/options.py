@@ -23,6 +23,7 @@ EXTRAS |= dict.fromkeys(("openai", "tenacity", "pydantic"), "llm")
 NOT_OURS = (
   errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE,
   errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE,
+  errno.EISDIR, errno.ENOTDIR, errno.EEXIST,
 )  # fmt: skip
 
 
@@ -46,6 +47,16 @@ class Parser(argparse.ArgumentParser):
     action = self.add_argument(*names, type=kind, **options)
     self._paths.add(action.dest)
     return action
+
+  def add_number(self, name, default, *, least=1, **options):
+    """`add_argument` of a whole number that is `least` or more."""
+
+    def number(text):
+      if not re.fullmatch("-?[0-9]{1,18}", text) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r}: want {least} or more")
+      return int(text)
+
+    return self.add_argument(name, type=number, default=default, **options)
 
   def add_place(self, *names, **options):
     """The same of what may also lie in a bucket, for a command that opens it there."""

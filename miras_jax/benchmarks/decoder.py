@@ -32,11 +32,11 @@ RANK, ALPHA, LR, VOCAB = 8, 16.0, 3e-4, 8192
 def main(argv):
   """Runs the benchmark; returns 0."""
   parser = Parser(prog="miras bench decoder", description=__doc__)
-  parser.add_argument("--width", type=int, default=512, help="a multiple of 64")
-  parser.add_argument("--depth", type=int, default=8, help="layers")
-  parser.add_argument("--length", type=int, default=512, help="tokens of a row")
-  parser.add_argument("--batch_size", type=int, default=4, help="rows")
-  parser.add_argument("--rounds", type=int, default=5, help="timed steps of each side")
+  parser.add_number("--width", 512, least=64, help="a multiple of 64")
+  parser.add_number("--depth", 8, help="layers")
+  parser.add_number("--length", 512, least=2, help="tokens of a row")
+  parser.add_number("--batch_size", 4, help="rows")
+  parser.add_number("--rounds", 5, help="timed steps of each side")
   args = parser.parse_args(argv)
   cfg = LlamaConfig(
     width=args.width,

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import pathlib
 import shutil
 
 from miras_jax.errors import UserError
@@ -153,9 +154,12 @@ def is_there(folder):
 
 
 def write_atomically(path, text) -> None:
-  """The file is the old one or the new one, never a half."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(path.name + ".tmp")
+  """The file is the old one or the new one, never a half; a link stays one.
+
+  Two processes may write it at once. Raises UserError where no file can be.
+  """
+  path = writable(path)
+  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
   try:
     with open(temporary, "w", encoding="utf-8") as f:
       f.write(text)
@@ -166,6 +170,25 @@ def write_atomically(path, text) -> None:
     with contextlib.suppress(OSError):
       os.unlink(temporary)
     raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def writable(path) -> pathlib.Path:
+  """Where the file `path` lies, links followed, its folder made.
+
+  Raises UserError for what is no regular file, and where no folder can be made.
+  """
+  real = pathlib.Path(os.path.realpath(path))
+  if real.exists() and not real.is_file():
+    kind = "a folder" if real.is_dir() else "no regular file"
+    raise UserError(f"{path}: is {kind}; name a file to write")
+  try:
+    real.parent.mkdir(parents=True, exist_ok=True)
+  except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+    raise UserError(
+      f"{path}: {error.filename} is no folder and none can be made there; name a file"
+      " elsewhere"
+    ) from None
+  return real
 
 
 def remove(folder):

@@ -38,13 +38,12 @@ def decide(config, devices, saved=None):
              f" {here}: laid anew, its rows stay"]  # fmt: skip
   place = topology.of_devices(devices)
   if config.mesh.plan != AUTO:
-    chosen = plan_file.read(config.mesh.plan, config, here)
+    chosen = plan_file.read(config.mesh.plan, config, here, len(devices))
     why = [_head(chosen, here, "as the file says")]
   elif place is None:
-    chosen, why = _plain(config, devices)
+    chosen, why = _plain(config, devices, saved)
   else:
-    only = saved.data.pack if saved is not None else 0
-    chosen, why = for_hardware(config, place, devices=devices, pack=only)
+    chosen, why = for_hardware(config, place, devices=devices, saved=saved)
   return _noted(chosen, here), lines + why
 
 
@@ -54,21 +53,23 @@ def for_place(config, place, *, cached=None):
     return config, []
   if config.mesh.plan == AUTO:
     return for_hardware(config, place, cached=cached)
-  chosen = plan_file.read(config.mesh.plan, config, place.name)
+  chosen = plan_file.read(config.mesh.plan, config, place.name, place.num_devices)
   return chosen, [_head(chosen, place.name, "as the file says")]
 
 
-def for_hardware(config, place, *, cached=None, devices=None, pack=0):
+def for_hardware(config, place, *, cached=None, devices=None, saved=None):
   """(RunConfig, lines) of "auto" on a `topology.Hardware`.
 
   cached: whether features come from a cache; None: as the config says. devices: what
-  the mesh has to be laid over, where they are there. pack: the only one to take.
+  the mesh has to be laid over, where they are there. saved: the RunConfig of the run
+  that goes on, whose packing stays.
   """
   cached = bool(config.data.cache) if cached is None else cached
   found = search.candidates(config, place, cached=cached, exact=True)
-  found = [one for one in found if pack in (0, one.config.data.pack)]
+  if saved is not None:
+    found = [one for one in found if one.config.data.pack == saved.data.pack]
   if not found:
-    raise UserError(_undivided(config, place))
+    raise UserError(_undivided(config, place.name, place.num_devices, saved))
   fitting = search.fitting(found, place)
   chosen = next((x for x in fitting if _can_be_laid(x.mesh, devices)), None)
   if chosen is None:
@@ -92,14 +93,17 @@ def _noted(config, here):
   return dataclasses.replace(config, mesh=mesh)
 
 
-def _plain(config, devices):
+def _plain(config, devices, saved):
   """Data parallel alone, for devices whose memory nobody knows."""
   slices = topology.count_slices(devices)
   sizes = dict.fromkeys(mesh_lib.AXES, 1)
   sizes |= {"dcn_data": slices, "data": len(devices) // slices}
   mesh = dataclasses.replace(config.mesh, **sizes)
-  rows, most = config.batch_size / len(devices), config.optim.accumulation
-  accumulation = next((n for n in range(most, 0, -1) if rows % n == 0), most)
+  rows = config.batch_size // len(devices)
+  if not rows or config.batch_size % len(devices):
+    raise UserError(_undivided(config, topology.label(devices), len(devices), saved))
+  most = config.optim.accumulation
+  accumulation = max(n for n in search.divisors(rows) if n <= most)
   optim = dataclasses.replace(config.optim, accumulation=accumulation)
   config = dataclasses.replace(config, mesh=mesh, optim=optim)
   kind = devices[0].device_kind
@@ -117,12 +121,19 @@ def _can_be_laid(mesh, devices):
   return True
 
 
-def _undivided(config, place):
-  """One line: the batch cuts into no mesh; the nearest that would."""
-  n = place.num_devices
-  up = -(-config.batch_size // n) * n
+def _undivided(config, place, count, saved):
+  """One line: the batch cuts into no mesh of `count` devices; what would."""
+  rows, up = config.batch_size, -(-config.batch_size // count) * count
+  if saved is not None:
+    remedy = (
+      f"the run keeps its rows: go on with a number of devices that divides {rows}"
+    )
+  else:
+    remedy = (
+      f"set --config.batch_size={up}, or name the mesh with --config.mesh.plan= and"
+      " --config.mesh.AXIS=SIZE"
+    )
   return (
-    f"mesh.plan=auto: batch_size={config.batch_size} rows do not divide over the {n}"
-    f" devices of {place.name} by any mesh; set --config.batch_size={up}, or name the"
-    " mesh with --config.mesh.plan= and --config.mesh.AXIS=SIZE"
+    f"mesh.plan=auto: batch_size={rows} rows do not divide over the {count} devices of"
+    f" {place} by any mesh; {remedy}"
   )

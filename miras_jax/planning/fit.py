@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from miras_jax.errors import UserError
 from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel import sharding
 
@@ -25,6 +26,10 @@ def fit(config, num_devices, *, num_slices=1, per_chip=0):
   rows = llama_cfg.vocab_size + CONTROL_TOKENS
   rows = -(-rows // sharding.VOCAB_MULTIPLE) * sharding.VOCAB_MULTIPLE
   image = config.model.build().num_image_tokens
+  if 0 < config.data.max_len <= image:
+    raise UserError(
+      f"data.max_len={config.data.max_len}: the image alone has {image} tokens"
+    )
   length = image + config.data.pack * TALK
   if not config.data.max_len:
     notes.append(f"data.max_len is open: {length} tokens a row taken")

@@ -9,11 +9,13 @@ Rows and their length follow from `data.pack` and the config (`search.with_pack`
 
 import dataclasses
 import json
-import os
+import math
 import pathlib
 
+from input_pipeline import safe_files
 from miras_jax.checkpoint import workdir
 from miras_jax.errors import UserError
+from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.parallel.mesh import AXES
 from miras_jax.planning import search
 from miras_jax.storage import copies
@@ -24,6 +26,7 @@ MESH = (*AXES, "keep_gathered")
 KINDS = dict.fromkeys((f"mesh.{axis}" for axis in AXES), int)
 KINDS |= {"mesh.keep_gathered": str, REMAT: str, ACCUMULATION: int, PACK: int}
 MAX_BYTES = 2**20
+ANEW = "make one for this config with miras scale --search --write=FILE"
 GIB = 2**30
 
 
@@ -75,13 +78,11 @@ def write(path, found, entry, reasons):
     "found": about,
     "reasons": reasons,
   }
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  workdir.write_atomically(path, json.dumps(plan, indent=2) + "\n")
+  workdir.write_atomically(pathlib.Path(path), json.dumps(plan, indent=2) + "\n")
 
 
-def read(path, config, place):
-  """The config with the plan of a file, which is for the devices `place` (a name).
+def read(path, config, place, count):
+  """The config with the plan of a file, which is for the `count` devices of `place`.
 
   Raises UserError for a file that is none, or one for other devices or another run.
   """
@@ -104,36 +105,47 @@ def read(path, config, place):
     )
   if plan["model"] != config.model.variant:
     raise UserError(
-      f"mesh.plan={path} is for {plan['model']}, model.variant={config.model.variant}"
+      f"mesh.plan={path} is for {plan['model']}, model.variant={config.model.variant};"
+      f" {ANEW}"
     )
-  _check_pack(path, config, values.get(PACK, config.data.pack))
-  if plan["conversations"] != conversations(config):
-    raise UserError(
-      f"mesh.plan={path} is for {plan['conversations']} conversations a step, the"
-      f" config has batch_size={config.batch_size} x data.pack={config.data.pack}; set"
-      f" --config.batch_size={plan['conversations'] // config.data.pack}"
-    )
-  try:
-    return applied(config, values)
-  except UserError as error:
-    raise UserError(f"mesh.plan={path}: {error}") from error
-
-
-def _check_pack(path, config, pack):
+  _check_conversations(path, config, plan["conversations"])
+  pack = values.get(PACK, config.data.pack)
   if not 1 <= pack <= config.data.pack or conversations(config) % pack:
     raise UserError(
       f"mesh.plan={path}: data.pack={pack}: the config has data.pack="
-      f"{config.data.pack} and {conversations(config)} conversations a step"
+      f"{config.data.pack} and {conversations(config)} conversations a step; {ANEW}"
     )
+  try:
+    changed = applied(config, values)
+    sizes = mesh_lib.resolve(changed.mesh, count)
+  except UserError as error:
+    raise UserError(f"mesh.plan={path}: {error}; {ANEW}") from error
+  shards = math.prod(sizes[axis] for axis in mesh_lib.BATCH_AXES)
+  if changed.batch_size % (shards * changed.optim.accumulation):
+    raise UserError(
+      f"mesh.plan={path}: {changed.batch_size} rows do not divide into"
+      f" {ACCUMULATION}={changed.optim.accumulation} on {shards} batch shard(s); {ANEW}"
+    )
+  return changed
+
+
+def _check_conversations(path, config, wanted):
+  """UserError unless a step has as many as the plan was made for."""
+  if wanted == conversations(config):
+    return
+  rows, rest = divmod(wanted, config.data.pack)
+  remedy = f"set --config.batch_size={rows}" if rows > 0 and not rest else ANEW
+  raise UserError(
+    f"mesh.plan={path} is for {wanted} conversations a step, the config has"
+    f" batch_size={config.batch_size} x data.pack={config.data.pack}; {remedy}"
+  )
 
 
 def _parsed(path):
   """The JSON object of a file, whose parts have their kinds."""
   local = copies.fetch(path)
   try:
-    if os.path.getsize(local) > MAX_BYTES:
-      raise ValueError(f"it has more than {MAX_BYTES} bytes")
-    plan = json.loads(pathlib.Path(local).read_text(encoding="utf-8"))
+    plan = json.loads(safe_files.read_bytes(local, MAX_BYTES).decode("utf-8"))
     kinds = {"topology": str, "model": str, "conversations": int, "config": dict}
     for name, kind in kinds.items():
       if not isinstance(plan, dict) or not isinstance(plan.get(name), kind):

@@ -83,7 +83,7 @@ def _on_mesh(config, mesh, exact):
   if exact and rows * shards != config.batch_size:
     return
   config = dataclasses.replace(config, batch_size=rows * shards)
-  for accumulation in (n for n in range(1, rows + 1) if rows % n == 0):
+  for accumulation in divisors(rows):
     optim = dataclasses.replace(config.optim, accumulation=accumulation)
     changed = dataclasses.replace(config, optim=optim)
     keeps = (config.mesh.keep_gathered,)
@@ -95,6 +95,12 @@ def _on_mesh(config, mesh, exact):
       for remat in _remats(config):
         one = with_override(changed, "llama.remat", remat)
         yield dataclasses.replace(one, mesh=laid)
+
+
+def divisors(number) -> list[int]:
+  """Of a positive whole number, ascending."""
+  small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+  return sorted({*small, *(number // n for n in small)})
 
 
 def _remats(config):

@@ -43,8 +43,10 @@
 import dataclasses
 import json
 import pathlib
+import re
 
 from miras_jax import logs
+from miras_jax.checkpoint import workdir
 from miras_jax.config import file as config_file
 from miras_jax.errors import UserError
 from miras_jax.inference.prepare import WEIGHTS
@@ -53,6 +55,7 @@ from miras_jax.parallel import mesh as mesh_lib
 from miras_jax.planning import choice, topology
 from miras_jax.scale import report, roofline
 from miras_jax.scale.compile import EFFORTS, compile_one
+from miras_jax.scale.programs import PROGRAMS
 
 
 def main(argv):
@@ -60,6 +63,7 @@ def main(argv):
   argv, fields = config_file.split_fields(argv)
   options = _parser().parse_args(argv)
   logs.to_stderr()
+  _refuse(options)
   if options.check:
     from miras_jax.scale import guard
 
@@ -89,6 +93,34 @@ def main(argv):
     report.write_html(folder / "scale.html", entries)
     print(f"{folder}/scale.json, {folder}/scale.html")
   return 0
+
+
+def _refuse(options):
+  """UserError for options that would be passed over, and for where nothing can be
+  written: before the work, not after it."""
+  programs = options.program.split(",")
+  for name in programs:
+    if name not in PROGRAMS:
+      raise UserError(f"--program={name}: there are {', '.join(PROGRAMS)}")
+  counted = programs == ["train"]
+  given = {
+    "--update": (options.update, options.check, "wants --check"),
+    "--write": (options.write, options.search, "keeps the best of --search: add it"),
+    "--program": (not counted, not options.search, "is not for --search"),
+    "--program ": (not counted, not options.estimate, "is not for --estimate"),
+    "--mesh": (options.mesh, not options.search, "is what --search looks for"),
+    "--per_chip": (options.per_chip, not options.search, "is what --search looks for"),
+    "--breakdown": (
+      options.breakdown, not options.estimate, "wants a compiled program: no --estimate"
+    ),
+  }  # fmt: skip
+  for name, (is_given, has_use, text) in given.items():
+    if is_given and not has_use:
+      raise UserError(f"miras scale: {name.strip()} {text}")
+  if options.write:
+    workdir.writable(options.write)
+  if options.out and pathlib.Path(options.out).is_file():
+    raise UserError(f"--out={options.out}: is a file; name a folder")
 
 
 def _ladder(options, config):
@@ -134,8 +166,6 @@ def _entries(options, config):
     from miras_jax.scale import study
 
     return study.run(options.study, config, names, _one_by(options))
-  if options.write and not options.search:
-    raise UserError(f"--write={options.write} keeps the best of --search: add --search")
   if options.search:
     from miras_jax.scale import search
 
@@ -179,7 +209,7 @@ def _mesh(text, own):
   sizes = dict.fromkeys(mesh_lib.AXES, 1)
   for item in text.split(","):
     name, _, size = item.partition("=")
-    if name not in mesh_lib.AXES or not size.lstrip("-").isdigit():
+    if name not in mesh_lib.AXES or not re.fullmatch("-?[0-9]{1,9}", size):
       raise UserError(
         f"--mesh={text}: want AXIS=SIZE of {', '.join(mesh_lib.AXES)} by comma"
       )
@@ -195,11 +225,11 @@ def _parser():
   parser.add_argument("--weights", default=WEIGHTS[0], choices=WEIGHTS)
   parser.add_argument("--mesh", default="")
   parser.add_path("--out", default="")
-  parser.add_argument("--per_chip", type=int, default=0)
-  parser.add_argument("--examples", type=int, default=0)
-  parser.add_argument("--epochs", type=int, default=1)
-  parser.add_argument("--steps", type=int, default=5, help="timed by --measure")
-  parser.add_argument("--compile", type=int, default=1, help="of --search's best")
+  parser.add_number("--per_chip", 0, least=0)
+  parser.add_number("--examples", 0, least=0)
+  parser.add_number("--epochs", 1)
+  parser.add_number("--steps", 5, help="timed by --measure")
+  parser.add_number("--compile", 1, least=0, help="of --search's best")
   parser.add_argument("--study", default="")
   parser.add_path("--write", default="", help="file for the best of --search")
   parser.add_path("--save-executable", default="", metavar="DIR")

@@ -125,6 +125,25 @@ def test_a_batch_that_no_mesh_divides_is_one_line():
     choice.for_hardware(config_of("tiny", batch_size=7), topology.hardware("v5e:4x4"))
 
 
+def test_a_run_that_goes_on_is_not_told_to_change_its_rows():
+  config = config_of("tiny", batch_size=32)
+  saved, _ = choice.decide(config, [Device("cpu")] * 4)
+  with pytest.raises(UserError, match="32 rows.*the run keeps its rows: go on with"):
+    choice.decide(config, [Device("cpu")] * 3, saved)
+
+
+@pytest.mark.parametrize("accumulation", [10**12, 32])
+def test_micro_batches_are_no_more_than_the_rows(accumulation):
+  changes = {"batch_size": 96, "optim.accumulation": accumulation}
+  chosen, _ = choice.decide(config_of("tiny", **changes), [Device("cpu")] * 4)
+  assert chosen.optim.accumulation == 24
+
+
+def test_divisors_are_found_without_trying_every_number():
+  assert search.divisors(12) == [1, 2, 3, 4, 6, 12]
+  assert search.divisors(10**12)[-1] == 10**12
+
+
 def test_a_model_that_is_too_large_is_one_line():
   with pytest.raises(UserError, match="nothing fits v5e:2x2: the leanest.* GiB"):
     choice.for_hardware(config_of("34b"), topology.hardware("v5e:2x2"))

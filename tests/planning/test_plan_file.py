@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -57,8 +58,12 @@ def test_a_run_that_goes_on_needs_the_file_no_more(path):
   "change, words",
   [
     ({"topology": "v6e:4x4"}, "is for v6e:4x4, the devices here are v5e:2x2"),
-    ({"model": "7b"}, "is for 7b, model.variant=tiny"),
+    ({"model": "7b"}, "is for 7b, model.variant=tiny.*--search --write=FILE"),
     ({"conversations": 90}, "90 conversations a step.*--config.batch_size=30"),
+    ({"conversations": 91}, "91 conversations a step.*--search --write=FILE"),
+    ({"conversations": 0}, "0 conversations a step.*--search --write=FILE"),
+    ({"config": {"mesh.data": 3}}, "does not fit 4 device.*--search --write=FILE"),
+    ({"config": {"optim.accumulation": 7}}, "do not divide into optim.accumulation=7"),
     ({"config": {"mesh.dta": 4}}, "unknown field 'mesh.dta'.*mesh.data"),
     ({"config": {"optim.lr": 1.0}}, "unknown field 'optim.lr'"),
     ({"config": {"mesh.data": "4"}}, "mesh.data='4': want a value of type int"),
@@ -84,6 +89,13 @@ def test_a_file_that_is_no_plan_is_one_line(path, text):
     choice.decide(config_with(path), V5E)
 
 
+def test_a_pipe_is_no_plan_and_is_not_waited_for(tmp_path):
+  pipe = tmp_path / "plan.json"
+  os.mkfifo(pipe)
+  with pytest.raises(UserError, match="not a plan of miras scale --search --write"):
+    choice.decide(config_with(pipe), V5E)
+
+
 def test_a_missing_file_says_how_to_make_one(tmp_path):
   with pytest.raises(UserError, match="no such file.*--search --write=FILE"):
     choice.decide(config_with(tmp_path / "none.json"), V5E)
@@ -96,7 +108,7 @@ def test_a_batch_of_another_size_is_refused(path):
 
 def test_a_search_writes_one_file_for_one_topology(path):
   wanted = [f"--config={SMALL}", "--estimate", f"--write={path}"]
-  with pytest.raises(UserError, match="add --search"):
+  with pytest.raises(UserError, match="--search: add it"):
     command.main([*wanted, "--topology=v5e:2x2"])
   with pytest.raises(UserError, match="of one topology, not 2"):
     command.main([*wanted, "--topology=v5e:2x2,4x4", "--search"])
