@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from input_pipeline import batch_table
 from input_pipeline.slots import fill
 from miras_jax.config.model import MirasConfig
+from miras_jax.models import sam_attention
 from miras_jax.models.attention import attention_for, segment_mask
 from miras_jax.models.clip_vit import ClipVit
 from miras_jax.models.convnext import ConvNext
@@ -77,7 +78,7 @@ class Miras(nn.Module):
     self.seg_prompt = SegPrompt(cfg.seg_prompt, cfg.llama.width, dtype)
     # Asked for, and the devices at hand have it: shapes are traced without a GPU too.
     found = attention_for(cfg.llama.attention, jax.default_backend())
-    form = "cudnn" if found == "cudnn" else "auto"
+    form = "cudnn" if found == "cudnn" and sam_attention.cudnn_takes(dtype) else "auto"
     self.sam = Sam(cfg.sam_encoder, cfg.sam_decoder, dtype, form)
     if cfg.has_dense_state:
       self.state = StatePrompt(cfg, self.view)

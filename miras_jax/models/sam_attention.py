@@ -51,6 +51,16 @@ def attend_grid(q_BNHWE, k_BNSE, v_BNSE, rel_HKE, rel_WJE, form="auto"):
   return attend(q_BNTF, k_BNSF, v_BNSE).reshape(q_BNHWE.shape)
 
 
+def cudnn_takes(dtype) -> bool:
+  """Whether cuDNN takes "cudnn" of arrays of this type on the devices at hand.
+
+  Folded, ViT-H's global layers have heads of 208 channels, which want Hopper; earlier
+  GPUs take 128. Shapes are traced in float32, which cuDNN takes nowhere.
+  """
+  capability = getattr(jax.devices()[0], "compute_capability", "0")
+  return jnp.dtype(dtype).itemsize == 2 and float(capability) >= 9
+
+
 def _usual(shape):
   """The form for queries of shape [B, N, H, W, E] on the devices at hand."""
   _, num_heads, H, W, _ = shape
@@ -99,10 +109,13 @@ def _attend_plain(q_BNTF, k_BNSF, v_BNSE):
 
 
 def _attend_cudnn(q_BNTF, k_BNSF, v_BNSE):
-  """Values padded to the width of the keys, which older cuDNN wants alike."""
-  E, F = v_BNSE.shape[-1], k_BNSF.shape[-1]
-  v_BNSF = jnp.pad(v_BNSE, ((0, 0),) * 3 + ((0, F - E),))
-  time_first = (x.transpose(0, 2, 1, 3) for x in (q_BNTF, k_BNSF, v_BNSF))
+  """All padded to one width, which older cuDNN wants, a multiple of 8."""
+  E, F = v_BNSE.shape[-1], -(-k_BNSF.shape[-1] // 8) * 8
+
+  def padded(x):
+    return jnp.pad(x, ((0, 0),) * 3 + ((0, F - x.shape[-1]),)).transpose(0, 2, 1, 3)
+
+  time_first = map(padded, (q_BNTF, k_BNSF, v_BNSE))
   out_BTNF = jax.nn.dot_product_attention(
     *time_first, scale=1.0, implementation="cudnn"
   )

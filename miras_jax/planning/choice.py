@@ -38,7 +38,9 @@ def decide(config, devices, saved=None):
              f" {here}: laid anew, its rows stay"]  # fmt: skip
   place = topology.of_devices(devices)
   if config.mesh.plan != AUTO:
-    chosen = plan_file.read(config.mesh.plan, config, here, len(devices))
+    chosen = plan_file.read(
+      config.mesh.plan, config, here, len(devices), cached=bool(config.data.cache)
+    )
     why = [_head(chosen, here, "as the file says")]
   elif place is None:
     chosen, why = _plain(config, devices, saved)
@@ -53,7 +55,10 @@ def for_place(config, place, *, cached=None):
     return config, []
   if config.mesh.plan == AUTO:
     return for_hardware(config, place, cached=cached)
-  chosen = plan_file.read(config.mesh.plan, config, place.name, place.num_devices)
+  cached = bool(config.data.cache) if cached is None else cached
+  chosen = plan_file.read(
+    config.mesh.plan, config, place.name, place.num_devices, cached=cached
+  )
   return chosen, [_head(chosen, place.name, "as the file says")]
 
 
@@ -69,7 +74,7 @@ def for_hardware(config, place, *, cached=None, devices=None, saved=None):
   if saved is not None:
     found = [one for one in found if one.config.data.pack == saved.data.pack]
   if not found:
-    raise UserError(_undivided(config, place.name, place.num_devices, saved))
+    raise UserError(undivided(config, place.name, place.num_devices, saved))
   fitting = search.fitting(found, place)
   chosen = next((x for x in fitting if _can_be_laid(x.mesh, devices)), None)
   if chosen is None:
@@ -101,7 +106,7 @@ def _plain(config, devices, saved):
   mesh = dataclasses.replace(config.mesh, **sizes)
   rows = config.batch_size // len(devices)
   if not rows or config.batch_size % len(devices):
-    raise UserError(_undivided(config, topology.label(devices), len(devices), saved))
+    raise UserError(undivided(config, topology.label(devices), len(devices), saved))
   most = config.optim.accumulation
   accumulation = max(n for n in search.divisors(rows) if n <= most)
   optim = dataclasses.replace(config.optim, accumulation=accumulation)
@@ -121,7 +126,7 @@ def _can_be_laid(mesh, devices):
   return True
 
 
-def _undivided(config, place, count, saved):
+def undivided(config, place, count, saved=None) -> str:
   """One line: the batch cuts into no mesh of `count` devices; what would."""
   rows, up = config.batch_size, -(-config.batch_size // count) * count
   if saved is not None:

@@ -1,6 +1,6 @@
 """A choice as a file: what `miras scale --search --write=FILE` leaves for `mesh.plan`.
 
-  {"topology": "v5e:4x4", "model": "7b", "conversations": 240,
+  {"topology": "v5e:4x4", "model": "7b", "conversations": 240, "cached": false,
    "config": {"mesh.data": 8, ..., "optim.accumulation": 5, "data.pack": 3},
    "found": {...}, "reasons": [...]}
 
@@ -61,8 +61,9 @@ def conversations(config) -> int:
   return config.batch_size * config.data.pack
 
 
-def write(path, found, entry, reasons):
-  """Writes a `search.Found`; entry: of the formulas, or of the compiled program."""
+def write(path, found, entry, reasons, *, cached=False):
+  """Writes a `search.Found`; entry: of the formulas, or of the compiled program.
+  cached: whether features come from a cache there."""
   about = {
     "source": entry["source"],
     "hbm_gib": round(entry["hbm_bytes"] / GIB, 2),
@@ -74,6 +75,7 @@ def write(path, found, entry, reasons):
     "topology": entry["topology"],
     "model": found.config.model.variant,
     "conversations": conversations(found.config),
+    "cached": cached,
     "config": fields(found.config),
     "found": about,
     "reasons": reasons,
@@ -81,8 +83,10 @@ def write(path, found, entry, reasons):
   workdir.write_atomically(pathlib.Path(path), json.dumps(plan, indent=2) + "\n")
 
 
-def read(path, config, place, count):
+def read(path, config, place, count, *, cached=False):
   """The config with the plan of a file, which is for the `count` devices of `place`.
+
+  cached: whether features come from a cache here.
 
   Raises UserError for a file that is none, or one for other devices or another run.
   """
@@ -107,6 +111,11 @@ def read(path, config, place, count):
     raise UserError(
       f"mesh.plan={path} is for {plan['model']}, model.variant={config.model.variant};"
       f" {ANEW}"
+    )
+  if plan.get("cached") and not cached:
+    raise UserError(
+      f"mesh.plan={path} is for features of a cache, beside which no encoder is held:"
+      f" name one with --config.data.cache=DIR, or {ANEW}"
     )
   _check_conversations(path, config, plan["conversations"])
   pack = values.get(PACK, config.data.pack)

@@ -135,12 +135,14 @@ def fitting(found, place) -> list[Found]:
 
 def reasons(found, chosen, given=None) -> list[str]:
   """Why not another mesh: some that would be faster and do not fit, then the next
-  fastest, each at its best; and the config as it was given, where that would run."""
-  seen, large, slow = {_sizes(chosen)}, [], []
+  fastest that do, each at its best; and the config as it was given, where that would
+  run."""
+  seen, large, slow = {(_sizes(chosen), fits) for fits in (True, False)}, [], []
   for one in found:  # the fastest first
-    if _sizes(one) in seen or (one.seconds > chosen.seconds and not one.fits):
+    mesh = _sizes(one), one.fits
+    if mesh in seen or (one.seconds > chosen.seconds and not one.fits):
       continue
-    seen.add(_sizes(one))
+    seen.add(mesh)
     (slow if one.fits else large).append(_why_not(one, chosen))
   own = [f"{_why_not(given, chosen)}, as the config says"] if given else []
   return large[:REASONS] + slow[:REASONS] + own

@@ -4,7 +4,7 @@ What the model says cannot fit is never compiled (`planning/search.py`).
 """
 
 from miras_jax.errors import UserError
-from miras_jax.planning import plan_file, search, topology
+from miras_jax.planning import choice, plan_file, search, topology
 
 SHOWN = 6
 
@@ -29,12 +29,20 @@ def run(config, name, *, compile_best=1, cached=False, effort="", write=""):
   fits, where any was compiled.
   """
   place = topology.hardware(name)
-  found = search.candidates(config, place, cached=cached)
+  # What is written has to be the config's own training: a plan keeps its batch.
+  found = search.candidates(config, place, cached=cached, exact=bool(write))
+  if not found:
+    raise UserError(choice.undivided(config, place.name, place.num_devices))
   best = search.fitting(found, place)[:SHOWN]
   made = [_compiled(one, name, cached, effort) for one in best[:compile_best]]
+  chosen, entry = _best(best, made) if write else (best[0], best[0].entry)
+  why = search.reasons(found, chosen)
+  print(f"{name}, the fastest first, by conversations a second without any overlap:")
+  print(f"  {search.text_of(chosen.config)}")
+  print("".join(f"  {reason}\n" for reason in why), end="")
   if write:
-    chosen, entry = _best(best, made)
-    plan_file.write(write, chosen, entry, search.reasons(found, chosen))
+    plan_file.write(write, chosen, entry, why, cached=cached)
+    print(f"--config.mesh.plan={write} takes it")
   return [*made, *(one.entry for one in best)]
 
 

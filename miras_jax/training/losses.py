@@ -42,6 +42,7 @@ def token_ce(logits_BTV, tokens_BT, loss_mask_BT, *, normaliser) -> jax.Array:
   return _ce_sum(logits_BTV, targets_BT, weight_BT) / normaliser
 
 
+@jax.named_scope("token_ce")
 def chunked_token_ce(
   hidden_BTD,
   head_DV,

@@ -101,6 +101,25 @@ def test_a_missing_file_says_how_to_make_one(tmp_path):
     choice.decide(config_with(tmp_path / "none.json"), V5E)
 
 
+def test_a_plan_for_a_cache_is_not_for_a_run_without(path):
+  path.write_text(json.dumps(json.loads(path.read_text()) | {"cached": True}))
+  with pytest.raises(UserError, match="features of a cache.*--config.data.cache=DIR"):
+    choice.decide(config_with(path), V5E)
+  assert choice.decide(config_with(path, **{"data.cache": "features"}), V5E)
+
+
+def test_what_a_search_writes_the_same_config_takes(tmp_path, capsys):
+  path = tmp_path / "plan.json"
+  batch = ["--config.batch_size=10", "--config.optim.accumulation=1"]
+  wanted = [f"--config={SMALL}", "--topology=v5e:2x2", "--search", "--estimate"]
+  assert command.main([*wanted, *batch, f"--write={path}"]) == 0
+  said = capsys.readouterr().out
+  assert f"--config.mesh.plan={path} takes it" in said and "  not " in said
+  changes = {"batch_size": 10, "optim.accumulation": 1}
+  chosen, _ = choice.decide(config_with(path, **changes), V5E)
+  assert plan_file.conversations(chosen) == 30
+
+
 def test_a_batch_of_another_size_is_refused(path):
   with pytest.raises(UserError, match="240 conversations a step"):
     choice.decide(config_with(path, batch_size=40), V5E)

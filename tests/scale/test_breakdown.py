@@ -30,12 +30,40 @@ def test_rows_add_up_to_the_program(text):
       "rematted_computation/mlp/mul",
       "Miras.hidden/llm/layers/mlp", "again",
     ),
+    (
+      "jit(train_step)/jvp(Miras.hidden)/llm/llm._run/while/body/layers/attn/q_proj/"
+      "q_proj._lora/dot_general",
+      "Miras.hidden/llm/layers/attn", "forward",
+    ),
+    (
+      "jit(f)/jvp(Miras.made_of)/Miras.prompts/sam.decode/sam._decode/decoder/mul",
+      "Miras.made_of/sam/decoder", "forward",
+    ),
+    ("jit(f)/jvp(token_ce)/BTD,DV->BTV/dot_general", "token_ce", "forward"),
     ("jit(f)/transpose(jvp(Sam))/block_07/attn/dot", "Sam/block_*/attn", "backward"),
     ("jit(train_step)/add", "-", "update"),
   ],
 )  # fmt: skip
 def test_names_tell_module_and_pass(name, module, phase):
   assert breakdown.split_name(name) == (module, phase)
+
+
+KERNEL = """HloModule step
+
+ENTRY %main (x: bf16[64,64]) -> bf16[64,64] {
+  %x = bf16[64,64]{1,0} parameter(0)
+  %q = bf16[64,64]{1,0} negate(%x), metadata={op_name="jit(f)/jvp(M)/attn/q_proj/neg"}
+  %splash.1 = (bf16[64,64]{1,0}, f32[64]{0}) custom-call(%q), custom_call_target="tpu_custom_call"
+  %out = bf16[64,64]{1,0} get-tuple-element(%splash.1), index=0
+  ROOT %y = bf16[64,64]{1,0} negate(%out), metadata={op_name="jit(f)/jvp(M)/attn/o_proj/neg"}
+}
+"""  # noqa: E501
+
+
+def test_a_kernel_without_a_name_is_of_the_module_that_takes_its_result():
+  rows = breakdown.rows(hlo.parse(KERNEL), CHIP)
+  kernel = next(row for row in rows if row["kind"] == "kernel")
+  assert (kernel["module"], kernel["phase"]) == ("M/attn/o_proj", "forward")
 
 
 def test_the_table_shows_the_longest_first_and_the_rest_as_one():
