@@ -115,7 +115,8 @@ def split_name(name):
     while found := _CALL.match(part):
       part = "" if found[1] in ("jit", "pjit") else found[2]
     if part and not _WRAPPERS.match(part) and not _is_method(part, path):
-      path.append(re.sub(r"_\d+$", "_*", part))
+      part = re.sub(r"_\d+$", "_*", part)
+      path += [part] if part not in path[-1:] else []
   return "/".join(path[:DEPTH]) or "-", phase
 
 

@@ -13,6 +13,7 @@
 
 --topology   slices that XLA's TPU compiler knows, e.g. v5e:4x4, v5p:4x4x4, v6e:16x16;
              a number more is a count of slices: v5e:16x16x4. Needs libtpu, no TPU.
+             With --estimate also GPUs: h100:8x4, four machines of eight
 --program    train (default), eval, cache, and those of an answer: encode, prefill,
              decode, read; several by comma
 --weights    trained (default) or int8, of the programs of an answer
@@ -20,8 +21,9 @@
 --cached     the encoders' features come from `miras data cache`
 --per_chip   examples of a micro-batch on each batch shard; default: the config's batch
 --search     the best meshes, remat policies, accumulations and packings (up to the
-             config's data.pack) by a memory model, in conversations a second; the
-             first --compile=N of them compiled. --write=FILE keeps the best as a plan
+             config's data.pack) by a memory model, in conversations a second, and why
+             not others; the first --compile=N of them compiled. --write=FILE keeps the
+             best as a plan, of as many conversations a step as the config's
 --save-executable=DIR   compiles the train and probe step of the config, on its data,
              for --topology (local: the devices of this machine) and keeps them where
              `miras train --executable=DIR` looks for them

@@ -68,7 +68,7 @@ def breakdowns(entries):
   for entry in entries:
     if not entry.get("breakdown"):
       continue
-    yield f"\n{_title(entry)}: where bytes and FLOPs go"
+    yield f"\n{_title(entry)}: where bytes and FLOPs go, on one chip in a step"
     for row in (_breakdown_head(entry), *_breakdown(entry)):
       numbers = "".join(f"{cell:>10}" for cell in row[:4])
       yield f"{numbers}  {row[4]}  {row[5]}  {row[6]}"

@@ -39,7 +39,7 @@ def test_rows_add_up_to_the_program(text):
       "jit(f)/jvp(Miras.made_of)/Miras.prompts/sam.decode/sam._decode/decoder/mul",
       "Miras.made_of/sam/decoder", "forward",
     ),
-    ("jit(f)/jvp(token_ce)/BTD,DV->BTV/dot_general", "token_ce", "forward"),
+    ("jit(f)/jvp(token_ce)/while/body/token_ce/BTD,DV->BTV/dot", "token_ce", "forward"),
     ("jit(f)/transpose(jvp(Sam))/block_07/attn/dot", "Sam/block_*/attn", "backward"),
     ("jit(train_step)/add", "-", "update"),
   ],
