@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 
 import pytest
 
@@ -115,6 +116,7 @@ def test_what_a_search_writes_the_same_config_takes(tmp_path, capsys):
   assert command.main([*wanted, *batch, f"--write={path}"]) == 0
   said = capsys.readouterr().out
   assert f"--config.mesh.plan={path} takes it" in said and "  not " in said
+  assert re.search(r"with --cached .*: \d+% faster", said)
   changes = {"batch_size": 10, "optim.accumulation": 1}
   chosen, _ = choice.decide(config_with(path, **changes), V5E)
   assert plan_file.conversations(chosen) == 30
