@@ -72,7 +72,7 @@ def open_checkpoint(checkpoint, *, weights="trained", mesh=None) -> Loaded:
   if folder:
     meta = reading.read_meta(folder.step(step))
     reading.check_tokenizer(folder, meta, tokenizer.fingerprint())
-  cfg, params = prepare(_for_here(config.model.build()), params, weights)
+  cfg, params = prepare(_for_here(config.model), params, weights)
   return Loaded(
     model=Miras(cfg, jnp.dtype(config.model.dtype), config.data.view),
     params=params,
@@ -110,9 +110,12 @@ def find_identity(checkpoint) -> str:
     raise UserError(f"{file}: cannot be read: {error.strerror}") from None
 
 
-def _for_here(cfg):
-  """The MirasConfig with attention that this platform has, whatever it trained with."""
-  attention = attention_for(cfg.llama.attention, jax.default_backend())
+def _for_here(choice):
+  """The MirasConfig of a ModelChoice with attention that this platform has, whatever it
+  trained with."""
+  cfg = choice.build()
+  platform = jax.default_backend()
+  attention = attention_for(cfg.llama.attention, platform, choice.dtype)
   llama = dataclasses.replace(cfg.llama, attention=attention)
   return dataclasses.replace(cfg, llama=llama)
 

@@ -41,7 +41,8 @@ def check(config, place, *, devices_per_process) -> tuple[dict, list[tuple[str, 
   sizes = mesh_lib.resolve(config.mesh, place.devices)
   _check_slices(sizes, place)
   llama = config.model.build().llama
-  attention_support.check(llama, sizes["tensor"], place.platform)
+  dtype = config.model.dtype
+  attention_support.check(llama, sizes["tensor"], place.platform, dtype)
   _check_processes(sizes, devices_per_process)
   entry = model.estimate(config, place.name)
   if not entry["fits"]:

@@ -17,9 +17,12 @@ MAX_BLOCKS, MIN_BLOCK = 8, 64  # of "blocked": how many, and queries in one
 PLATFORM = {"splash": "tpu", "cudnn": "gpu"}  # the platform they are made for
 
 
-def attention_for(implementation, platform) -> str:
-  """The implementation, or "xla" where it is made for another platform than this."""
-  return implementation if PLATFORM.get(implementation, platform) == platform else "xla"
+def attention_for(implementation, platform, dtype=jnp.bfloat16) -> str:
+  """The implementation, or "xla" where it is made for another platform than this or,
+  as cuDNN's, for another type than that of the queries."""
+  at_home = PLATFORM.get(implementation, platform) == platform
+  takes = implementation != "cudnn" or jnp.dtype(dtype).itemsize == 2
+  return implementation if at_home and takes else "xla"
 
 
 def attend(

@@ -9,13 +9,20 @@ from miras_jax.models.attention import PLATFORM, attention_for
 FIELD = "model.overrides.llama.attention"
 
 
-def check(llama, tensor, platform) -> None:
+def check(llama, tensor, platform, dtype="bfloat16") -> None:
   """Raises UserError unless they can; a warning where they would only crawl.
 
   llama: LlamaConfig. tensor: size of that mesh axis. platform: "cpu", "gpu", "tpu".
+  dtype: the config's `model.dtype`.
   """
   _check_heads(llama, tensor)
   _check_platform(llama.attention, platform)
+  found = attention_for(llama.attention, platform)
+  if attention_for(llama.attention, platform, dtype) != found:
+    raise UserError(
+      f"attention={llama.attention!r} takes half precision, model.dtype={dtype}; set"
+      f" --config.model.dtype=bfloat16 or --config.{FIELD}=xla"
+    )
 
 
 def _check_heads(llama, tensor):

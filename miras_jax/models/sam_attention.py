@@ -57,8 +57,9 @@ def cudnn_takes(dtype) -> bool:
   Folded, ViT-H's global layers have heads of 208 channels, which want Hopper; earlier
   GPUs take 128. Shapes are traced in float32, which cuDNN takes nowhere.
   """
-  capability = getattr(jax.devices()[0], "compute_capability", "0")
-  return jnp.dtype(dtype).itemsize == 2 and float(capability) >= 9
+  capability = getattr(jax.devices()[0], "compute_capability", "")
+  major = capability.partition(".")[0]  # "gfx90a" and the like are none of NVIDIA's
+  return jnp.dtype(dtype).itemsize == 2 and major.isdigit() and int(major) >= 9
 
 
 def _usual(shape):

@@ -31,8 +31,9 @@ def main(config, name, folder, *, effort=""):
   grid = mesh_lib.make_mesh(config.mesh, devices)
   mesh_lib.check_batch(config.batch_size, grid, accumulation=config.optim.accumulation)
   attention_support.check(
-    config.model.build().llama, grid.shape["tensor"], devices[0].platform
-  )
+    config.model.build().llama, grid.shape["tensor"], devices[0].platform,
+    config.model.dtype,
+  )  # fmt: skip
   kept = executables.Kept(folder)
   with tempfile.TemporaryDirectory() as place:
     # As if one process fed all rows: the shapes of the whole batch.

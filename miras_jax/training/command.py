@@ -115,8 +115,9 @@ def _run(config, folder, profile, kept, began):
     config.batch_size, devices, accumulation=config.optim.accumulation
   )
   attention_support.check(
-    config.model.build().llama, devices.shape["tensor"], jax.default_backend()
-  )
+    config.model.build().llama, devices.shape["tensor"], jax.default_backend(),
+    config.model.dtype,
+  )  # fmt: skip
   task = make_task(config, folder, host=mesh_lib.data_host(devices))
   mesh_lib.check_length(task.config.data.max_len, devices)
   return loop.train(task, folder, devices, profile=profile, kept=kept, began=began)

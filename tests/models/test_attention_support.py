@@ -3,8 +3,10 @@
 import dataclasses
 import logging
 
+import jax
 import pytest
 
+from miras_jax.config.run import ModelChoice
 from miras_jax.config.variants import VARIANTS
 from miras_jax.errors import UserError
 from miras_jax.inference import load
@@ -36,6 +38,20 @@ def test_plain_attention_is_at_home_everywhere(attention):
   assert {attention_for(attention, p) for p in ("cpu", "gpu", "tpu")} == {attention}
 
 
-def test_a_model_trained_with_cudnn_is_read_elsewhere():
-  cfg = dataclasses.replace(VARIANTS["tiny"], llama=llama("cudnn"))
-  assert load._for_here(cfg).llama.attention == "xla"
+def test_cudnn_in_float32_is_refused_before_it_is_compiled():
+  with pytest.raises(UserError, match="half precision, model.dtype=float32; set --con"):
+    attention_support.check(llama("cudnn"), 1, "gpu", "float32")
+  attention_support.check(llama("cudnn"), 1, "gpu", "bfloat16")
+
+
+@pytest.mark.parametrize(
+  "platform, dtype, found",
+  [("cpu", "bfloat16", "xla"), ("gpu", "float32", "xla"), ("gpu", "bfloat16", "cudnn")],
+)
+def test_a_model_trained_with_cudnn_is_read_elsewhere(
+  monkeypatch, platform, dtype, found
+):
+  monkeypatch.setattr(jax, "default_backend", lambda: platform)
+  overrides = {"llama.attention": "cudnn"}
+  choice = ModelChoice(variant="tiny", dtype=dtype, overrides=overrides)
+  assert load._for_here(choice).llama.attention == found

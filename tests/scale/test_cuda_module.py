@@ -100,7 +100,7 @@ def test_what_is_small_stays_float32_and_what_is_large_does_not(step):
 @pytest.mark.parametrize(
   "capability, dtype, takes",
   [("9.0", "bfloat16", True), ("10.0", "float16", True), ("9.0", "float32", False),
-   ("8.0", "bfloat16", False), (None, "bfloat16", False)],
+   ("8.0", "bfloat16", False), ("gfx90a", "bfloat16", False), (None, "float16", False)],
 )  # fmt: skip
 def test_sam_goes_to_cudnn_on_hopper_in_half_precision(
   monkeypatch, capability, dtype, takes
