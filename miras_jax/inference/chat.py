@@ -112,10 +112,13 @@ class Chat:
       self._take_mask(argument)
     elif name == "/help":
       print(HELP)
+    elif name in ("/image", "/mask"):
+      raise UserError(f"{name} wants a file: {name} FILE")
     else:
       raise UserError(f"no command {name!r}; there are {COMMANDS}")
 
   def _take_mask(self, path):
+    self._conversation.require_state()
     mask_HW = mask_file.read(path, self._conversation.size)
     number = self._conversation.remember(mask_HW)
     print(f"{printable(path)} is object {number + 1}.")

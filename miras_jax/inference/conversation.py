@@ -219,13 +219,17 @@ class Conversation:
     self._asking = None
     self.turns, self.replies, self.earlier = [], [], []
 
+  def require_state(self) -> None:
+    """UserError for a model that looks at no earlier masks."""
+    if not self.has_state:
+      raise UserError("this model looks at no earlier masks (model.state=none)")
+
   def remember(self, mask_HW) -> int:
     """Takes a mask of the user's, bool (H, W), among the earlier ones; its number.
 
     Raises UserError for what is no mask of this image, or a model without a state.
     """
-    if not self.has_state:
-      raise UserError("this model looks at no earlier masks (model.state=none)")
+    self.require_state()
     given = self._given(mask_HW)
     self._asking = None
     self.earlier.append(given)

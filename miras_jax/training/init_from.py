@@ -36,6 +36,7 @@ FRESH = (
 )  # fmt: skip
 # Those of a dense state alone: of both, masks are made again from their tokens.
 SPARE = (r"^state/again/",)
+SHOWN = 8  # arrays that are named one by one
 
 
 def fitted(config):
@@ -175,9 +176,13 @@ def load_state(task, shapes, tx):
   )
   params = flatten_dict(params, sep="/")
   if missing:
+    parts = missing  # by module where they are many
+    if len(missing) > SHOWN:
+      parts = sorted({"/".join(name.split("/")[:2]) for name in missing})
     logs.log.info(
-      "%s has no %s: from seed %d", config.init_from, ", ".join(missing), config.seed
-    )
+      "%s has no %s (%d arrays): from seed %d",
+      config.init_from, ", ".join(parts), len(missing), config.seed,
+    )  # fmt: skip
     params |= _seeded(task.init, {k: wanted[k] for k in missing}, config.seed)
   trainable = _pick(params, shapes.trainable)
   make = functools.partial(_rest, tx=tx, config=config)

@@ -87,13 +87,17 @@ def test_quit_ends_before_the_rest(tmp_path):
   assert len(generator.prompts) == 1
 
 
-@pytest.mark.parametrize("line", ["/nonsense", "/image"])
-def test_a_bad_command_is_one_line_and_the_talk_goes_on(tmp_path, capsys, line):
+@pytest.mark.parametrize(
+  "line, words",
+  [("/nonsense", "no command '/nonsense'"), ("/image", "/image wants a file: /image"),
+   ("/mask", "/mask wants a file"), ("/mask none.png", "this model looks at no earl")],
+)  # fmt: skip
+def test_a_bad_command_is_one_line_and_the_talk_goes_on(tmp_path, capsys, line, words):
   status, generator = run(tmp_path, [line, "Where is it?"])
   assert len(generator.prompts) == 1
   assert status == 1  # of the script: its last line could be done, not all of them
   told, in_the_end = capsys.readouterr().err.splitlines()
-  assert told.startswith(f"error: no command {line!r}")
+  assert told.startswith(f"error: {words}")
   assert in_the_end == "error: 1 line of the script could not be done"
 
 

@@ -169,12 +169,11 @@ def test_an_object_past_the_last_one_is_told_in_the_numbers_that_one_says(
 
 
 def test_a_model_without_state_refuses_a_mask_in_one_line(tmp_path, capsys):
-  run_chat(tmp_path, ["/mask a.png"], talker.loaded(lambda *_: ("Yes.", [])))
-  assert "a.png: no such file" in capsys.readouterr().err
-  run_chat(
-    tmp_path, [f"/mask {tmp_path}/left.png"], talker.loaded(lambda *_: ("Yes.", []))
-  )
-  assert "model.state=none" in capsys.readouterr().err
+  # Whatever the file: nobody is to mend one that is of no use.
+  for name in ("none.png", "left.png"):
+    lines = [f"/mask {tmp_path}/{name}"]
+    run_chat(tmp_path, lines, talker.loaded(lambda *_: ("Yes.", [])))
+    assert "model.state=none" in capsys.readouterr().err
 
 
 def test_two_objects_in_a_text_name_none():

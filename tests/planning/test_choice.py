@@ -56,6 +56,14 @@ def test_a_faster_mesh_that_does_not_fit_is_named_with_its_memory(seven):
   assert any("% slower" in x for x in lines)
 
 
+def test_a_mesh_whose_fastest_does_not_fit_is_named_by_what_does_too(seven):
+  named = [x.partition(":")[0] for x in seven[-1]]
+  assert [x for x in named if "not fsdp=16, " in x] == [
+    "  not fsdp=16, remat=dots, 1 micro-batch, pack=3",
+    "  not fsdp=16, remat=full, 1 micro-batch, pack=3",
+  ]
+
+
 def test_the_config_as_it_was_written_is_compared_where_it_would_run():
   config = config_of("7b", **{"optim.accumulation": 5})
   _, lines = choice.for_hardware(config, topology.hardware("v6e:4x4"), cached=True)
