@@ -105,20 +105,20 @@ def _refuse(options):
     if name not in PROGRAMS:
       raise UserError(f"--program={name}: there are {', '.join(PROGRAMS)}")
   counted = programs == ["train"]
-  given = {
-    "--update": (options.update, options.check, "wants --check"),
-    "--write": (options.write, options.search, "keeps the best of --search: add it"),
-    "--program": (not counted, not options.search, "is not for --search"),
-    "--program ": (not counted, not options.estimate, "is not for --estimate"),
-    "--mesh": (options.mesh, not options.search, "is what --search looks for"),
-    "--per_chip": (options.per_chip, not options.search, "is what --search looks for"),
-    "--breakdown": (
-      options.breakdown, not options.estimate, "wants a compiled program: no --estimate"
-    ),
-  }  # fmt: skip
-  for name, (is_given, has_use, text) in given.items():
-    if is_given and not has_use:
-      raise UserError(f"miras scale: {name.strip()} {text}")
+  search, estimate = options.search, options.estimate
+  useless = (
+    (options.update and not options.check, "--update wants --check"),
+    (options.write and not search, "--write keeps the best of --search: add it"),
+    (not counted and search, "--program is not for --search"),
+    (not counted and estimate, "--program is not for --estimate"),
+    (options.mesh and search, "--mesh is what --search looks for"),
+    (options.per_chip and search, "--per_chip is what --search looks for"),
+    (options.breakdown and estimate, "--breakdown wants a compiled program, which"
+                                     " --estimate has none of"),
+  )  # fmt: skip
+  for is_given, text in useless:
+    if is_given:
+      raise UserError(f"miras scale: {text}")
   if options.write:
     workdir.writable(options.write)
   if options.out and pathlib.Path(options.out).is_file():

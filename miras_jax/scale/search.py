@@ -39,7 +39,7 @@ def run(config, name, *, compile_best=1, cached=False, effort="", write=""):
   why = search.reasons(found, chosen)
   print(f"{name}, the fastest first, by conversations a second without any overlap:")
   print(f"  {search.text_of(chosen.config)}")
-  why += _with_cache(config, place, chosen, cached)
+  why += _with_cache(config, place, chosen, cached, exact=bool(write))
   print("".join(f"  {reason}\n" for reason in why), end="")
   if write:
     plan_file.write(write, chosen, entry, why, cached=cached)
@@ -47,11 +47,11 @@ def run(config, name, *, compile_best=1, cached=False, effort="", write=""):
   return [*made, *(one.entry for one in best)]
 
 
-def _with_cache(config, place, chosen, cached):
+def _with_cache(config, place, chosen, cached, exact):
   """What features of a cache would change: one reason, or none where they are meant."""
   if cached:
     return []
-  found = search.candidates(config, place, cached=True)
+  found = search.candidates(config, place, cached=True, exact=exact)
   best = next((one for one in found if one.fits), None)
   if best is None:
     return []

@@ -64,7 +64,7 @@ def test_a_slice_by_its_cloud_name_is_that_slice(cloud, ours):
     ([SMALL, "--topology=v5e:4x4", "--mesh=data=--4"], "want AXIS=SIZE"),
     ([SMALL, "--topology=v5e:4x4", "--program=foo", "--estimate"], "foo: there are"),
     ([SMALL, "--topology=v5e:4x4", "--program=eval", "--estimate"], "not for --est"),
-    ([SMALL, "--topology=v5e:4x4", "--estimate", "--breakdown"], "no --estimate"),
+    ([SMALL, "--topology=v5e:4x4", "--estimate", "--breakdown"], "a compiled program"),
     ([SMALL, "--topology=v5e:4x4", "--search", "--mesh=data=4"], "--search looks for"),
     ([SMALL, "--topology=v5e:4x4", "--study=chips", "--write=x"], "--search: add it"),
     ([SMALL, "--topology=v5e:4x4", "--search", "--compile=-3"], "'-3': want 0 or more"),
