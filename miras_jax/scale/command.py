@@ -36,8 +36,8 @@
              with --measure the time that a profile has
 --measure    times the step on this machine's devices beside the bound
 --effort     O1 compiles in less time, for a first look: at 7B the same bytes sent,
-             memory within 7 %, but up to 2.6 times the HBM traffic, so that what is bound
-             by memory may not be (default: what the trainer compiles with)
+             memory within 7 %, but up to 2.6 times the HBM traffic: a bound by memory
+             may be none (default: what the trainer compiles with)
 --examples, --epochs   for the chip-hours: conversations (images of cache); default:
              the config's own steps
 --out        scale.json and scale.html are written there

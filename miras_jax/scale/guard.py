@@ -1,10 +1,10 @@
 """`miras scale --check`: the 7B stage-2 step still fits its chips, and moves no more.
 
 Compiles it with ten micro-batches, on cached features and with the compiler's least
-effort (less time and more HBM traffic than the trainer's: what is compared is a change),
+effort (less time, more HBM traffic than the trainer's: a change is what is compared),
 for 16 v6e chips that each hold all weights, and compares peak memory, HBM traffic and
-collective bytes with the committed baseline.json: more than 3 % above is a failure, with
-the difference shown.
+collective bytes with the committed baseline.json: more than 3 % above is a failure, and
+the difference is shown.
 `--check --update` writes the numbers of today, for a commit that explains them.
 """
 
