@@ -155,7 +155,11 @@ class Chat:
   def _named(self, text):
     """Number of the earlier mask that a text names. UserError where there is none."""
     talk = self._conversation
-    number = object_of(text) if talk.has_state else None
+    if not talk.has_state:
+      if "[REF:" in text.upper():
+        print("  (this model looks at no earlier masks: [REF:...] is read as words)")
+      return None
+    number = object_of(text)
     if number is None or number < len(talk.earlier):
       return number
     there = _objects(len(talk.earlier)) if talk.earlier else "none yet"

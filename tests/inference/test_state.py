@@ -176,6 +176,15 @@ def test_a_model_without_state_refuses_a_mask_in_one_line(tmp_path, capsys):
     assert "model.state=none" in capsys.readouterr().err
 
 
+def test_a_model_without_state_says_that_it_reads_a_reference_as_words(
+  tmp_path, capsys
+):
+  run_chat(tmp_path, ["[REF:9] again"], talker.loaded(lambda *_: ("Yes.", [])))
+  shown = capsys.readouterr().out
+  assert "no earlier masks: [REF:...] is read as words" in shown
+  assert "miras> Yes." in shown
+
+
 def test_two_objects_in_a_text_name_none():
   assert chat.object_of("object 2 and object 3") is None
   assert chat.object_of("the same as Object 2, please") == 1
