@@ -244,7 +244,9 @@ def rle_overlap(first, second, *, max_pixels=MAX_MASK_PIXELS):
 def _checked_runs(rle, max_pixels):
   """(height, width, run lengths int64), proven to add up to height * width."""
   try:
-    height, width = (int(n) for n in rle["size"])
+    height, width = map(int, rle["size"])
+    if [height, width] != list(rle["size"]):
+      raise ValueError("halves of a pixel, or text")
     counts = rle["counts"]
   except (KeyError, TypeError, ValueError, OverflowError):
     raise ValueError("an RLE needs size [height, width] and counts") from None

@@ -14,7 +14,8 @@ from miras_jax.storage import copies, reach
 
 COMMANDS = "/reset, /image FILE, /mask FILE, /help or /quit"
 # How a user names an earlier mask.
-OBJECT = re.compile(r"(?:\bobject\s+|\[REF:)([1-9]\d{0,3})\b", re.IGNORECASE)
+OBJECT = re.compile(r"\bobject\s+([1-9]\d{0,3})\b", re.IGNORECASE)
+REFERENCE = re.compile(r"\[REF:([^\]]{0,40})\]?", re.IGNORECASE)
 MAX_LINE = 1 << 20  # characters; no model takes so many
 TURN = re.compile(r"turn_(\d{1,9})_")  # of a file's name
 CHUNK = 4  # tokens between two looks whether to stop
@@ -122,6 +123,7 @@ class Chat:
     mask_HW = mask_file.read(path, self._conversation.size)
     number = self._conversation.remember(mask_HW)
     print(f"{printable(path)} is object {number + 1}.")
+    self._tell_unseen(0)
 
   def _go_on_about(self, path):
     try:
@@ -146,8 +148,7 @@ class Chat:
       print(f"  ({_rounds(reply.dropped_rounds)})")
     if reply.num_seg > len(reply.masks):
       print(f"  ({reply.num_seg} [SEG]; only {len(reply.masks)} get a mask)")
-    if unseen := self._unseen(reply.dropped_rounds):
-      print(f"  (no longer seen: {_objects(unseen)}; name one, and it is)")
+    self._tell_unseen(reply.dropped_rounds)
     if reply.masks:
       self._write([mask.array for mask in reply.masks])
     sys.stdout.flush()
@@ -156,14 +157,24 @@ class Chat:
     """Number of the earlier mask that a text names. UserError where there is none."""
     talk = self._conversation
     if not talk.has_state:
-      if "[REF:" in text.upper():
+      if REFERENCE.search(text):
         print("  (this model looks at no earlier masks: [REF:...] is read as words)")
       return None
-    number = object_of(text)
-    if number is None or number < len(talk.earlier):
-      return number
-    there = _objects(len(talk.earlier)) if talk.earlier else "none yet"
-    raise UserError(f"object {number + 1}: the masks so far are {there}")
+    numbers = objects_of(text)
+    for number in numbers:
+      if not 0 <= number < len(talk.earlier):
+        there = _objects(len(talk.earlier)) if talk.earlier else "none yet"
+        raise UserError(f"object {number + 1}: the masks so far are {there}")
+    if len(numbers) > 1:
+      print("  (several objects are named: none of them is picked)")
+    if len(numbers) != 1:
+      return None
+    print(f"  (about object {numbers[0] + 1})")
+    return numbers[0]
+
+  def _tell_unseen(self, dropped_rounds):
+    if unseen := self._unseen(dropped_rounds):
+      print(f"  (no longer seen: {_objects(unseen)}; name one, and it is)")
 
   def _unseen(self, dropped_rounds):
     """How many of the oldest masks later turns do not see: those without a slot and,
@@ -203,13 +214,14 @@ class Chat:
         self._turn += 1
 
   def _write(self, masks_KHW):
-    lines = []
+    lines, first = [], len(self._conversation.earlier) - len(masks_KHW)
     try:
       stem = self._claim()
       for k, mask_HW in enumerate(masks_KHW, 1):
         path = self._out / f"{stem}_mask_{k}.png"
         drawing.save_mask(path, mask_HW)
-        lines.append(f"  mask: {path} ({mask_HW.mean():.1%} of the image)")
+        name = f", object {first + k}" if self._conversation.has_state else ""
+        lines.append(f"  mask: {path} ({mask_HW.mean():.1%} of the image{name})")
       path = self._out / f"{stem}_overlay.png"
       drawing.save_overlay(path, self._image_HWC, masks_KHW)
       lines.append(f"  overlay: {path}")
@@ -237,10 +249,17 @@ def last_turn(out) -> int:
   return max((int(found[1]) for found in map(TURN.match, names) if found), default=0)
 
 
-def object_of(text) -> int | None:
-  """The number, from 0, of the one "object 2" or "[REF:2]" that a text names."""
-  numbers = {int(number) for number in OBJECT.findall(text)}
-  return numbers.pop() - 1 if len(numbers) == 1 else None
+def objects_of(text) -> list[int]:
+  """The numbers, from 0, of what "object 2" and "[REF:2]" name in a text.
+
+  Raises UserError for a reference that holds no number.
+  """
+  numbers = set(map(int, OBJECT.findall(text)))
+  for inside in REFERENCE.findall(text):
+    if not re.fullmatch(r"\s*-?[0-9]{1,9}\s*", inside):
+      raise UserError(f"[REF:{printable(inside)}]: want the number of a mask, [REF:2]")
+    numbers.add(int(inside))
+  return sorted(number - 1 for number in numbers)
 
 
 def _objects(count):

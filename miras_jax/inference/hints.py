@@ -124,6 +124,8 @@ def mask_array(mask, size) -> np.ndarray:
     raise UserError(f"mask= is {mask.shape}, the image {size} (height, width)")
   if not mask.any():
     raise UserError("mask= has no pixel")
+  if mask.dtype.kind == "i" and mask.min() < 0:
+    raise UserError("mask= has values below 0: want bool, or 0 outside and 1 inside")
   return mask
 
 

@@ -43,4 +43,11 @@ def _json(path, size):
     return mask_ops.decode_rle(document, max_pixels=size[0] * size[1]) != 0
   annotation = labelme.parse_annotation(document)
   labelme.check_size(annotation, *size)
-  return labelme.focus_mask(annotation.shapes, path.name, *size)[0] != 0
+  if not annotation.shapes and not annotation.notes:
+    raise ValueError("has no shape")
+  if annotation.notes:
+    raise ValueError(f"{annotation.notes[0]}: give it a label or take it out")
+  mask_HW, notes = labelme.focus_mask(annotation.shapes, path.name, *size)
+  if notes:  # half of what was drawn is not what the user means
+    raise ValueError(f"{notes[0]}: mend it or take it out")
+  return mask_HW != 0

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from miras_jax.errors import UserError
 from miras_jax.models import trees
 from miras_jax.models.miras import init_params
-from miras_jax.training import init_from
+from miras_jax.training import init_from, stages
 from miras_jax.training import step as train_step
 
 # What a layer of the language model adds to its input comes out of these.
@@ -72,7 +72,7 @@ def make_state(task, tx):
   """A fresh TrainState from the seed (traced)."""
   config = task.config
   params = task.init(jax.random.key(config.seed))
-  if config.stages.parts:
+  if stages.of(config)[0].name == stages.PARTS:
     params = quiet(params)
   trainable, frozen = split_params(params, config)
   return train_step.create_state(

@@ -74,6 +74,11 @@ def _ends(choice, steps):
     if (end := round(share * steps)) > begin:
       found.append(f"{name}:{end}")
       begin = end
+  if found and begin >= steps:
+    raise UserError(
+      f"stages.parts={choice.parts} and stages.align={choice.align} leave no step for"
+      f" conversations of steps={steps}: lower them, or raise steps"
+    )
   return ",".join(found)
 
 

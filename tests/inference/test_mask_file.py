@@ -21,6 +21,13 @@ def labelme(width=8):
   return {"version": "5", "flags": {}, "shapes": [shape], "imagePath": "a"} | sides
 
 
+def with_another(**fields):
+  """A file whose second shape is the first one with other fields."""
+  document = labelme()
+  document["shapes"] = [document["shapes"][0], document["shapes"][0] | fields]
+  return json.dumps(document).encode()
+
+
 def test_png_and_coco_rle_give_the_mask(tmp_path):
   Image.fromarray(255 * MASK).save(tmp_path / "a.png")
   rle = encode_rle(MASK)
@@ -45,6 +52,11 @@ def test_of_labelme_all_shapes_are_taken(tmp_path):
     ("b.json", json.dumps(labelme(width=9)).encode(), "9x6"),
     ("b.json", json.dumps(encode_rle(0 * MASK)).encode(), "no pixel"),
     ("b.json", json.dumps(encode_rle(MASK[:4])).encode(), "8x4"),
+    ("b.json", json.dumps(encode_rle(MASK) | {"size": [6.5, 8]}).encode(), "size"),
+    ("b.json", json.dumps(encode_rle(MASK) | {"size": ["6", "8"]}).encode(), "size"),
+    ("b.json", json.dumps(labelme() | {"shapes": []}).encode(), "no shape"),
+    ("b.json", with_another(label=""), "shape 1 has no label"),
+    ("b.json", with_another(points=[[1, 1], [2, 2]]), "take it out"),
   ],
 )
 def test_what_is_no_mask_of_the_image_is_one_line(tmp_path, name, data, reason):

@@ -198,6 +198,7 @@ def test_an_earlier_mask_can_be_meant(predictor):
     ({"box": (float("nan"), 1, 2, 4)}, "x0 < x1"),
     ({"mask": np.ones((4, 4), bool)}, "is \\(4, 4\\), the image \\(8, 12\\)"),
     ({"mask": np.zeros((8, 12), bool)}, "has no pixel"),
+    ({"mask": np.full((8, 12), -1)}, "values below 0"),
     ({"mask": np.full((8, 12), 0.3)}, "is float64, want bool"),
     ({"mask": [[1], [1, 2]]}, "rows of several lengths"),
     ({"mask": "all of it"}, "want bool"),

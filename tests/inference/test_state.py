@@ -185,10 +185,49 @@ def test_a_model_without_state_says_that_it_reads_a_reference_as_words(
   assert "miras> Yes." in shown
 
 
-def test_two_objects_in_a_text_name_none():
-  assert chat.object_of("object 2 and object 3") is None
-  assert chat.object_of("the same as Object 2, please") == 1
-  assert chat.object_of("an object") is None
+def test_objects_of_a_text_are_those_it_names():
+  assert chat.objects_of("object 2 and [REF:3]") == [1, 2]
+  assert chat.objects_of("the same as Object 2, please") == [1]
+  assert chat.objects_of("an object") == []
+
+
+@pytest.mark.parametrize("name", ["[REF:1.5]", "[REF:abc]", "[REF:]", "[REF:"])
+def test_a_reference_without_a_number_is_one_line_and_the_talk_goes_on(
+  name, tmp_path, capsys
+):
+  run_chat(tmp_path, [name + " again", "which one"])
+  shown = capsys.readouterr()
+  assert "want the number of a mask, [REF:2]" in shown.err
+  assert "miras>" in shown.out
+
+
+@pytest.mark.parametrize("number", [0, -1, 12345])
+def test_a_reference_to_no_mask_is_refused_whatever_its_number(
+  number, tmp_path, capsys
+):
+  run_chat(tmp_path, [f"/mask {tmp_path}/left.png", f"[REF:{number}] which one"])
+  told = capsys.readouterr().err.splitlines()[0]
+  assert told == f"error: object {number}: the masks so far are object 1"
+
+
+def test_chat_says_which_object_a_text_picks_and_when_it_picks_none(tmp_path, capsys):
+  lines = [f"/mask {tmp_path}/left.png"] * 2
+  run_chat(tmp_path, [*lines, "object 2 which one", "object 1 and object 2"])
+  shown = capsys.readouterr().out
+  assert "  (about object 2)" in shown
+  assert "  (several objects are named: none of them is picked)" in shown
+
+
+def test_a_mask_without_a_free_slot_is_told_when_it_is_given(tmp_path, capsys):
+  """There are three slots."""
+  run_chat(tmp_path, [f"/mask {tmp_path}/left.png"] * 4)
+  assert "no longer seen: object 1;" in capsys.readouterr().out
+
+
+def test_masks_of_an_answer_are_shown_with_their_object_numbers(tmp_path, capsys):
+  run_chat(tmp_path, [f"/mask {tmp_path}/left.png", "object 1 " + ASKED])
+  masks = [x for x in capsys.readouterr().out.splitlines() if x.startswith("  mask:")]
+  assert masks[0].endswith("of the image, object 2)")
 
 
 @pytest.mark.parametrize("earlier", [True, False])

@@ -84,6 +84,11 @@ def test_a_stage_too_short_for_a_step_is_none(data_dir):
   assert config.optim.extended == "34:rewarm"
 
 
+def test_a_share_that_rounds_to_all_steps_is_refused(data_dir):
+  with pytest.raises(UserError, match="no step for conversations of steps=6"):
+    staged(data_dir, **{"steps": 6, "stages.parts": 0.99, "stages.align": 0.0})
+
+
 def test_a_run_without_stages_is_one(data_dir):
   plain = stages.noted(config_for(data_dir))
   assert stages.of(plain) == [("talks", 3)] and plain.stages.noted == ""
