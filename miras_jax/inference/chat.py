@@ -22,7 +22,7 @@ CHUNK = 4  # tokens between two looks whether to stop
 HELP = """\
 /reset       forget the turns, keep the image
 /image FILE  go on with another image, without the turns
-/mask FILE   take a mask as an earlier one: PNG, labelme's JSON or COCO RLE
+/mask FILE   take a mask as an earlier one: PNG, labelme's JSON, COCO annotation or RLE
 /help        show this list
 /quit        leave; so does the end of the input"""
 

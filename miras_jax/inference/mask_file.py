@@ -1,10 +1,11 @@
-"""A user's mask from a file: a PNG of one channel, labelme's JSON or a COCO RLE."""
+"""A user's mask from a file: a PNG of one channel, labelme's JSON, or of COCO an
+annotation or the RLE alone."""
 
 import pathlib
 
 import numpy as np
 
-from input_pipeline import image_ops, labelme, mask_ops, safe_files
+from input_pipeline import coco_masks, image_ops, labelme, mask_ops, safe_files
 from miras_jax.errors import UserError
 
 
@@ -22,9 +23,6 @@ def read(path, size) -> np.ndarray:
     raise UserError(f"{path}: cannot be read: {error.strerror}") from None
   except (ValueError, image_ops.ImageError) as error:
     raise UserError(f"{path}: {error}") from None
-  if mask_HW.shape != tuple(size):
-    wanted = f"the image is {size[1]}x{size[0]}"
-    raise UserError(f"{path}: {mask_HW.shape[1]}x{mask_HW.shape[0]} pixels, {wanted}")
   if not mask_HW.any():
     raise UserError(f"{path}: no pixel is inside")
   return mask_HW
@@ -32,15 +30,21 @@ def read(path, size) -> np.ndarray:
 
 def _png(path, size):
   data = safe_files.read_bytes(path, safe_files.MAX_MASK_BYTES)
-  image_ops.image_size(data, max_pixels=size[0] * size[1])
+  _check_size(image_ops.image_size(data), size)
   return image_ops.decode_mask_png(data)
 
 
 def _json(path, size):
   data = safe_files.read_without_text(path, "imageData", safe_files.MAX_MASK_BYTES)
   document = safe_files.parse_json(data)[0]
+  if isinstance(document, dict) and "segmentation" in document:
+    document = document["segmentation"]
+    if not isinstance(document, dict):  # polygons have no size of their own
+      return coco_masks.union(document, *size) != 0
   if isinstance(document, dict) and "counts" in document:
-    return mask_ops.decode_rle(document, max_pixels=size[0] * size[1]) != 0
+    mask_HW = mask_ops.decode_rle(document)
+    _check_size(mask_HW.shape, size)
+    return mask_HW != 0
   annotation = labelme.parse_annotation(document)
   labelme.check_size(annotation, *size)
   if not annotation.shapes and not annotation.notes:
@@ -51,3 +55,9 @@ def _json(path, size):
   if notes:  # half of what was drawn is not what the user means
     raise ValueError(f"{notes[0]}: mend it or take it out")
   return mask_HW != 0
+
+
+def _check_size(found, size):
+  if found != tuple(size):
+    (height, width), (H, W) = found, size
+    raise ValueError(f"{width}x{height} pixels, the image is {W}x{H}")

@@ -1,5 +1,6 @@
 """A user's mask from a file: every form, and one line for what is none."""
 
+import io
 import json
 
 import numpy as np
@@ -19,6 +20,12 @@ def labelme(width=8):
   shape |= {"shape_type": "polygon", "group_id": None, "flags": {}}
   sides = {"imageHeight": 6, "imageWidth": width}
   return {"version": "5", "flags": {}, "shapes": [shape], "imagePath": "a"} | sides
+
+
+def png(mask_HW):
+  stream = io.BytesIO()
+  Image.fromarray(255 * mask_HW).save(stream, "PNG")
+  return stream.getvalue()
 
 
 def with_another(**fields):
@@ -44,8 +51,21 @@ def test_of_labelme_all_shapes_are_taken(tmp_path):
 
 
 @pytest.mark.parametrize(
+  "segmentation", [encode_rle(MASK), [[2, 1, 6, 1, 6, 4, 2, 4]]], ids=["rle", "polygon"]
+)
+def test_of_a_coco_annotation_its_segmentation_is_the_mask(tmp_path, segmentation):
+  annotation = {"id": 1, "category_id": 3, "segmentation": segmentation}
+  (tmp_path / "a.json").write_text(json.dumps(annotation))
+  np.testing.assert_array_equal(mask_file.read(tmp_path / "a.json", (6, 8)), MASK > 0)
+
+
+@pytest.mark.parametrize(
   "name, data, reason",
   [
+    ("b.png", png(np.ones((60, 80), np.uint8)), "80x60 pixels, the image is 8x6"),
+    ("b.json", json.dumps(encode_rle(np.ones((60, 80)))).encode(), "80x60 pixels"),
+    ("b.json", b'{"segmentation": [[1, 1, 2]]}', "pairs of x and y"),
+    ("b.json", b'{"segmentation": null}', "no pixel"),
     ("b.png", b"no picture", "not an image"),
     ("b.json", b"{", "b.json"),
     ("b.json", b"[]", "labelme"),
