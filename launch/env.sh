@@ -4,6 +4,11 @@
 VENV="${MIRAS_VENV:-$PWD/.venv}"
 extra="${1:-}"
 
+# Python's bytecode lies in $VENV, where the environment forbids it beside the sources
+# too: without it every process compiles what it imports, one to three seconds.
+export PYTHONPYCACHEPREFIX="${PYTHONPYCACHEPREFIX:-$VENV/pycache}"
+unset PYTHONDONTWRITEBYTECODE
+
 find_python() {
   local candidate
   for candidate in "${PYTHON:-}" python3.12 python3.11 python3.13 python3; do
@@ -37,8 +42,4 @@ fi
 # Compiled programs are kept between runs: the second run starts in seconds.
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$VENV/xla_cache}"
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0.5}"
-# So is Python's bytecode, where the environment forbids it too: it lies in $VENV alone,
-# and without it every process compiles what it imports, one to three seconds.
-export PYTHONPYCACHEPREFIX="${PYTHONPYCACHEPREFIX:-$VENV/pycache}"
-unset PYTHONDONTWRITEBYTECODE
 export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"

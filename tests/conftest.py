@@ -10,6 +10,8 @@ import pytest
 
 from miras_jax import options
 
+# Which files and folders of tests come first, in this order.
+WAITING = {"test_rehearsal.py": 0, "storage": 1, "parallel": 2, "test_streams.py": 3}
 MOST_BYTES = 3 << 30  # that a worker keeps from one file of tests to the next
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -20,8 +22,10 @@ os.environ["XLA_FLAGS"] = options.in_order(flags)
 
 
 def pytest_collection_modifyitems(items):
-  """The longest test starts first, so that neither worker waits for it at the end."""
-  items.sort(key=lambda item: item.path.name != "test_rehearsal.py")
+  """The longest test starts first, so that no worker waits for it at the end, and with
+  it those that mostly wait, for a bucket or another process: one worker gets them, and
+  the others have the cores."""
+  items.sort(key=lambda item: min(map(WAITING.get, item.path.parts[-2:], (9, 9))))
 
 
 def pytest_collection_finish():
