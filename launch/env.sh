@@ -2,6 +2,7 @@
 # Leaves an environment with `.[EXTRA]` installed in $VENV and caches set up inside it.
 
 VENV="${MIRAS_VENV:-$PWD/.venv}"
+[[ "$VENV" = /* ]] || VENV="$PWD/$VENV" # the caches in it are for any folder
 extra="${1:-}"
 
 # Python's bytecode lies in $VENV, where the environment forbids it beside the sources
