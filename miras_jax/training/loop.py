@@ -147,7 +147,8 @@ class _Loop:
     consumed = self.batches.get_state()
     batch, notes = self._next()
     with stop.during("the compile"), self.account.during("compile"):
-      train_program, probe_program = self._compile(stage, state, batch)
+      programs = self._compile(stage, state, batch, ends=lambda: stop(step))
+    train_program, probe_program = programs
     self.checkpoints.prepare(state)
     self.meters.begin()
     self.account.begin()
@@ -209,9 +210,9 @@ class _Loop:
       k: jax.make_array_from_process_local_data(placed[k], v) for k, v in batch.items()
     }
 
-  def _compile(self, stage, state, batch):
+  def _compile(self, stage, state, batch, ends):
     """(train program, probe program or None) of a stage; moves the probe batch to the
-    devices."""
+    devices. ends: whether the run ends before its next step."""
     if self.probe_batch is not None and not self.placed:
       self.probe_batch, self.placed = self._put(self.probe_batch), True
     parts, talks = self.parts, stage.name == stages_lib.TALKS
@@ -220,7 +221,8 @@ class _Loop:
     self.meters.flops = self.task.flops if talks else None  # of the others: not counted
     shapes = (jax.tree.map(_shape, x) for x in (state, batch, self.probe_batch))
     suffix = "" if talks else f"_{stage.name}"
-    return compile_steps(parts, self.mesh, *shapes, kept=self.kept, suffix=suffix)
+    more = {"kept": self.kept, "suffix": suffix, "ends": ends}
+    return compile_steps(parts, self.mesh, *shapes, **more)
 
   def _flush(self, lag):
     """Writes the numbers of all but the newest `lag` steps."""

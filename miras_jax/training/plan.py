@@ -55,17 +55,20 @@ def jit_train_step(parts, state_shapes):
   )
 
 
-def compile_steps(parts, mesh, state, batch, probe=None, *, kept=None, suffix=""):
+def compile_steps(
+  parts, mesh, state, batch, probe=None, *, kept=None, suffix="", ends=lambda: False
+):
   """(train Program, probe Program or None) of trees of ShapeDtypeStruct.
 
-  suffix: of their names, where a run has several.
+  suffix: of their names, where a run has several. ends: asked between the two; a run
+  that ends before its first step waits for no second program.
 
   What `miras train` runs, and what `miras scale --save-executable` compiles for it.
   """
   ahead = {"kept": kept, "devices": list(mesh.devices.flat)}
   step = jit_train_step(parts, state)
   train = Program(f"train_step{suffix}", step, state, batch, **ahead)
-  if probe is None:
+  if probe is None or ends():
     return train, None
   return train, Program(
     f"probe_step{suffix}", jit_eval_step(parts, state), state, probe, **ahead

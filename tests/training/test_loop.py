@@ -247,6 +247,17 @@ def test_each_program_is_compiled_once_and_the_log_says_so(tmp_path, caplog):
   assert compiled == ["train_step", "probe_step"]
 
 
+def test_a_run_that_is_stopped_before_its_first_step_compiles_no_second_program(
+  tmp_path, caplog
+):
+  caplog.set_level("INFO", logger="miras_jax")
+  stop = toy.ToyData(at=1, call=lambda: os.kill(os.getpid(), signal.SIGTERM))
+  assert run(tmp_path, data=stop) == []
+  compiled = [r.message.split()[1] for r in caplog.records if "compiled" in r.message]
+  assert compiled == ["train_step"]
+  assert len(run(tmp_path)) == 6  # the same command again
+
+
 def test_a_changed_batch_shape_during_training_is_an_error(tmp_path):
   data = toy.ToyData()
 
