@@ -18,6 +18,7 @@ FILL = "_(to be filled in)_"
 METRICS = ("ciou", "giou", "precision_micro", "recall_micro", "f1_micro", "seg_rate")
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
 LOSSES = ("token_ce", "mask_bce", "dice", "focal", "boundary", "iou")
+STATE_LOSSES = ("state_pointer", "state_relation", "state_mask")
 
 
 def text(job, run, dtype: str) -> str:
@@ -64,11 +65,35 @@ def _model(job, run, dtype):
     f" {llama.vocab_size:,} words",
     "adapters": lora,
     "image encoders": f"{cfg.encoder}, {cfg.num_image_tokens} image tokens",
+    "earlier masks": _state(run.model),
+    "presence token": "yes" if cfg.sam_decoder.presence else "no",
     "mask canvas": f"{cfg.sam_encoder.image_size} pixels a side",
     "alignment of names": cfg.seg_prompt.alignment,
     "view of the image": run.data.view,
     "template": run.data.template,
   }
+
+
+def _state(model):
+  if model.state == "none":
+    return "not seen"
+  return f"{model.state}, the latest {model.state_slots}"
+
+
+def _losses(run):
+  """Names of the terms that the model has a part for."""
+  cfg = run.model.build()
+  yield from LOSSES
+  if cfg.sam_decoder.presence:
+    yield "presence"
+  if cfg.has_dense_state:
+    yield from STATE_LOSSES
+
+
+def _stages(stages):
+  shares = {"parts": stages.parts, "align": stages.align}
+  named = [f"{share:.0%} {name}" for name, share in shares.items() if share]
+  return ", ".join([*named, "then conversations"] if named else ["one"])
 
 
 def _origin(job):
@@ -99,13 +124,14 @@ def _training(job):
   ):
     return
   optim, loss = run.optim, run.loss
-  terms = [f"{getattr(loss, t):g} {t}" for t in LOSSES if getattr(loss, t)]
+  terms = [f"{getattr(loss, t):g} {t}" for t in _losses(run) if getattr(loss, t)]
   mixture = ", ".join(f"{name} {weight:g}" for name, weight in run.mixture.items())
   yield "## Training"
   yield _rows(
     {
       "data": mixture or pathlib.PurePath(run.data.dir).name or FILL,
       "what trained": run.trainable,
+      "stages": _stages(run.stages),
       "loss": " + ".join(terms),
       "optimizer": f"{optim.name}, rate {optim.lr:g}, {optim.schedule} schedule",
       "batch": f"{run.batch_size} rows, accumulation {optim.accumulation},"

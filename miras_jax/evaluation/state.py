@@ -57,9 +57,9 @@ def _rows(line, held):
 
 
 def overlap(first, second) -> float:
-  """IoU of two RLEs, 1 where both are empty."""
+  """IoU of two RLEs. 0 where both are empty: there is nothing to copy or repeat."""
   both, union = _areas(first, second)
-  return both / union if union else 1.0
+  return both / union if union else 0.0
 
 
 def _areas(first, second):

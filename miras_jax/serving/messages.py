@@ -38,7 +38,9 @@ class Say(Strict):
     None, description="about what is meant: RLE, or a PNG of one channel in base64"
   )
   refers_to: int | None = Field(
-    None, description="number of an earlier mask of this conversation, in its place"
+    None,
+    strict=True,  # true is no number of a mask
+    description="number of an earlier mask of this conversation, in its place",
   )
   temperature: Number = Field(0.0, ge=0, le=HOTTEST, description="0: greedy")
   top_p: Number = Field(1.0, gt=0, le=1)

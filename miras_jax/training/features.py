@@ -76,7 +76,8 @@ def encoder_shapes(run_task) -> tuple[list[str], dict]:
   names = cacheable(trained, encoder)
   if not names:
     raise UserError(
-      f"trainable={config.trainable!r} trains every encoder: there is nothing to cache"
+      f"trainable={config.trainable!r} trains every encoder of encoder={encoder!r}"
+      " (SAM's too where it learns finer features): there is nothing to cache"
     )
   return names, {p: x for p, x in frozen.items() if needed(p, names, encoder)}
 

@@ -7,8 +7,10 @@ import types
 
 import pytest
 
+from configs import prist_quickstart
 from miras_jax.checkpoint import command as checkpoint_command
 from miras_jax.checkpoint import workdir
+from miras_jax.config.run import RunConfig
 from miras_jax.convert import card
 from miras_jax.convert.files import stream
 from miras_jax.inference.demo import MODEL
@@ -49,6 +51,17 @@ def test_an_export_says_step_size_training_and_evaluation(run, tmp_path):
   assert f"| licence | {card.FILL}" in text
   # No folder of the machine is in what is given away.
   assert "/home/me" not in text and str(tmp_path) not in text
+
+
+def test_a_card_says_what_a_run_with_a_state_in_stages_was():
+  c = prist_quickstart.get_config("stages")
+  c.model.state, c.model.state_slots = "dense", 5
+  run = RunConfig.from_config_dict(c)
+  source = types.SimpleNamespace(step=3)
+  text = "".join(card._training(types.SimpleNamespace(run=run, sources=[source])))
+  assert "50% parts, then conversations" in text
+  assert "1 presence" in text and "0.2 state_pointer" in text
+  assert card._state(run.model) == "dense, the latest 5"
 
 
 def test_it_repeats_the_evaluation_of_the_same_step(tmp_path):

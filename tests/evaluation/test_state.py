@@ -67,6 +67,12 @@ def test_a_mask_that_stays_though_another_is_wanted_is_a_copy():
   assert found["turns"] == {"edits": 2, "part": 1, "sibling": 1}
 
 
+def test_a_model_that_makes_no_mask_neither_copies_nor_repeats():
+  true, nothing = [rle(LEFT), rle(PART), rle(PART)], rle()
+  found = state.measures([line(true, [nothing] * 3)])["metrics"]
+  assert found["copying"]["value"] == 0 and found["same_again"]["value"] == 0
+
+
 def test_the_same_again_is_compared_with_the_models_own_mask_or_the_gold_one():
   true, made = [rle(LEFT), rle(LEFT)], [rle(PART), rle(PART)]
   own = state.measures([line(true, made)])

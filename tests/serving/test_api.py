@@ -116,6 +116,8 @@ WRONG = {
   "text too long for the model": ({"text": "which " * 900}, "max_len=192"),
   "half a character": ({"text": "\ud800"}, "text"),
   "no number": ({"text": "a", "refers_to": 3}, "the masks so far are none yet"),
+  "a truth is no number": ({"text": "a", "refers_to": True}, "refers_to"),
+  "a text is no number": ({"text": "a", "refers_to": "0"}, "refers_to"),
   "a point outside": ({"text": "a", "points": [[99, 0, True]]}, "outside of the image"),
   "too many points": ({"text": "a", "points": [[1, 1, True]] * 40}, "the limit is 16"),
   "a box turned round": ({"text": "a", "box": [5, 5, 1, 1]}, "x0 < x1"),

@@ -204,6 +204,9 @@ def test_a_dense_state_gets_tokens_and_keeps_its_own(data_dir, converted, tmp_pa
   for path in ("state/gates", "seg_prompt/text_fc1/kernel"):
     np.testing.assert_array_equal(found[path], saved[path])
   assert "state_tokens/again/kernel" in found
+  more = {"model.state": "both", "model.state_slots": 3}
+  with pytest.raises(UserError, match="say --config.model.state_slots=8"):
+    init_from.fitted(config_for(data_dir, tmp_path / "half", **more))
 
 
 def test_a_leaf_without_a_place_is_named_with_its_folder(run, data_dir, tmp_path):
