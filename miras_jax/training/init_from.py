@@ -95,12 +95,12 @@ def _model(ours, theirs, folder):
       f"model.state={ours.state!r}, but init_from={folder} holds {theirs.state!r}; say"
       f" --config.model.state={theirs.state}"
     )
-  if theirs.state in ("dense", "both") and ours.state_slots != theirs.state_slots:
+  built = theirs.build()
+  if built.has_dense_state and ours.state_slots != theirs.state_slots:
     raise UserError(
       f"model.state_slots={ours.state_slots}, but init_from={folder} holds"
       f" {theirs.state_slots}; say --config.model.state_slots={theirs.state_slots}"
     )
-  built = theirs.build()
   for path, value in ours.overrides.items():
     found = _field(built, path)
     if not FREE.fullmatch(path) and found != _plain(value):
