@@ -140,14 +140,22 @@ def select_shapes(shapes, focus):
 
 def check_work(choices, height, width):
   """Raises ValueError where making the mask of every Choice would take too long."""
-  work = sum(_draw_work(choice.shapes, height, width) for choice in choices)
-  mask_ops.check_work(work, f"{len(choices)} masks of {width}x{height} pixels")
+  of = f"{len(choices)} masks of {width}x{height} pixels"
+  _check_work([choice.shapes for choice in choices], height, width, of)
 
 
-def _draw_work(chosen, height, width):
-  usable = [s for s in chosen if not s.defect and not s.degenerate]
-  work = sum(labelme_shapes.work(shape, height, width) for shape in usable)
-  return work + _PIXEL_WORK * height * width
+def _check_work(chosen, height, width, of="the mask"):
+  """`mask_ops.check_work` of the masks of these shapes."""
+  most = sum(_draw_work(c, height, width, labelme_shapes.most_work) for c in chosen)
+  if most > mask_ops.MAX_WORK:  # seldom; to count it costs as much as to draw
+    exact = sum(_draw_work(c, height, width, labelme_shapes.work) for c in chosen)
+    mask_ops.check_work(exact, of)
+
+
+def _draw_work(shapes, height, width, work):
+  usable = [s for s in shapes if not s.defect and not s.degenerate]
+  drawn = sum(work(shape, height, width) for shape in usable)
+  return drawn + _PIXEL_WORK * height * width
 
 
 def focus_mask(chosen, focus, height, width):
@@ -168,7 +176,7 @@ def focus_mask(chosen, focus, height, width):
       f"no ground truth: every shape of focus {focus!r} is degenerate ({notes[0]})"
     )
   notes += _check_coordinates(usable, height, width)
-  mask_ops.check_work(_draw_work(usable, height, width))
+  _check_work([usable], height, width)
   mask_HW = np.zeros((height, width), np.uint8)
   for shape in usable:
     labelme_shapes.draw(mask_HW, shape)

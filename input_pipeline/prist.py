@@ -103,7 +103,9 @@ class PristDataset(Source):
     self._image_sizes = {}  # img_id -> (height, width) of images that decode whole
     self._turn_notes = {}  # img_id -> why its EXIF orientation is ignored, or ""
     self._targets = {}  # record -> its _Targets
-    self._last = None  # (img_id, what _read_annotation gives) that was asked for last
+    # (img_id, what was read) of the last photograph and the last annotation: the
+    # conversations of an image are read one after the other.
+    self._last_image = self._last = None
     texts = [_canonical(raw) for raw in raw_entries]
     self._first = _first_equal(texts)
     self._digest = _digest(self.ids, texts)
@@ -218,6 +220,12 @@ class PristDataset(Source):
 
     Without its EXIF orientation where the annotation is for the pixels as stored.
     """
+    last = self._last_image
+    if last is None or last[0] != img_id:
+      last = self._last_image = img_id, self._open_image(img_id)
+    return last[1]
+
+  def _open_image(self, img_id):
     path, shown = find_file(self._images, img_id)
     try:
       data = safe_files.read_bytes(path, safe_files.MAX_IMAGE_BYTES)
@@ -295,10 +303,7 @@ class PristDataset(Source):
     return _Targets(tuple(targets), tuple(notes), ambiguous)
 
   def _read_annotation(self, img_id):
-    """(Annotation, its file as shown in messages).
-
-    The last one is kept: the conversations of an image are read one after the other.
-    """
+    """(Annotation, its file as shown in messages)."""
     last = self._last
     if last is None or last[0] != img_id:
       last = self._last = img_id, self._parse_annotation(img_id)

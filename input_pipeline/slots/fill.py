@@ -17,6 +17,7 @@ from input_pipeline.slots.damage import damaged
 
 ORIGINS = ("model", "user")
 MODEL, USER = range(len(ORIGINS))
+_ONE_IN_OWN = 4  # one slot in so many may hold the model's own mask
 LABEL_SIDE = 128  # pixels of a side that relations are found on, at most
 INSIDE = 255
 
@@ -26,7 +27,8 @@ class Draws:
   """What slots hold in training, as shares; the rest is the true mask.
 
   drop: nothing. damaged: see damage.py. own: the model's mask of this very step, for
-  which state tokens, read before it is made, have a damaged one. wrong:
+  which state tokens, read before it is made, have a damaged one; of a row at most
+  `most_own`, the others are damaged. wrong:
   nothing inside, or another target's mask. swapped: of the slots that later [SEG] only
   repeat, those that hold another target's mask as if the user had given it, which is
   then their target too: a slot counts more than the words before it.
@@ -83,6 +85,8 @@ def slots(
       label_ME[:, e] = _against(now, content[e], seen_ME[:, e])
       continue
     kind = _kind(draw.shares, draw.chance(e))
+    if kind == "own" and (own_E >= 0).sum() == most_own(M):
+      kind = "damaged"
     valid_E[e] = kind != "drop"
     if kind == "own":  # not made yet when state tokens are read
       own_E[e], held_ESS[e] = e, damaged(masks_MSS[e], draw.chance(e))
@@ -104,6 +108,12 @@ def slots(
     "slot_relation": label_ME.astype(np.int32),
     "slot_pointer": _pointers(label_ME, seen_ME),
   }
+
+
+def most_own(slots) -> int:
+  """How many slots of a row, which has so many, hold the model's own mask at most:
+  only these masks are made twice in a step."""
+  return -(-slots // _ONE_IN_OWN)
 
 
 def shrunk(masks_ESS, side) -> np.ndarray:

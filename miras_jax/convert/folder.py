@@ -27,6 +27,11 @@ from miras_jax.convert.tree import STACKED, Tree
 from miras_jax.errors import UserError
 from miras_jax.storage import copies
 
+_ADAPTERS = (
+  "; leave llama.lora_rank and llama.lora_targets to the folder, or make one without"
+  " adapters: miras convert --merge-lora"
+)
+
 
 class FolderTree(Tree):
   """The leaves of a converted folder."""
@@ -175,7 +180,8 @@ def _all(tree):
 def _check_spare(tree, wanted, spare):
   for path in sorted(tree.infos.keys() - wanted.keys()):
     if not any(re.search(pattern, path) for pattern in spare):
-      raise UserError(f"{tree.folder}: {path!r} has no place in this model")
+      hint = _ADAPTERS if "/lora_" in path else ""
+      raise UserError(f"{tree.folder}: {path!r} has no place in this model{hint}")
 
 
 def _check(tree, wanted, optional):

@@ -86,6 +86,8 @@ class Chat:
       except EOFError:
         print()
         return
+      except KeyboardInterrupt:  # as a shell: what was typed is dropped
+        print("\n(/quit leaves, so does Ctrl-D)")
       except UnicodeDecodeError:
         yield "\udcff"  # see streams.is_text
 
@@ -106,6 +108,7 @@ class Chat:
   def _command(self, name, argument=""):
     if name == "/reset":
       self._conversation.reset()
+      self._told = 0
       print("The conversation starts anew.")
     elif name == "/image" and argument:
       self._go_on_about(argument)
@@ -120,9 +123,12 @@ class Chat:
 
   def _take_mask(self, path):
     self._conversation.require_state()
-    mask_HW = mask_file.read(path, self._conversation.size)
-    number = self._conversation.remember(mask_HW)
-    print(f"{printable(path)} is object {number + 1}.")
+    given = mask_file.read(path, self._conversation.size)
+    number = self._conversation.remember(given.mask_HW)
+    what = printable(path)
+    if len(given.labels) > 1:
+      what += f", all of {', '.join(map(printable, given.labels))},"
+    print(f"{what} is object {number + 1}.")
     self._tell_unseen(0)
 
   def _go_on_about(self, path):
@@ -136,6 +142,7 @@ class Chat:
 
   def _open(self, path, image):
     self._conversation = conversation.Conversation(self._loaded, self._generator, image)
+    self._told = 0
     self._path, self._image_HWC = path, image_ops.decode_image(image)
 
   def _ask(self, text):
@@ -157,8 +164,9 @@ class Chat:
     """Number of the earlier mask that a text names. UserError where there is none."""
     talk = self._conversation
     if not talk.has_state:
-      if REFERENCE.search(text):
-        print("  (this model looks at no earlier masks: [REF:...] is read as words)")
+      if found := REFERENCE.search(text) or OBJECT.search(text):
+        said = printable(found[0])
+        print(f'  (this model looks at no earlier masks: "{said}" is read as words)')
       return None
     numbers = objects_of(text)
     for number in numbers:
@@ -173,7 +181,9 @@ class Chat:
     return numbers[0]
 
   def _tell_unseen(self, dropped_rounds):
-    if unseen := self._unseen(dropped_rounds):
+    unseen, told = self._unseen(dropped_rounds), self._told
+    self._told = max(unseen, told)
+    if unseen > told:
       print(f"  (no longer seen: {_objects(unseen)}; name one, and it is)")
 
   def _unseen(self, dropped_rounds):

@@ -18,6 +18,7 @@ import dataclasses
 import re
 from typing import NamedTuple
 
+from input_pipeline.slots import fill
 from miras_jax.config.lanes import extra_width
 from miras_jax.models import trees
 from miras_jax.models.state import flops as state_flops
@@ -143,7 +144,8 @@ def _with_slots(cfg, units, masks):
     units = [*units, *(unit._replace(again=unit.flops) for unit in again)]
   if not cfg.has_dense_state:
     return units
-  own = sum(unit.flops for unit in sam_decoder(decoder, grid, masks))
+  made = sam_decoder(decoder, grid, fill.most_own(masks))
+  own = sum(unit.flops for unit in made)
   first = Unit("state/own", own, pairs=True)  # in front: nothing below it trains
   return [first, *units]
 

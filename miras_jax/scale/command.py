@@ -15,7 +15,7 @@
              a number more is a count of slices: v5e:16x16x4. Needs libtpu, no TPU.
              With --estimate also GPUs: h100:8x4, four machines of eight
 --program    train (default), eval, cache, and those of an answer: encode, prefill,
-             decode, read; several by comma
+             decode, read; several by comma. --search and --estimate are of train alone
 --weights    trained (default) or int8, of the programs of an answer
 --mesh       sizes of mesh axes, one may be -1; default: the config's
 --cached     the encoders' features come from `miras data cache`

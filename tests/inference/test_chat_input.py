@@ -31,7 +31,7 @@ def typed(monkeypatch, *lines):
     if not left:
       raise EOFError
     line = left.pop(0)
-    if isinstance(line, Exception):
+    if not isinstance(line, str):
       raise line
     return line
 
@@ -118,6 +118,13 @@ def test_ctrl_c_at_a_terminal_gives_up_the_answer_alone(tmp_path, capsys, monkey
   assert "Where is it?" in generator.prompts[2]
   assert "which one" not in generator.prompts[2]
   assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_ctrl_c_at_the_prompt_drops_what_was_typed_alone(tmp_path, capsys, monkeypatch):
+  chatting, generator = talk(tmp_path)
+  assert chatting.run(typed(monkeypatch, KeyboardInterrupt(), "Where is it?")) == 0
+  assert "/quit leaves" in capsys.readouterr().out
+  assert len(generator.prompts) == 1
 
 
 @pytest.mark.usefixtures("listening")

@@ -40,14 +40,16 @@ def test_png_and_coco_rle_give_the_mask(tmp_path):
   rle = encode_rle(MASK)
   (tmp_path / "a.json").write_text(json.dumps(rle))
   for name in ("a.png", "a.json"):
-    found = mask_file.read(tmp_path / name, (6, 8))
+    found = mask_file.read(tmp_path / name, (6, 8)).mask_HW
     np.testing.assert_array_equal(found, MASK > 0)
 
 
-def test_of_labelme_all_shapes_are_taken(tmp_path):
-  (tmp_path / "a.json").write_text(json.dumps(labelme()))
-  found = mask_file.read(tmp_path / "a.json", (6, 8))
-  assert found[2, 3] and not found[5, 7]
+def test_of_labelme_all_shapes_are_taken_and_named(tmp_path):
+  more = with_another(label="plate", points=[[6, 4], [8, 4], [8, 6], [6, 6]])
+  (tmp_path / "a.json").write_bytes(more)
+  found, labels = mask_file.read(tmp_path / "a.json", (6, 8))
+  assert found[2, 3] and found[5, 7] and not found[5, 1]
+  assert labels == ("cup", "plate")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,8 @@ def test_of_labelme_all_shapes_are_taken(tmp_path):
 def test_of_a_coco_annotation_its_segmentation_is_the_mask(tmp_path, segmentation):
   annotation = {"id": 1, "category_id": 3, "segmentation": segmentation}
   (tmp_path / "a.json").write_text(json.dumps(annotation))
-  np.testing.assert_array_equal(mask_file.read(tmp_path / "a.json", (6, 8)), MASK > 0)
+  found = mask_file.read(tmp_path / "a.json", (6, 8)).mask_HW
+  np.testing.assert_array_equal(found, MASK > 0)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,9 @@ def test_of_a_coco_annotation_its_segmentation_is_the_mask(tmp_path, segmentatio
     ("b.json", b'{"segmentation": null}', "no pixel"),
     ("b.png", b"no picture", "not an image"),
     ("b.json", b"{", "b.json"),
-    ("b.json", b"[]", "labelme"),
+    ("b.json", b"[]", "holds a list: want labelme's JSON"),
+    ("b.json", b"{}", "is no mask: want labelme's JSON.*COCO"),
+    ("b.json", b'{"images": [], "annotations": []}', "whole data set of COCO: want"),
     ("b.json", json.dumps(labelme(width=9)).encode(), "9x6"),
     ("b.json", json.dumps(encode_rle(0 * MASK)).encode(), "no pixel"),
     ("b.json", json.dumps(encode_rle(MASK[:4])).encode(), "8x4"),
@@ -76,7 +81,11 @@ def test_of_a_coco_annotation_its_segmentation_is_the_mask(tmp_path, segmentatio
     ("b.json", json.dumps(encode_rle(MASK) | {"size": ["6", "8"]}).encode(), "size"),
     ("b.json", json.dumps(labelme() | {"shapes": []}).encode(), "no shape"),
     ("b.json", with_another(label=""), "shape 1 has no label"),
-    ("b.json", with_another(points=[[1, 1], [2, 2]]), "take it out"),
+    (
+      "b.json",
+      with_another(points=[[1, 1], [2, 2]]),
+      r"shape 1 \('cup'\).*take it out",
+    ),
   ],
 )
 def test_what_is_no_mask_of_the_image_is_one_line(tmp_path, name, data, reason):

@@ -111,14 +111,30 @@ def test_undo_forgets_the_masks_of_the_turn_and_keeps_the_users():
   assert len(talk.earlier) == 1
 
 
+def test_masks_that_are_no_longer_seen_are_told_when_they_become_more(tmp_path, capsys):
+  """There are three slots."""
+  talk = [f"/mask {tmp_path}/left.png"] * 4
+  run_chat(tmp_path, [*talk, "Thanks.", "Thanks.", talk[0]])
+  told = [line for line in capsys.readouterr().out.splitlines() if "no longer" in line]
+  assert len(told) == len(set(told)) >= 2
+
+
 def test_a_number_without_a_mask_is_one_line():
   with pytest.raises(UserError, match="refers_to=8"):
     conversation().say(ASKED, refers_to=8)
 
 
-@pytest.mark.parametrize("mask", [np.zeros((32, 32), bool), np.ones((4, 4), bool)])
-def test_a_mask_that_is_empty_or_of_another_size_is_one_line(mask):
-  with pytest.raises(UserError, match="mask="):
+@pytest.mark.parametrize(
+  "mask, reason",
+  [
+    (np.zeros((32, 32), bool), "no pixel"),
+    (np.ones((4, 4), bool), r"is \(4, 4\), the image \(32, 32\)"),
+    ({"size": [64, 64], "counts": [0, 64 * 64]}, r"is \(64, 64\), the image"),
+    ({"size": [4, 4], "counts": [0, 16]}, r"is \(4, 4\), the image"),
+  ],
+)
+def test_a_mask_that_is_empty_or_of_another_size_is_one_line(mask, reason):
+  with pytest.raises(UserError, match="mask=.*" + reason):
     conversation().remember(mask)
 
 
@@ -176,12 +192,13 @@ def test_a_model_without_state_refuses_a_mask_in_one_line(tmp_path, capsys):
     assert "model.state=none" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("reference", ["[REF:9]", "object 2"])
 def test_a_model_without_state_says_that_it_reads_a_reference_as_words(
-  tmp_path, capsys
+  reference, tmp_path, capsys
 ):
-  run_chat(tmp_path, ["[REF:9] again"], talker.loaded(lambda *_: ("Yes.", [])))
+  run_chat(tmp_path, [f"{reference} again"], talker.loaded(lambda *_: ("Yes.", [])))
   shown = capsys.readouterr().out
-  assert "no earlier masks: [REF:...] is read as words" in shown
+  assert f'no earlier masks: "{reference}" is read as words' in shown
   assert "miras> Yes." in shown
 
 

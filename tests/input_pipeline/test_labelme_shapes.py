@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from input_pipeline import labelme, mask_ops, prist
+from input_pipeline import labelme, labelme_shapes, mask_ops, prist
 from tests import prist_files
 from tests.input_pipeline.test_hostile import png_of_two_sizes
 
@@ -173,3 +173,29 @@ def test_lines_that_take_minutes_are_refused():
   zigzag = np.random.default_rng(0).uniform(0, 4000, (100_000, 2)).tolist()
   with pytest.raises(ValueError, match="too long to draw"):
     labelme.shape_mask(parse("linestrip", zigzag), 4000, 4000)
+
+
+@pytest.mark.parametrize("kind", labelme_shapes.KINDS)
+def test_no_shape_takes_more_work_than_its_quick_count_says(kind):
+  rng = np.random.default_rng(0)
+  counts = {"circle": 2, "line": 2, "rectangle": 2, "mask": 2, "point": 1, "points": 3}
+  counts |= {"oriented_rectangle": 4}
+  for count in (counts.get(kind, n) for n in (3, 30, 300)):
+    for points in (rng.uniform(1, 9, (count, 2)), rng.uniform(-900, 900, (count, 2))):
+      shape = parse(kind, points.tolist(), mask=text(ELLIPSE))
+      if shape.defect or shape.degenerate:
+        continue
+      work = labelme_shapes.work(shape, HEIGHT, WIDTH)
+      assert work <= labelme_shapes.most_work(shape, HEIGHT, WIDTH)
+
+
+def test_many_simple_outlines_that_only_look_costly_are_drawn():
+  """Their quick count is past the limit."""
+  circle = [
+    [1000 + 900 * np.cos(a), 1000 + 900 * np.sin(a)] for a in np.arange(0, 6, 1e-3)
+  ]
+  shapes = [parse("polygon", circle)] * 2
+  most = sum(labelme_shapes.most_work(shape, 2000, 2000) for shape in shapes)
+  assert most > mask_ops.MAX_WORK
+  mask_HW, notes = labelme.focus_mask(shapes, "cup", 2000, 2000)
+  assert mask_HW[1000, 1000] and not notes

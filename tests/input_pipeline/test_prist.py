@@ -269,6 +269,18 @@ def test_fingerprint_follows_the_dialogue_and_nothing_else(tmp_path):
   assert first == again != other
 
 
+def test_files_of_an_image_are_read_once_for_all_its_conversations(
+  tmp_path, monkeypatch
+):
+  dataset = prist.read_dataset(write(tmp_path, [record()] * 3), "val")
+  opened, read = [], safe_files.read_bytes
+  monkeypatch.setattr(
+    prist.safe_files, "read_bytes", lambda *a: opened.append(a[0]) or read(*a)
+  )
+  assert len({r.image for r in dataset}) == 1
+  assert len(opened) == len(set(opened))
+
+
 def test_data_set_travels_to_a_worker_process(tmp_path):
   dataset = prist.read_dataset(write(tmp_path, [record(), "oops"]), "val")
   copied = pickle.loads(pickle.dumps(dataset))

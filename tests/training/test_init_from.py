@@ -1,6 +1,7 @@
 """Converted folders in use: a run that starts from one, and a talk with one."""
 
 import dataclasses
+import functools
 import json
 import logging
 
@@ -209,10 +210,21 @@ def test_a_dense_state_gets_tokens_and_keeps_its_own(data_dir, converted, tmp_pa
     init_from.fitted(config_for(data_dir, tmp_path / "half", **more))
 
 
-def test_a_leaf_without_a_place_is_named_with_its_folder(run, data_dir, tmp_path):
+@pytest.mark.parametrize(
+  "path, end",
+  [
+    ("seg_prompt/text_fc1/bias", "$"),
+    ("llm/layers/attn/q_proj/lora_a", ".*merge-lora"),
+  ],
+)
+def test_a_leaf_without_a_place_is_named_with_its_folder(
+  path, end, run, data_dir, tmp_path
+):
   made, shapes, parts, _ = plan(config_for(data_dir, run), tmp_path)
-  del shapes.trainable["seg_prompt"]["text_fc1"]
-  with pytest.raises(UserError, match=f"^{run}: 'seg_prompt/text_fc1/.*has no place"):
+  *parents, name = path.split("/")
+  del functools.reduce(dict.get, parents, shapes.trainable)[name]
+  reason = f"^{run}: '{path}' has no place in this model{end}"
+  with pytest.raises(UserError, match=reason):
     init_from.load_state(made, shapes, parts.tx)
 
 

@@ -109,6 +109,13 @@ def test_a_slot_for_the_models_own_mask_has_a_damaged_one_to_be_read():
   assert (own["slot_masks"] != true["slot_masks"]).any()
 
 
+def test_of_a_row_at_most_one_slot_in_four_is_for_the_models_own_mask():
+  sides, made = [FIRST, SECOND, PART, FIRST, SECOND, PART], row(range(6))
+  own, damage = slots(sides, made, own=1.0)[0], slots(sides, made, damaged=1.0)[0]
+  assert list(own["slot_own"]) == [0, 1, -1, -1, -1, -1]
+  np.testing.assert_array_equal(own["slot_masks"], damage["slot_masks"])
+
+
 def test_who_repeats_a_swapped_slot_gets_its_mask_as_target():
   sides = [SECOND, FIRST, FIRST]
   found, masks = slots(sides, row([0, 1, 2], talks=[1, 2, 2]), swapped=1.0)

@@ -51,18 +51,20 @@ def test_an_empty_slot_gives_finite_masks():
   assert jnp.isfinite(made).all()
 
 
-def test_a_slot_of_the_models_own_holds_the_mask_that_it_makes_without_slots():
-  seen = jnp.zeros((2, 2, 2), jnp.int32).at[:, 1, 0].set(1)
-  own = batch() | {"slot_own": jnp.array([[0, -1], [0, -1]]), "slot_seen": seen}
-  held = jax.nn.sigmoid(masks(batch())[:, :1])
-  given = batch() | {"slot_seen": seen}
-  as_given = given["slot_masks"].at[:, :1].set(jnp.round(255 * held).astype("uint8"))
-  given |= {"slot_masks": as_given}
-  np.testing.assert_allclose(masks(own), masks(given), atol=0.05)
+def test_slots_of_the_models_own_hold_the_masks_that_it_makes_without_slots():
+  """Two of five in the first row, none in the second."""
+  bare = batch(masks=5, slots=5)
+  seen = bare | {"slot_seen": jnp.zeros((2, 5, 5), jnp.int32).at[:, 4, :4].set(1)}
+  own = bare["slot_own"].at[0, 1].set(1).at[0, 3].set(3)
+  held = jnp.round(255 * jax.nn.sigmoid(masks(bare)[0])).astype("uint8")
+  given = seen["slot_masks"].at[0, 1].set(held[1]).at[0, 3].set(held[3])
+  expected = masks(seen | {"slot_masks": given})
+  np.testing.assert_allclose(masks(seen | {"slot_own": own}), expected, atol=1e-4)
+  assert jnp.abs(expected - masks(seen))[0, 4].max() > 1e-3
 
 
 def test_at_the_start_only_the_same_mask_opens_a_gate():
-  params = jax.jit(lambda: miras.init_params(CFG, jax.random.key(0)))()["state"]
+  params = jax.jit(lambda: miras.init_params(CFG, jax.random.key(0))["state"])()
   gates = np.asarray(params["gates"])
   assert (gates[SAME] == 1).all() and not np.delete(gates, SAME, axis=0).any()
   assert not params["slot_value"]["kernel"].any()
