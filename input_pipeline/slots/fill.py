@@ -99,8 +99,10 @@ def slots(
       origin_E[e] = USER
   seen_ME &= valid_E
   label_ME = np.where(seen_ME, label_ME, -1)
+  masks_EQQ = np.zeros((M, side, side), np.uint8)
+  masks_EQQ[valid_E] = shrunk(held_ESS[valid_E], side)  # of most rows, few
   return {
-    "slot_masks": shrunk(held_ESS * valid_E[:, None, None], side),
+    "slot_masks": masks_EQQ,
     "slot_valid": valid_E.astype(np.int32),
     "slot_origin": origin_E,
     "slot_own": np.where(valid_E, own_E, -1).astype(np.int32),

@@ -211,7 +211,7 @@ def _planned(config, saved=None):
 
 def _tell_rates(folder, saved, config, step):
   """Says what another number of steps makes of the rate."""
-  if saved.steps == config.steps:
+  if saved.steps == config.steps or step >= config.steps:  # at its end already
     return
   rates = [float(optim.make_schedule(c.optim, c.steps)(step)) for c in (saved, config)]
   if config.optim.extended != saved.optim.extended:

@@ -59,6 +59,14 @@ def test_rates_of_the_added_steps_and_a_stop_among_them(extend, tmp_path, form, 
   assert_same_parameters(tmp_path / "w", tmp_path / "straight")
 
 
+def test_of_a_run_past_the_steps_asked_for_no_rate_is_told(extend, caplog, capsys):
+  extend(4, "stretch")
+  assert "already trained to step 6" in capsys.readouterr().out
+  assert "stretched" not in caplog.text
+  extend(12, "stretch")
+  assert "stretched" in caplog.text
+
+
 def test_a_run_may_be_extended_again(extend, tmp_path):
   extend(9, "hold")
   rates = extend(12, "rewarm")
