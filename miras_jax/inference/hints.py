@@ -103,12 +103,10 @@ def _inside(point, size, name):
 
 def _of_rle(rle, size):
   stated = rle.get("size")
-  if (
-    isinstance(stated, list | tuple) and len(stated) == 2 and list(stated) != list(size)
-  ):
-    raise UserError(
-      f"mask= is {_short(tuple(stated))}, the image {size} (height, width)"
-    )
+  is_pair = isinstance(stated, list | tuple) and len(stated) == 2
+  if is_pair and list(stated) != list(size):
+    stated = _short(tuple(stated))
+    raise UserError(f"mask= is {stated}, the image {size} (height, width)")
   try:
     return mask_ops.decode_rle(rle, max_pixels=size[0] * size[1])
   except ValueError as error:
