@@ -25,7 +25,7 @@ from miras_jax.models.sam import Sam
 from miras_jax.models.sam_decoder import Decoded
 from miras_jax.models.sam_grid import on_grid
 from miras_jax.models.seg_prompt import SegPrompt, select_states
-from miras_jax.models.state.encode import Picture, Slots
+from miras_jax.models.state.encode import Picture, Slots, own_masks
 from miras_jax.models.state.prompt import StatePrompt
 from miras_jax.models.state.tokens import StateTokens
 from miras_jax.parallel import sharding
@@ -241,20 +241,15 @@ class Miras(nn.Module):
     return {"decoded": found, "reading": reading, "slot_masks": slots.masks_BEQQ}
 
   def _held(self, batch, sam_BHWC, prompt_BMC):
-    """What the slots of a batch hold, 0 to 1: own masks, K = `fill.most_own` a row, are
-    made here without a gradient."""
+    """What the slots of a batch hold, 0 to 1; the masks of `own_masks` are made here,
+    without a gradient."""
     masks_BEhw = batch["slot_masks"].astype(jnp.float32) / fill.INSIDE
-    own_BE = batch["slot_own"]
-    is_own_BE = own_BE >= 0
-    K = fill.most_own(own_BE.shape[1])
-    first_BK = jnp.argsort(~is_own_BE, axis=1)[:, :K]  # stable: own ones come first
-    asked_BK = jnp.maximum(jnp.take_along_axis(own_BE, first_BK, axis=1), 0)
+    own_BE11 = batch["slot_own"][..., None, None]
+    asked_BK, at_BE = own_masks(batch["slot_own"])
     asked_BKC = jnp.take_along_axis(prompt_BMC, asked_BK[..., None], axis=1)
     made_BKhw = jax.nn.sigmoid(self.masks(sam_BHWC, asked_BKC)[0])
-    at_BE = jnp.clip(jnp.cumsum(is_own_BE, axis=1) - 1, 0, K - 1)
     made_BEhw = jnp.take_along_axis(made_BKhw, at_BE[..., None, None], axis=1)
-    is_own_BE11 = is_own_BE[..., None, None]
-    return jnp.where(is_own_BE11, jax.lax.stop_gradient(made_BEhw), masks_BEhw)
+    return jnp.where(own_BE11 >= 0, jax.lax.stop_gradient(made_BEhw), masks_BEhw)
 
   def masks_after(self, prompt_BMC, states_BMD, slots, picture, hints=None):
     """Masks that look at earlier ones: (logits [B, M, h, w], iou [B, M], reading).

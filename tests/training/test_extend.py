@@ -60,11 +60,11 @@ def test_rates_of_the_added_steps_and_a_stop_among_them(extend, tmp_path, form, 
 
 
 def test_of_a_run_past_the_steps_asked_for_no_rate_is_told(extend, caplog, capsys):
+  extend(12, "hold")
+  assert "steps=12 was 6" in caplog.text
   extend(4, "stretch")
-  assert "already trained to step 6" in capsys.readouterr().out
-  assert "stretched" not in caplog.text
-  extend(12, "stretch")
-  assert "stretched" in caplog.text
+  assert "already trained to step 12" in capsys.readouterr().out
+  assert "steps=4" not in caplog.text
 
 
 def test_a_run_may_be_extended_again(extend, tmp_path):

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from input_pipeline.slots.fill import ORIGINS
+from input_pipeline.slots.fill import ORIGINS, most_own
 from miras_jax.config.model import MirasConfig
 from miras_jax.models.layers import LayerNorm, Linear
 from miras_jax.models.sam_grid import on_grid
@@ -154,3 +154,15 @@ def code(box_BE4, masks_BEQQ, origin_BE) -> jax.Array:
   area_BE1 = jnp.log(masks_BEQQ.mean((2, 3)) + 1e-4)[..., None]
   origin = jax.nn.one_hot(origin_BE, len(ORIGINS))
   return jnp.concatenate([jnp.sin(angle), jnp.cos(angle), area_BE1, origin], axis=-1)
+
+
+def own_masks(own_BE):
+  """(the [SEG]s [B, K] whose masks slots hold, which of them each slot has [B, E]).
+
+  own_BE: `slot_own`; where it is -1 both are any. K: `most_own` of a row.
+  """
+  is_own_BE = own_BE >= 0
+  K = most_own(own_BE.shape[1])
+  first_BK = jnp.argsort(~is_own_BE, axis=1)[:, :K]  # stable: own ones come first
+  asked_BK = jnp.maximum(jnp.take_along_axis(own_BE, first_BK, axis=1), 0)
+  return asked_BK, jnp.clip(jnp.cumsum(is_own_BE, axis=1) - 1, 0, K - 1)

@@ -8,6 +8,7 @@ from input_pipeline import batch_table
 from input_pipeline.slots.relations import SAME
 from miras_jax.models import miras
 from miras_jax.models.state import prompt
+from miras_jax.models.state.encode import own_masks
 from tests.models.state import tiny_state
 from tests.models.state.tiny_state import CFG, batch, masks
 
@@ -61,6 +62,15 @@ def test_slots_of_the_models_own_hold_the_masks_that_it_makes_without_slots():
   expected = masks(seen | {"slot_masks": given})
   np.testing.assert_allclose(masks(seen | {"slot_own": own}), expected, atol=1e-4)
   assert jnp.abs(expected - masks(seen))[0, 4].max() > 1e-3
+
+
+def test_each_slot_of_the_models_own_gets_the_mask_of_its_own_seg():
+  own = jnp.array([[-1, 1, -1, 3, -1], [0, -1, -1, -1, 4], [-1] * 5])
+  asked, at = own_masks(own)
+  assert asked.shape == (3, 2)
+  np.testing.assert_array_equal(asked[:2], [[1, 3], [0, 4]])
+  given = jnp.where(own >= 0, jnp.take_along_axis(asked, at, axis=1), -1)
+  np.testing.assert_array_equal(given, own)
 
 
 def test_at_the_start_only_the_same_mask_opens_a_gate():
