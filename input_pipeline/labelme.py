@@ -175,15 +175,25 @@ def focus_mask(chosen, focus, height, width):
     raise ValueError(
       f"no ground truth: every shape of focus {focus!r} is degenerate ({notes[0]})"
     )
-  notes += _check_coordinates(usable, height, width)
-  _check_work([usable], height, width)
-  mask_HW = np.zeros((height, width), np.uint8)
-  for shape in usable:
-    labelme_shapes.draw(mask_HW, shape)
+  mask_HW, odd = union(usable, height, width)
+  notes += odd
   if not mask_HW.any():
     raise ValueError(
       f"no ground truth: the shapes of focus {focus!r} lie outside the image"
     )
+  return mask_HW, notes
+
+
+def union(usable, height, width):
+  """Good shapes -> (mask_HW uint8 of all, notes on those that look normalised).
+
+  Raises ValueError where they would take too long to draw, or all look normalised.
+  """
+  notes = _check_coordinates(usable, height, width)
+  _check_work([usable], height, width)
+  mask_HW = np.zeros((height, width), np.uint8)
+  for shape in usable:
+    labelme_shapes.draw(mask_HW, shape)
   return mask_HW, notes
 
 

@@ -75,9 +75,9 @@ def _shapes(annotation, size):
   if annotation.notes:
     raise ValueError(f"{annotation.notes[0]}: give it a label or take it out")
   for shape in annotation.shapes:
-    if shape.degenerate:
-      raise ValueError(f"{shape.name}: {shape.degenerate}; mend it or take it out")
-  mask_HW, notes = labelme.focus_mask(annotation.shapes, "", *size)
+    if reason := shape.defect or shape.degenerate:
+      raise ValueError(f"{shape.name}: {reason}; mend it or take it out")
+  mask_HW, notes = labelme.union(annotation.shapes, *size)
   if notes:
     raise ValueError(f"{notes[0]}: mend it or take it out")
   labels = dict.fromkeys(shape.label for shape in annotation.shapes)

@@ -35,6 +35,13 @@ def with_another(**fields):
   return json.dumps(document).encode()
 
 
+def outside():
+  """A file whose one shape lies beside the picture."""
+  document = labelme()
+  document["shapes"][0]["points"] = [[20, 10], [30, 10], [30, 20]]
+  return json.dumps(document).encode()
+
+
 def test_png_and_coco_rle_give_the_mask(tmp_path):
   Image.fromarray(255 * MASK).save(tmp_path / "a.png")
   rle = encode_rle(MASK)
@@ -81,6 +88,8 @@ def test_of_a_coco_annotation_its_segmentation_is_the_mask(tmp_path, segmentatio
     ("b.json", json.dumps(encode_rle(MASK) | {"size": ["6", "8"]}).encode(), "size"),
     ("b.json", json.dumps(labelme() | {"shapes": []}).encode(), "no shape"),
     ("b.json", with_another(label=""), "shape 1 has no label"),
+    ("b.json", with_another(shape_type="circle"), r"shape 1 \('cup'\).*take it out"),
+    ("b.json", outside(), "b.json: no pixel is inside"),
     (
       "b.json",
       with_another(points=[[1, 1], [2, 2]]),
