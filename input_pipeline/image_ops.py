@@ -61,13 +61,18 @@ def decode_image(data, *, max_pixels=MAX_PIXELS):
 
 def decode_mask_png(data):
   """PNG of one channel -> mask_HW bool, where it is not 0. Raises ImageError."""
+  return decode_label_png(data) != 0
+
+
+def decode_label_png(data):
+  """PNG of one channel -> its values (H, W), numbers or bool. Raises ImageError."""
   if not image_headers.is_png(data):
     raise ImageError("not a PNG")
   with _open_checked(data, _stored_size(data, MAX_PIXELS)) as image:
     if len(image.getbands()) != 1:
       raise ImageError(f"a PNG of mode {image.mode}, want one channel")
     _load(image)
-    return np.asarray(image) != 0
+    return np.asarray(image)
 
 
 def _split_turn(data):

@@ -15,7 +15,7 @@ from miras_jax.storage import copies, reach
 COMMANDS = "/reset, /image FILE, /mask FILE, /help or /quit"
 # How a user names an earlier mask.
 OBJECT = re.compile(r"\bobject\s+([1-9]\d{0,3})\b", re.IGNORECASE)
-REFERENCE = re.compile(r"\[REF:([^\]]{0,40})\]?", re.IGNORECASE)
+REFERENCE = re.compile(r"\[REF:([^\]]{0,40}\]?)", re.IGNORECASE)
 MAX_LINE = 1 << 20  # characters; no model takes so many
 TURN = re.compile(r"turn_(\d{1,9})_")  # of a file's name
 CHUNK = 4  # tokens between two looks whether to stop
@@ -23,6 +23,7 @@ HELP = """\
 /reset       forget the turns, keep the image
 /image FILE  go on with another image, without the turns
 /mask FILE   take a mask as an earlier one: PNG, labelme's JSON, COCO annotation or RLE
+             (a question names an earlier mask as "object 2" or [REF:2])
 /help        show this list
 /quit        leave; so does the end of the input"""
 
@@ -128,7 +129,8 @@ class Chat:
     what = printable(path)
     if len(given.labels) > 1:
       what += f", all of {', '.join(map(printable, given.labels))},"
-    print(f"{what} is object {number + 1}.")
+    share = f"{given.mask_HW.mean():.1%} of the image"
+    print(f"{what} is object {number + 1} ({share}).")
     self._tell_unseen(0)
 
   def _go_on_about(self, path):
@@ -266,9 +268,9 @@ def objects_of(text) -> list[int]:
   """
   numbers = set(map(int, OBJECT.findall(text)))
   for inside in REFERENCE.findall(text):
-    if not re.fullmatch(r"\s*-?[0-9]{1,9}\s*", inside):
-      raise UserError(f"[REF:{printable(inside)}]: want the number of a mask, [REF:2]")
-    numbers.add(int(inside))
+    if not re.fullmatch(r"\s*-?[0-9]{1,9}\s*\]", inside):
+      raise UserError(f"[REF:{printable(inside)}: want the number of a mask, [REF:2]")
+    numbers.add(int(inside[:-1]))
   return sorted(number - 1 for number in numbers)
 
 

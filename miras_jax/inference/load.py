@@ -24,6 +24,10 @@ from miras_jax.models.miras import Miras
 from miras_jax.storage import copies
 from miras_jax.training.task import talk_config
 
+# Most masks of an answer, whatever a row of training had room for: a [SEG] that is not
+# there costs room in the output alone.
+MOST_MASKS = 8
+
 
 class Loaded(NamedTuple):
   """What a checkpoint holds. `data` is the pipeline's DataConfig, `log` the path of the
@@ -50,7 +54,7 @@ class Loaded(NamedTuple):
       self.params,
       self.tokenizer.ids._replace(eos=end),
       max_new_tokens=max_new_tokens,
-      max_masks=self.data.max_masks,
+      max_masks=max(self.data.max_masks, MOST_MASKS),
       active=self.active,
     )
 

@@ -13,10 +13,12 @@ _KNOWN = (
   "want labelme's JSON (shapes), one annotation of COCO (segmentation) or its RLE (size"
   " and counts)"
 )
+SHOWN = 5  # values of a label map that are named
 
 
 class Given(NamedTuple):
-  """mask_HW: bool. labels: of the shapes that it is the union of, where it is so."""
+  """mask_HW: bool. labels: of the shapes, or values of the pixels, that it is the union
+  of, where it is so."""
 
   mask_HW: np.ndarray
   labels: tuple[str, ...] = ()
@@ -44,7 +46,15 @@ def read(path, size) -> Given:
 def _png(path, size):
   data = safe_files.read_bytes(path, safe_files.MAX_MASK_BYTES)
   _check_size(image_ops.image_size(data), size)
-  return Given(image_ops.decode_mask_png(data) != 0)
+  values_HW = image_ops.decode_label_png(data)
+  return Given(values_HW != 0, _values(np.unique(values_HW[values_HW != 0])))
+
+
+def _values(found):
+  """Labels of a label map, or of a mask with soft edges, the first few."""
+  shown = tuple(f"value {value}" for value in found[:SHOWN])
+  more = len(found) - len(shown)
+  return (*shown, f"{more} more") if more else shown
 
 
 def _json(path, size):

@@ -22,6 +22,7 @@ from input_pipeline import batch_table
 from input_pipeline.tokenizer import TokenIds
 from miras_jax.inference.generate import Rows, State, encode_images, new_state
 from miras_jax.inference.generator import Generator
+from miras_jax.inference.load import MOST_MASKS
 from miras_jax.inference.prepare import prepare
 from miras_jax.inference.sampling import Sampling
 from miras_jax.models import trees
@@ -36,7 +37,7 @@ NEW_TOKENS = 128  # the longest answer: the default of chat, segment and serve
 def make(program, run_task, config, mesh, views, weights):
   """(jitted, shapes) of one program; views: the batch that holds both."""
   model, params = _model(run_task, config, mesh, weights)
-  masks = config.data.max_masks
+  masks = max(config.data.max_masks, MOST_MASKS)
   generator = Generator(model, None, None, max_new_tokens=NEW_TOKENS, max_masks=masks)
   views = {name: views[name] for name in batch_table.ENCODER_INPUTS}
   if program == "encode":

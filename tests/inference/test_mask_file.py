@@ -51,6 +51,20 @@ def test_png_and_coco_rle_give_the_mask(tmp_path):
     np.testing.assert_array_equal(found, MASK > 0)
 
 
+@pytest.mark.parametrize(
+  "values, labels",
+  [([1], ("value 1",)), ([3, 1], ("value 1", "value 3")),
+   (range(1, 9), (*(f"value {v}" for v in range(1, 6)), "3 more"))],
+)  # fmt: skip
+def test_of_a_label_map_all_values_are_taken_and_named(tmp_path, values, labels):
+  map_HW = np.zeros((6, 8), np.uint8)
+  map_HW[0, : len(values)] = values
+  Image.fromarray(map_HW).save(tmp_path / "a.png")
+  found = mask_file.read(tmp_path / "a.png", (6, 8))
+  np.testing.assert_array_equal(found.mask_HW, map_HW > 0)
+  assert found.labels == labels
+
+
 def test_of_labelme_all_shapes_are_taken_and_named(tmp_path):
   more = with_another(label="plate", points=[[6, 4], [8, 4], [8, 6], [6, 6]])
   (tmp_path / "a.json").write_bytes(more)

@@ -1,5 +1,6 @@
 """The Python API: forms of images, what a reply holds, what a user may point at."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -12,7 +13,7 @@ from miras_jax.errors import UserError
 from miras_jax.inference.conversation import prompt_of
 from miras_jax.inference.masks import Mask, seg_spans
 from miras_jax.inference.predictor import Predictor
-from tests import talker
+from tests import talker, tiny_loaded
 
 PIXELS = np.full((8, 12, 3), 90, np.uint8)
 
@@ -290,3 +291,10 @@ def test_the_package_exports_it():
   import miras_jax
 
   assert miras_jax.Predictor is Predictor
+
+
+def test_each_seg_has_its_mask_where_rows_of_training_had_room_for_one_a_talk():
+  loaded = tiny_loaded.loaded()
+  one = loaded._replace(data=dataclasses.replace(loaded.data, max_masks=1))
+  reply = Predictor(one, max_new_tokens=12).start(PIXELS).say("the left half")
+  assert 1 < reply.num_seg == len(reply.masks)

@@ -148,7 +148,7 @@ def run_chat(tmp_path, lines, loaded=LOADED):
 def test_chat_takes_a_mask_from_a_file_and_one_says_object_1(tmp_path, capsys):
   assert run_chat(tmp_path, [f"/mask {tmp_path}/left.png", "object 1 which one"]) == 0
   shown = capsys.readouterr()
-  assert "left.png is object 1." in shown.out and not shown.err
+  assert "left.png is object 1 (50.0% of the image)." in shown.out and not shown.err
 
 
 def test_chat_says_when_old_masks_are_no_longer_seen(tmp_path, capsys):
@@ -206,7 +206,9 @@ def test_objects_of_a_text_are_those_it_names():
   assert chat.objects_of("an object") == []
 
 
-@pytest.mark.parametrize("name", ["[REF:1.5]", "[REF:abc]", "[REF:]", "[REF:"])
+@pytest.mark.parametrize(
+  "name", ["[REF:1.5]", "[REF:abc]", "[REF:]", "[REF:", "[REF:1"]
+)
 def test_a_reference_without_a_number_is_one_line_and_the_talk_goes_on(
   name, tmp_path, capsys
 ):
