@@ -10,6 +10,8 @@ from input_pipeline import mask_ops
 
 _SCALE = 5  # outlines are walked on a grid this much finer than the pixels
 MAX_PLACES = 5_000_000  # on that grid; an outline round a photograph has 10,000
+# `mask_ops.MAX_WORK` in these: a part, a pixel of its columns, a pixel of an RLE.
+_PART_WORK, _COLUMN_WORK, _RLE_WORK = 100_000, 3, 1
 
 
 def union(segmentation, height: int, width: int) -> np.ndarray:
@@ -17,13 +19,15 @@ def union(segmentation, height: int, width: int) -> np.ndarray:
 
   Polygons `[[x, y, ...], ...]`, an RLE or a list of RLE; their union. Nothing at all
   ([] or None) is an empty mask. A polygon of fewer than three points encloses nothing
-  and is left out. Raises ValueError for what is none of these or of another size.
+  and is left out. Raises ValueError for what is none of these or of another size, and
+  for more than can be drawn in some seconds.
   """
   mask_HW = np.zeros((height, width), np.uint8)
   parts = [segmentation] if isinstance(segmentation, dict) else segmentation or ()
   if not isinstance(parts, list | tuple):
     raise ValueError(f"segmentation is a {type(segmentation).__name__}")
   if any(isinstance(part, dict) for part in parts):
+    mask_ops.check_work(len(parts) * (_PART_WORK + _RLE_WORK * mask_HW.size))
     for part in parts:
       mask_HW |= _decode(part, height, width)
     return mask_HW
@@ -31,9 +35,17 @@ def union(segmentation, height: int, width: int) -> np.ndarray:
   polygons = [polygon for polygon in polygons if len(polygon) >= 3]
   if parts and not polygons:
     raise ValueError("segmentation holds no polygon of three points")
+  work = sum(_PART_WORK + _columns(p, width) * height * _COLUMN_WORK for p in polygons)
+  mask_ops.check_work(work)
   for polygon in polygons:
-    mask_HW |= rasterise_polygon(polygon, height, width)
+    _draw(mask_HW, polygon)
   return mask_HW
+
+
+def _columns(points_N2, width):
+  """At least as many as the columns of pixels that a polygon meets; `_walk` refuses
+  what is no number."""
+  return float(np.ptp(np.nan_to_num(np.clip(points_N2[:, 0], 0, width)))) + 2
 
 
 def rasterise_polygon(points_N2, height: int, width: int) -> np.ndarray:
@@ -42,6 +54,14 @@ def rasterise_polygon(points_N2, height: int, width: int) -> np.ndarray:
   Its outline is walked on the finer grid; where it passes from one column of pixels to
   the next, the mask of that column changes from there down.
   """
+  mask_HW = np.zeros((height, width), np.uint8)
+  _draw(mask_HW, points_N2)
+  return mask_HW
+
+
+def _draw(mask_HW, points_N2):
+  """Adds `rasterise_polygon` to a mask; reads only the columns that it meets."""
+  height, width = mask_HW.shape
   u_P, v_P = _walk(points_N2)
   left_P = np.where(u_P[1:] < u_P[:-1], u_P[1:], u_P[1:] - 1)
   column_P = (left_P + 0.5) / _SCALE - 0.5
@@ -49,12 +69,15 @@ def rasterise_polygon(points_N2, height: int, width: int) -> np.ndarray:
   row_P = np.ceil(np.clip(row_P, 0, height))
   crosses_P = (u_P[1:] != u_P[:-1]) & (np.floor(column_P) == column_P)
   crosses_P &= (column_P >= 0) & (column_P <= width - 1)
-  at_P = (column_P * height + row_P)[crosses_P].astype(np.int64)
-  at_P, count_P = np.unique(at_P, return_counts=True)
-  change = np.zeros(height * width + 1, np.uint8)
-  change[at_P[count_P % 2 == 1]] = 1
-  mask_WH = np.bitwise_xor.accumulate(change)[:-1].reshape(width, height)
-  return np.ascontiguousarray(mask_WH.T)
+  if not crosses_P.any():
+    return
+  column_P, row_P = (x[crosses_P].astype(np.int64) for x in (column_P, row_P))
+  first, count = column_P.min(), np.ptp(column_P) + 1
+  at_P, times_P = np.unique((column_P - first) * height + row_P, return_counts=True)
+  change = np.zeros(count * height + 1, np.uint8)
+  change[at_P[times_P % 2 == 1]] = 1
+  mask_WH = np.bitwise_xor.accumulate(change)[:-1].reshape(count, height)
+  mask_HW[:, first : first + count] |= mask_WH.T
 
 
 def _walk(points_N2):

@@ -19,7 +19,7 @@ from input_pipeline.regular_file import SMALL_JSON, read_bytes
 from miras_jax.checkpoint import reading, workdir
 from miras_jax.config.run import RunConfig
 from miras_jax.convert.files.safetensors_file import SafetensorsFile, read_index
-from miras_jax.convert.files.stream import read_manifest
+from miras_jax.convert.files.stream import file_sha256, read_manifest
 from miras_jax.convert.files.tensors import TensorInfo
 from miras_jax.convert.outputs import FORMAT, INDEX, is_converted
 from miras_jax.convert.sources import read_settings
@@ -47,6 +47,7 @@ class FolderTree(Tree):
       )
     self.new = self.manifest.get("new", [])  # paths of parts that are random numbers
     self.config = _read_config(self.folder / "config.json")
+    self._check_config()
     self.tokenizer = self.folder / "tokenizer"
     self.settings = read_settings(self.folder, "language_model.json")
     self._files, self._file_of, self.infos = {}, {}, {}
@@ -57,6 +58,15 @@ class FolderTree(Tree):
         raise UserError(f"{file}: {path!r} is missing, which the index puts there")
       self._file_of[path] = self._files[file]
       self.infos[path] = self._files[file].infos[path]
+
+  def _check_config(self):
+    """UserError for a config that is not that of the weights beside it."""
+    path, written = self.folder / "config.json", self.manifest["files"]["config.json"]
+    if file_sha256(path) != written["sha256"]:
+      raise UserError(
+        f"{path}: not as it was written with these weights; put it back, and say what a"
+        " run should do otherwise where it starts, e.g. --config.model.state=dense"
+      )
 
   def read(self, path, layer=None):
     return self._file_of[path].read(path, layer=layer)

@@ -14,7 +14,7 @@ from miras_jax.storage import copies, reach
 
 COMMANDS = "/reset, /image FILE, /mask FILE, /help or /quit"
 # How a user names an earlier mask.
-OBJECT = re.compile(r"\bobject\s+([1-9]\d{0,3})\b", re.IGNORECASE)
+OBJECT = re.compile(r"\bobject\s+([0-9]{1,9})\b", re.IGNORECASE)
 REFERENCE = re.compile(r"\[REF:([^\]]{0,40}\]?)", re.IGNORECASE)
 MAX_LINE = 1 << 20  # characters; no model takes so many
 TURN = re.compile(r"turn_(\d{1,9})_")  # of a file's name

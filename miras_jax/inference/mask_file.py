@@ -83,7 +83,8 @@ def _shapes(annotation, size):
   if not annotation.shapes and not annotation.notes:
     raise ValueError("has no shape")
   if annotation.notes:
-    raise ValueError(f"{annotation.notes[0]}: give it a label or take it out")
+    what = annotation.notes[0].removesuffix(" and is skipped")
+    raise ValueError(f"{what}: give it one or take it out")
   for shape in annotation.shapes:
     if reason := shape.defect or shape.degenerate:
       raise ValueError(f"{shape.name}: {reason}; mend it or take it out")

@@ -239,6 +239,19 @@ def test_verify_finds_a_flipped_bit(ours, tmp_path):
     command.main([f"--verify={folder}"])
 
 
+def test_a_config_that_was_edited_beside_its_weights_is_refused(ours, tmp_path):
+  """Its weights may have no place in what it says, or be passed over."""
+  folder = shutil.copytree(ours, tmp_path / "copy")
+  path = folder / "config.json"
+  fields = json.loads(path.read_text())
+  fields["model"]["state"] = "dense"
+  path.write_text(json.dumps(fields))
+  with pytest.raises(
+    UserError, match=r"config.json: not as it was written.*put it back"
+  ):
+    converted.load_run(folder)
+
+
 def test_memory_does_not_grow_with_the_checkpoint(tmp_path):
   import tracemalloc
 

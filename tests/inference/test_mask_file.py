@@ -101,7 +101,7 @@ def test_of_a_coco_annotation_its_segmentation_is_the_mask(tmp_path, segmentatio
     ("b.json", json.dumps(encode_rle(MASK) | {"size": [6.5, 8]}).encode(), "size"),
     ("b.json", json.dumps(encode_rle(MASK) | {"size": ["6", "8"]}).encode(), "size"),
     ("b.json", json.dumps(labelme() | {"shapes": []}).encode(), "no shape"),
-    ("b.json", with_another(label=""), "shape 1 has no label"),
+    ("b.json", with_another(label=""), "shape 1 has no label: give it one"),
     ("b.json", with_another(shape_type="circle"), r"shape 1 \('cup'\).*take it out"),
     ("b.json", outside(), "b.json: no pixel is inside"),
     (

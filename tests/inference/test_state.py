@@ -218,11 +218,15 @@ def test_a_reference_without_a_number_is_one_line_and_the_talk_goes_on(
   assert "miras>" in shown.out
 
 
-@pytest.mark.parametrize("number", [0, -1, 12345])
+@pytest.mark.parametrize(
+  "said, number",
+  [("[REF:0]", 0), ("[REF:-1]", -1), ("[REF:12345]", 12345), ("object 0", 0),
+   ("object 99999", 99999)],
+)  # fmt: skip
 def test_a_reference_to_no_mask_is_refused_whatever_its_number(
-  number, tmp_path, capsys
+  said, number, tmp_path, capsys
 ):
-  run_chat(tmp_path, [f"/mask {tmp_path}/left.png", f"[REF:{number}] which one"])
+  run_chat(tmp_path, [f"/mask {tmp_path}/left.png", f"{said} which one"])
   told = capsys.readouterr().err.splitlines()[0]
   assert told == f"error: object {number}: the masks so far are object 1"
 

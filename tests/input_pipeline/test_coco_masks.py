@@ -35,6 +35,23 @@ def test_polygons_that_overlap_are_united():
   assert mask_HW.max() == 1
 
 
+def test_small_polygons_of_a_large_photograph_are_drawn_one_by_one():
+  """Of 12 megapixels: each costs its own columns, not the whole picture."""
+  corners = [[x, 9, x + 9, 9, x + 9, 40] for x in range(0, 2000, 20)]
+  mask_HW = coco_masks.union(corners, 3000, 4000)
+  assert mask_HW.sum() == 100 * mask_HW[:, :20].sum() > 0
+
+
+@pytest.mark.parametrize(
+  "segmentation",
+  [[[0, 0, 9, 0, 9, 9]] * 40_000, [[0, 0, 4000, 0, 4000, 3000]] * 100,
+   [{"size": [3000, 4000], "counts": [12_000_000]}] * 300],
+)  # fmt: skip
+def test_more_than_can_be_drawn_in_some_seconds_is_refused(segmentation):
+  with pytest.raises(ValueError, match="too long to draw"):
+    coco_masks.union(segmentation, 3000, 4000)
+
+
 def test_rle_of_all_forms_are_read():
   mask_HW = np.zeros((HEIGHT, WIDTH), np.uint8)
   mask_HW[3:9, 5:20] = 1
