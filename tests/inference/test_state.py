@@ -212,7 +212,7 @@ def test_objects_of_a_text_are_those_it_names():
 def test_a_reference_without_a_number_is_one_line_and_the_talk_goes_on(
   name, tmp_path, capsys
 ):
-  run_chat(tmp_path, [name + " again", "which one"])
+  run_chat(tmp_path, ["again " + name, "which one"])
   shown = capsys.readouterr()
   assert "want the number of a mask, [REF:2]" in shown.err
   assert "miras>" in shown.out
