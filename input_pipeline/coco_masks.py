@@ -48,19 +48,12 @@ def _columns(points_N2, width):
   return float(np.ptp(np.nan_to_num(np.clip(points_N2[:, 0], 0, width)))) + 2
 
 
-def rasterise_polygon(points_N2, height: int, width: int) -> np.ndarray:
-  """One polygon in pixels -> mask_HW uint8, as COCO's library draws it, bit for bit.
+def _draw(mask_HW, points_N2):
+  """Adds one polygon in pixels to a mask, as COCO's library draws it, bit for bit.
 
   Its outline is walked on the finer grid; where it passes from one column of pixels to
-  the next, the mask of that column changes from there down.
+  the next, the mask of that column changes from there down. No other column is read.
   """
-  mask_HW = np.zeros((height, width), np.uint8)
-  _draw(mask_HW, points_N2)
-  return mask_HW
-
-
-def _draw(mask_HW, points_N2):
-  """Adds `rasterise_polygon` to a mask; reads only the columns that it meets."""
   height, width = mask_HW.shape
   u_P, v_P = _walk(points_N2)
   left_P = np.where(u_P[1:] < u_P[:-1], u_P[1:], u_P[1:] - 1)
